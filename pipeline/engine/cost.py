@@ -1,0 +1,66 @@
+"""What a pass costs, from a handful of measured sizes.
+
+The curve decides the pass budget, how many answers are worth keeping live, and how much of a draft is
+worth checking; and it says how long what is left will take.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+NEAR_BEST = 0.9
+"""A size counts as good enough when a row there costs at most 1/0.9 of a row at the best size."""
+
+
+@dataclass(frozen=True)
+class PassCost:
+    """Seconds of a pass by its rows: measured points, straight between them, the last slope beyond."""
+
+    rows: tuple[int, ...]
+    elapsed_s: tuple[float, ...]
+
+    def seconds(self, rows: int) -> float:
+        if rows <= self.rows[0] or len(self.rows) == 1:
+            return self.elapsed_s[0]
+        return self.elapsed_s[self._left(rows)] + self._slope(rows) * (rows - self.rows[self._left(rows)])
+
+    def one_more(self, rows: int) -> float:
+        """Seconds that one row adds to a pass of `rows`."""
+        return 0.0 if len(self.rows) == 1 or rows < self.rows[0] else self._slope(rows)
+
+    def good_size(self, limit: int) -> int:
+        """The smallest measured size at which a row is nearly as cheap as it gets, within `limit`."""
+        sizes = [n for n in self.rows if n <= limit] or [limit]
+        best = min(self.seconds(n) / n for n in sizes)
+        return next(n for n in sizes if best / (self.seconds(n) / n) >= NEAR_BEST)
+
+    def _left(self, rows: int) -> int:
+        return min(bisect_right(self.rows, rows), len(self.rows) - 1) - 1
+
+    def _slope(self, rows: int) -> float:
+        i = self._left(rows)
+        return (self.elapsed_s[i + 1] - self.elapsed_s[i]) / (self.rows[i + 1] - self.rows[i])
+
+
+UNKNOWN = PassCost((1, 2), (1.0, 2.0))
+"""Before anything is measured: every row costs the same, so no draft is worth a row."""
+
+
+def measure(run_pass: Callable[[int], None], sizes: Sequence[int], repeats: int = 2) -> PassCost:
+    """Time `run_pass(rows)` at each size, ascending. The least of the repeats counts, after one that does not.
+
+    A larger pass never costs less: where a measurement says so it is noise, and the larger value stands.
+    `run_pass` must not return before the device has finished.
+    """
+    elapsed: list[float] = []
+    for size in sizes:
+        times = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            run_pass(size)
+            times.append(time.perf_counter() - start)
+        elapsed.append(max(min(times[1:]), elapsed[-1] if elapsed else 0.0))
+    return PassCost(tuple(sizes), tuple(elapsed))

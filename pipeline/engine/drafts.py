@@ -1,0 +1,107 @@
+"""Guesses at an answer's next tokens that cost little; the model checks them, so they change nothing but time.
+
+Two sources, best first:
+* the candidates that came with the prompt (the choices it lists, tokenised as answers, the end token
+  behind each): what all candidates that agree with the answer so far go on with;
+* prompt lookup: what followed the last place where the newest tokens stood before (LLMA, arXiv
+  2304.04487; the form with the prompt as reference is apoorvumang/prompt-lookup-decoding).
+
+How often each source was right so far says how far its next guess is worth checking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.engine.arrays import Ints, ints
+from pipeline.engine.cost import PassCost
+
+SOURCES = ("choices", "lookup")
+
+LOOKUP_LENGTHS = (4, 3, 2)
+"""So many of the newest tokens must have stood together before; longer matches are tried first."""
+
+LONGEST = 16
+"""Tokens in one guess at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    tokens: tuple[int, ...] = ()
+    source: str = SOURCES[0]
+
+
+NONE = Draft()
+
+
+def guess(prompt: Ints, answer: Sequence[int], candidates: Sequence[Sequence[int]], longest: int) -> Draft:
+    """At most `longest` tokens that may follow `answer` (at least one token long)."""
+    longest = min(longest, LONGEST)
+    if longest <= 0:
+        return NONE
+    chosen = from_choices(answer, candidates)
+    if chosen:
+        return Draft(chosen[:longest], "choices")
+    return Draft(from_lookup(np.concatenate([prompt, ints(answer)]), longest), "lookup")
+
+
+def from_choices(answer: Sequence[int], candidates: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """What every candidate that starts with `answer` goes on with."""
+    known = len(answer)
+    open_ones = [tuple(c[known:]) for c in candidates if len(c) > known and tuple(c[:known]) == tuple(answer)]
+    if not open_ones:
+        return ()
+    low, high = min(open_ones), max(open_ones)  # sorted: what these two share, all share
+    shared = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
+    return low[:shared]
+
+
+def from_lookup(sequence: Ints, longest: int) -> tuple[int, ...]:
+    """What followed the last earlier place where the newest tokens of `sequence` stood."""
+    for length in LOOKUP_LENGTHS:
+        if len(sequence) <= length:
+            continue
+        earlier = np.lib.stride_tricks.sliding_window_view(sequence[:-1], length)
+        places = np.flatnonzero((earlier == sequence[-length:]).all(-1))
+        if len(places):
+            follow = int(places[-1]) + length
+            return tuple(sequence[follow : follow + longest].tolist())
+    return ()
+
+
+class Acceptance:
+    """How often a guessed token that was looked at was right, by source. Starts from a stated expectation."""
+
+    EXPECTED = {"choices": (3.0, 4.0), "lookup": (2.0, 4.0)}  # right, looked at: before anything is known
+
+    def __init__(self) -> None:
+        self.proposed = dict.fromkeys(SOURCES, 0)
+        self.accepted = dict.fromkeys(SOURCES, 0)
+        self._looked_at = dict.fromkeys(SOURCES, 0)
+
+    def rate(self, source: str) -> float:
+        right, of = self.EXPECTED[source]
+        return (self.accepted[source] + right) / (self._looked_at[source] + of)
+
+    def record(self, draft: Draft, accepted: int) -> None:
+        self.proposed[draft.source] += len(draft.tokens)
+        self.accepted[draft.source] += accepted
+        # The first wrong token was looked at, those behind it were not.
+        self._looked_at[draft.source] += min(accepted + 1, len(draft.tokens))
+
+
+def worth(draft: Draft, rate: float, rows: int, live: int, cost: PassCost) -> Draft:
+    """The start of a draft that pays in a pass that has `rows` rows already.
+
+    A token at depth d is right with probability rate^d and then saves its row of a later pass, which
+    costs that pass's mean row. Checking it costs what one more row costs now: nothing below break-even.
+    """
+    saved_s = cost.seconds(live) / live
+    keep, chance = 0, rate
+    while keep < len(draft.tokens) and chance * saved_s > cost.one_more(rows + keep):
+        keep += 1
+        chance *= rate
+    return Draft(draft.tokens[:keep], draft.source) if keep else NONE

@@ -1,0 +1,182 @@
+"""Token ids in, token ids out: greedy, exact, for a whole set of prompts at once.
+
+`Engine.generate` walks the loop that the other modules spell out: the scheduler says which segments
+come next, the network computes them in one packed pass, the scheduler takes the choices in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from pipeline.engine import cost, network, prefix_tree, projection
+from pipeline.engine.drafts import SOURCES
+from pipeline.engine.pool import SlotPool
+from pipeline.engine.scheduler import Limits, Prefix, Scheduler
+from pipeline.engine.segment import Segment, pack
+from pipeline.engine.weights import Weights
+from pipeline.errors import ResourceError
+
+CALIBRATION_CONTEXT = 128
+"""Tokens that each row of a calibration pass attends to: about what the contest's prompts have."""
+
+
+@dataclass
+class Stats:
+    """What a run did; all counts."""
+
+    passes: int = 0
+    prompt_tokens: int = 0
+    """Tokens of all prompts, each counted in full."""
+    tree_tokens: int = 0
+    """Of these, tokens that the prefix tree computes."""
+    answer_tokens: int = 0
+    prompt_rows: int = 0
+    answer_rows: int = 0
+    """Rows of answers, drafts included."""
+    recomputed_rows: int = 0
+    """Rows computed again because memory was short."""
+    drafts_proposed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
+    drafts_accepted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
+    peak_slots: int = 0
+    predicted_s: float = 0.0
+    """What the cost model says that the passes of this run take."""
+    passes_s: float = 0.0
+    """What they took."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After each pass: how far it is, and how long what is left may take."""
+
+    answers: int
+    prompts: int
+    answer_tokens: int
+    left_s: float
+
+
+@dataclass(frozen=True)
+class Result:
+    tokens: list[list[int]]
+    """New tokens of each prompt in the caller's order, the stop token included."""
+    stats: Stats
+
+
+class Engine:
+    """A model on a device, ready for sets of prompts. Takes `weights` over (see `projection.pack`)."""
+
+    def __init__(self, weights: Weights, limits: Limits, pass_cost: cost.PassCost = cost.UNKNOWN) -> None:
+        self.weights = projection.pack(weights)
+        self.limits = limits
+        self.cost = pass_cost
+        self.pool = SlotPool(weights.shape, limits.slots, weights.dtype, weights.device)
+
+    def warm_up(self) -> None:
+        """Measure passes of made-up rows, so that limits and drafts follow this device. Sees no data."""
+        largest = min(self.limits.budget_rows, self.limits.slots)
+        sizes = [n for n in (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384) if n <= largest]
+        self.cost = cost.measure(self._calibration_pass, sizes)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        stop_tokens: frozenset[int],
+        candidates: Sequence[Sequence[Sequence[int]]] | None = None,
+        on_answer: Callable[[int, list[int]], None] = lambda prompt, tokens: None,
+        on_pass: Callable[[Progress], None] = lambda progress: None,
+    ) -> Result:
+        """Answer every prompt (at least one token each) with at most `max_new_tokens` tokens.
+
+        `candidates[i]`: token runs that prompt i's answer may be, the stop token included; only guesses.
+        `on_answer(prompt, tokens)` comes as soon as an answer is complete, in no fixed order.
+        Raises ResourceError (R301) before any work if the longest prompt cannot fit into the pool.
+        """
+        if not prompts:
+            return Result([], Stats())
+        self._check_fits(prompts, max_new_tokens)
+        tree = prefix_tree.build(prompts)
+        scheduler = Scheduler(
+            tree,
+            candidates if candidates is not None else [()] * len(prompts),
+            self.pool,
+            self.limits_in_use(),
+            self.cost,
+            max_new_tokens,
+            stop_tokens,
+        )
+        stats = Stats(prompt_tokens=sum(map(len, prompts)), tree_tokens=tree.tokens)
+        self.pool.peak_used = 0
+        try:
+            while not scheduler.done:
+                self._one_pass(scheduler, stats, on_answer)
+                on_pass(self._progress(scheduler, stats, len(prompts)))
+        finally:
+            self.pool.reset()
+        stats.drafts_proposed, stats.drafts_accepted = scheduler.acceptance.proposed, scheduler.acceptance.accepted
+        stats.recomputed_rows, stats.peak_slots = scheduler.recomputed_rows, self.pool.peak_used
+        return Result([scheduler.finished[index] for index in range(len(prompts))], stats)
+
+    def _one_pass(self, scheduler: Scheduler, stats: Stats, on_answer: Callable[[int, list[int]], None]) -> None:
+        start = time.perf_counter()
+        works = scheduler.next_pass()
+        finished = scheduler.accept(works, self._choose([work.segment for work in works]) if works else [])
+        if works:
+            rows = sum(len(work.segment) for work in works)
+            prompt_rows = sum(len(work.segment) for work in works if isinstance(work.owner, Prefix))
+            stats.passes += 1
+            stats.prompt_rows += prompt_rows
+            stats.answer_rows += rows - prompt_rows
+            stats.predicted_s += self.cost.seconds(rows)
+        stats.passes_s += time.perf_counter() - start
+        for prompt in finished:
+            stats.answer_tokens += len(scheduler.finished[prompt])
+            on_answer(prompt, scheduler.finished[prompt])
+
+    def _choose(self, segments: Sequence[Segment]) -> list[int]:
+        """The likeliest token of every wanted row, after the device has finished."""
+        logits = network.forward(self.weights, self.pool, pack(segments, self.weights.device))
+        return logits.argmax(-1).tolist()
+
+    def _progress(self, scheduler: Scheduler, stats: Stats, prompts: int) -> Progress:
+        """What is left: prompt rows are known, answers are taken to be as long as those seen so far."""
+        answers = len(scheduler.finished)
+        written = stats.answer_tokens + sum(len(answer.tokens) for answer in scheduler.live)
+        mean = stats.answer_tokens / answers if answers else max(1.0, written / max(1, len(scheduler.live)))
+        rows_left = stats.tree_tokens - min(stats.prompt_rows, stats.tree_tokens)
+        rows_left += max(0.0, mean * prompts - written)
+        done = max(1, stats.prompt_rows + stats.answer_rows)
+        return Progress(answers, prompts, written, stats.passes_s * rows_left / done)
+
+    def limits_in_use(self) -> Limits:
+        """Not more live answers than make a row nearly as cheap as it gets: each of them holds slots."""
+        if self.cost is cost.UNKNOWN:
+            return self.limits
+        return replace(self.limits, live=min(self.limits.live, self.cost.good_size(self.limits.budget_rows)))
+
+    def _check_fits(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+        longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
+        need = len(prompts[longest]) + max_new_tokens
+        if need > self.limits.slots:
+            raise ResourceError(
+                "R301",
+                "the longest prompt and its answer do not fit into the K/V memory",
+                where=f"prompt {longest}",
+                expected=f"at most {self.limits.slots:,} tokens",
+                actual=f"{len(prompts[longest]):,} + {max_new_tokens:,} new = {need:,}",
+                fix="leave more memory free, or ask for fewer new tokens",
+            )
+
+    def _calibration_pass(self, rows: int) -> None:
+        """`rows` one-token answers, or from there on chunks as prompts have them, over a short context."""
+        context = min(CALIBRATION_CONTEXT, self.limits.slots)
+        self.pool.store[:, :context].zero_()  # whatever lay there could be slow numbers
+        segments = [Segment(np.array([1]), context - 1, np.arange(context), 1) for _ in range(rows)]
+        self._choose(segments)
+
+

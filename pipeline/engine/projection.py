@@ -1,0 +1,76 @@
+"""The matrix products with the weights.
+
+On a CPU whose torch has oneDNN, weights are laid out once in the blocks that oneDNN's kernels read;
+plain F.linear does that again in every call, which for a pass of 16 to 128 rows costs as much as the
+product itself. Values are unchanged: `to_dense` gives back every bit (a test shows it). The method is
+that of torch.inductor's CPU freezing (torch/_inductor/fx_passes/mkldnn_fusion.py), by the same calls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.engine.weights import LayerWeights, Weights
+
+TYPICAL_ROWS = 128
+"""Rows of the pass that the layout is chosen for; other sizes run with it too."""
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x (T, in) times weight (out, in) transposed."""
+    if weight.is_mkldnn:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return F.linear(x, weight)
+
+
+def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether this torch has the layout and computes correctly with it: tried on a small product."""
+    if device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16):
+        return False
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return False
+    x = torch.arange(-24, 24, dtype=torch.float32).view(3, 16).to(dtype)
+    weight = torch.arange(-56, 56, dtype=torch.float32).view(7, 16).remainder(5).to(dtype)
+    try:
+        found = linear(x, torch.ops.mkldnn._reorder_linear_weight(weight.clone(), TYPICAL_ROWS))
+    except (RuntimeError, NotImplementedError, AttributeError):
+        return False  # this build lacks the layout or the kernel: plain products then
+    return torch.equal(found, F.linear(x, weight))  # small integers: exact in either dtype
+
+
+def pack(weights: Weights) -> Weights:
+    """The same weights in the device's own layout where there is one.
+
+    Takes the tensors over: each original is emptied as soon as its packed form exists, so that there
+    are never two copies of the model. The embedding stays; a tied head becomes a packed copy of it.
+    """
+    if not can_pack(weights.dtype, weights.device):
+        return weights
+    layers = tuple(_pack_layer(layer) for layer in weights.layers)
+    if weights.shape.tied:
+        return replace(weights, layers=layers, head=_reorder(weights.head))
+    return replace(weights, layers=layers, head=_pack_tensor(weights.head))
+
+
+def _pack_layer(layer: LayerWeights) -> LayerWeights:
+    return replace(
+        layer,
+        qkv=_pack_tensor(layer.qkv),
+        o=_pack_tensor(layer.o),
+        gate_up=_pack_tensor(layer.gate_up),
+        down=_pack_tensor(layer.down),
+    )
+
+
+def _pack_tensor(weight: Tensor) -> Tensor:
+    packed = _reorder(weight)
+    weight.data = weight.new_empty(0)  # drops the storage, whoever else holds the tensor
+    return packed
+
+
+def _reorder(weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)

@@ -1,0 +1,284 @@
+"""Which segments go into the next pass.
+
+In each pass every live answer gets its next row first, so that answers end and give their slots back;
+what is left of the budget is filled with new prompt rows, walking the prefix tree depth-first; drafts
+come on top where the cost model says that they pay.
+
+Memory is grown into, not reserved. New prompts are held back while slots are short; if live answers
+alone outgrow the pool, prefixes that only waiting prompts need are dropped, then the youngest answer
+gives its slots back and is computed again later (as vLLM's recompute preemption does, arXiv
+2309.06180). The oldest answer always goes on, so any pool that holds the longest single prompt with its
+answer finishes every set.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.engine import drafts
+from pipeline.engine.arrays import EMPTY, Ints, ints
+from pipeline.engine.cost import PassCost
+from pipeline.engine.drafts import Acceptance, Draft
+from pipeline.engine.pool import SlotPool
+from pipeline.engine.prefix_tree import Node, PrefixTree, tokens_of
+from pipeline.engine.segment import Segment
+
+HEADROOM = 8
+"""Slots kept free for every live answer before a new prompt is let in."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What memory and the device allow."""
+
+    budget_rows: int
+    """Rows of a pass at most."""
+    slots: int
+    """Slots of the pool."""
+    live: int
+    """Answers that are being written at the same time."""
+
+
+@dataclass(slots=True)
+class Prefix:
+    """What is known of one node of the tree."""
+
+    node: Node
+    unfinished: int = 0
+    """Prompts through this node that have no full answer yet."""
+    live: int = 0
+    """Those of them that are being answered, or let in, now."""
+    slots: Ints = field(default_factory=lambda: EMPTY)
+    """K/V of the first len(slots) tokens."""
+    context: Ints = field(default_factory=lambda: EMPTY)
+    """Slots of every position up to the end of this node, once all are there."""
+    next_token: int | None = None
+    """What the model says after this node's last token, if a prompt ends there."""
+
+    @property
+    def missing(self) -> int:
+        return len(self.node.tokens) - len(self.slots)
+
+
+@dataclass(slots=True)
+class Answer:
+    """A prompt's answer on its way. K/V exists for tokens[:len(slots)]."""
+
+    prompt: int
+    tokens: list[int]
+    slots: Ints = field(default_factory=lambda: EMPTY)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A segment and whose it is: a node's, or an answer's with the draft that it checks."""
+
+    segment: Segment
+    owner: Prefix | Answer
+    draft: Draft = drafts.NONE
+
+
+class Scheduler:
+    """One data set from the first pass to the last: `next_pass`, run it, `accept`, until `done`."""
+
+    def __init__(
+        self,
+        tree: PrefixTree,
+        candidates: Sequence[Sequence[Sequence[int]]],
+        pool: SlotPool,
+        limits: Limits,
+        cost: PassCost,
+        max_new_tokens: int,
+        stop_tokens: frozenset[int],
+    ) -> None:
+        self.tree, self.candidates, self.pool, self.limits, self.cost = tree, candidates, pool, limits, cost
+        self.max_new_tokens, self.stop_tokens = max_new_tokens, stop_tokens
+        self.prefixes = [Prefix(node) for node in tree.nodes]
+        for path in tree.paths:
+            for index in path:
+                self.prefixes[index].unfinished += 1
+        self.waiting = deque(Answer(prompt, []) for prompt in tree.order)
+        self.live: list[Answer] = []  # oldest first
+        self.finished: dict[int, list[int]] = {}
+        self.acceptance = Acceptance()
+        self.recomputed_rows = 0
+        self._prompt_tokens: dict[int, Ints] = {}
+
+    @property
+    def done(self) -> bool:
+        return not self.waiting and not self.live
+
+    def next_pass(self) -> list[Work]:
+        """At most `budget_rows` rows; none where all that is next is to begin answers whose prompt is known."""
+        room = self.limits.budget_rows
+        due: list[tuple[Answer, int]] = []  # answer, rows that it gets
+        owed = 0
+        while len(due) < len(self.live) and room > 0:
+            answer = self.live[len(due)]
+            rows = min(len(answer.tokens) - len(answer.slots), room)
+            if not self._make_room(owed + rows, keep=len(due) + 1):
+                break
+            due.append((answer, rows))
+            owed += rows
+            room -= rows
+        prompts = self._let_in(room, owed)
+        pass_rows = owed + sum(len(work.segment) for work in prompts)
+        works: list[Work] = []
+        for answer, rows in due:
+            owed -= rows
+            work = self._continue(answer, rows, pass_rows, spare=self.pool.free - owed - rows)
+            pass_rows += len(work.draft.tokens)
+            works.append(work)
+        return works + prompts
+
+    def accept(self, works: Sequence[Work], chosen: Sequence[int]) -> list[int]:
+        """Take in the model's choices, one for each wanted row in order. Returns the prompts that are finished."""
+        at = 0
+        for work in works:
+            out = chosen[at : at + work.segment.wanted]
+            at += work.segment.wanted
+            if isinstance(work.owner, Prefix):
+                if out:
+                    work.owner.next_token = out[-1]
+            else:
+                self._accept_answer(work.owner, work.draft, out)
+        finished = []
+        for answer in list(self.live):
+            if not answer.tokens:
+                first = self.prefixes[self.tree.paths[answer.prompt][-1]].next_token
+                if first is None:
+                    continue  # its prompt is still being computed
+                answer.tokens.append(first)
+            if answer.tokens[-1] in self.stop_tokens or len(answer.tokens) >= self.max_new_tokens:
+                self._finish(answer)
+                finished.append(answer.prompt)
+        return finished
+
+    # Answers
+
+    def _continue(self, answer: Answer, rows: int, pass_rows: int, spare: int) -> Work:
+        """The next `rows` tokens of an answer, and a draft behind them if it pays."""
+        known = len(answer.slots)
+        reaches_end = known + rows == len(answer.tokens)
+        draft = self._draft(answer, pass_rows, spare) if reaches_end else drafts.NONE
+        new = ints(answer.tokens[known : known + rows] + list(draft.tokens))
+        answer.slots = np.concatenate([answer.slots, self.pool.take(len(new))])
+        prompt = self.prefixes[self.tree.paths[answer.prompt][-1]]
+        segment = Segment(
+            new,
+            start=len(prompt.context) + known,
+            context=np.concatenate([prompt.context, answer.slots]),
+            wanted=1 + len(draft.tokens) if reaches_end else 0,
+        )
+        return Work(segment, answer, draft)
+
+    def _draft(self, answer: Answer, pass_rows: int, spare: int) -> Draft:
+        """A guess that fits into the answer, the pass and the slots that nobody else needs now."""
+        longest = min(self.max_new_tokens - len(answer.tokens) - 1, spare, self.limits.budget_rows - pass_rows)
+        if longest <= 0:
+            return drafts.NONE
+        if answer.prompt not in self._prompt_tokens:
+            self._prompt_tokens[answer.prompt] = tokens_of(self.tree, answer.prompt)
+        draft = drafts.guess(self._prompt_tokens[answer.prompt], answer.tokens, self.candidates[answer.prompt], longest)
+        return drafts.worth(draft, self.acceptance.rate(draft.source), pass_rows, len(self.live), self.cost)
+
+    def _accept_answer(self, answer: Answer, draft: Draft, out: Sequence[int]) -> None:
+        """`out[i]` follows the answer and the first i tokens of its draft; empty: nothing was asked."""
+        if not out:
+            return
+        right = 0
+        while right < len(draft.tokens) and draft.tokens[right] == out[right]:
+            right += 1
+        self.acceptance.record(draft, right)
+        new = list(out[: right + 1])
+        stop = next((i for i, token in enumerate(new) if token in self.stop_tokens), len(new) - 1)
+        answer.tokens.extend(new[: stop + 1])
+        unused = len(draft.tokens) - stop  # K/V of the rows behind the last token that counts
+        if unused:
+            self.pool.give_back(answer.slots[-unused:])
+            answer.slots = answer.slots[:-unused]
+
+    def _finish(self, answer: Answer) -> None:
+        self.finished[answer.prompt] = answer.tokens
+        self._drop(answer)
+        for index in self.tree.paths[answer.prompt]:
+            prefix = self.prefixes[index]
+            prefix.unfinished -= 1
+            if prefix.unfinished == 0:
+                self._forget(prefix)
+        self._prompt_tokens.pop(answer.prompt, None)
+
+    # Prompts
+
+    def _let_in(self, room: int, owed: int) -> list[Work]:
+        """New prompt rows, depth-first, as many as fit beside the `owed` rows of live answers."""
+        works: list[Work] = []
+        while self.waiting and room > 0 and len(self.live) < self.limits.live:
+            answer = self.waiting[0]
+            path = [self.prefixes[index] for index in self.tree.paths[answer.prompt]]
+            prefix = next((p for p in path if p.missing), None)
+            if prefix is None:
+                self.waiting.popleft()
+                self.live.append(answer)
+                for p in path:
+                    p.live += 1
+                continue
+            if not self.live and not works:
+                self._drop_idle(prefix.missing, keep=path)  # nobody else will ever make room
+            spare = self.pool.free - owed - HEADROOM * len(self.live)
+            rows = min(prefix.missing, room, spare)
+            if rows <= 0:
+                break
+            works.append(self._extend(prefix, rows))
+            room -= rows
+        return works
+
+    def _extend(self, prefix: Prefix, rows: int) -> Work:
+        """The next `rows` tokens of a node."""
+        known = len(prefix.slots)
+        prefix.slots = np.concatenate([prefix.slots, self.pool.take(rows)])
+        parent = self.prefixes[prefix.node.parent].context if prefix.node.parent >= 0 else EMPTY
+        context = np.concatenate([parent, prefix.slots])
+        ends_here = False
+        if not prefix.missing:
+            prefix.context = context
+            ends_here = bool(prefix.node.prompts) and prefix.next_token is None
+        new = prefix.node.tokens[known : known + rows]
+        return Work(Segment(new, prefix.node.start + known, context, int(ends_here)), prefix)
+
+    # Memory
+
+    def _make_room(self, rows: int, keep: int) -> bool:
+        """Free slots until `rows` are free; the `keep` oldest answers stay. False: it cannot be."""
+        self._drop_idle(rows)
+        while self.pool.free < rows and len(self.live) > keep:
+            youngest = self.live[-1]
+            self.recomputed_rows += len(youngest.slots)
+            self._drop(youngest)
+            self.waiting.appendleft(youngest)
+            self._drop_idle(rows)
+        return self.pool.free >= rows
+
+    def _drop_idle(self, rows: int, keep: Sequence[Prefix] = ()) -> None:
+        """Drop prefixes that only waiting prompts need, deepest first, until `rows` slots are free."""
+        for prefix in reversed(self.prefixes):
+            if self.pool.free >= rows:
+                return
+            if prefix.live == 0 and len(prefix.slots) and not any(prefix is other for other in keep):
+                self.recomputed_rows += len(prefix.slots)
+                self._forget(prefix)
+
+    def _drop(self, answer: Answer) -> None:
+        self.live = [other for other in self.live if other is not answer]
+        self.pool.give_back(answer.slots)
+        answer.slots = EMPTY
+        for index in self.tree.paths[answer.prompt]:
+            self.prefixes[index].live -= 1
+
+    def _forget(self, prefix: Prefix) -> None:
+        self.pool.give_back(prefix.slots)
+        prefix.slots = prefix.context = EMPTY

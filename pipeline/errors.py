@@ -1,0 +1,95 @@
+"""Every failure that a user can meet, one class per kind.
+
+An error says what is wrong, where, what was expected and what was found, and what to do about it.
+The class decides the exit status, the code names the single check, so that scripts can tell kinds
+apart and people can look a message up. `tasks.py` prints `str(error)` and exits; no traceback.
+
+| exit status | kind |
+| --- | --- |
+| 2 | usage: an argument that cannot be |
+| 3 | environment: the machine or an installed package does not do |
+| 4 | integrity: a file is not what its lock says, or a model that we do not run |
+| 5 | resource: disk, memory, permission |
+| 6 | form: a data file that does not have the organiser's form |
+| 7 | accuracy: two runs that should agree do not |
+| 8 | invalid run: the run ended, its time does not count |
+"""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """Base of all. `code` is a letter and three digits; one code stands for one check.
+
+    `where` is a file, a line, an argument; `expected` and `actual` are shown when given;
+    `fix` is a sentence that the reader can act on.
+    """
+
+    exit_status = 1
+
+    def __init__(
+        self,
+        code: str,
+        what: str,
+        *,
+        where: object = None,
+        expected: object = None,
+        actual: object = None,
+        fix: str,
+    ) -> None:
+        self.code, self.what, self.fix = code, what, fix
+        self.where = None if where is None else str(where)
+        self.expected = None if expected is None else str(expected)
+        self.actual = None if actual is None else str(actual)
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        lines = [f"{self.code} {self.what}"]
+        for label in ("where", "expected", "actual"):
+            value = getattr(self, label)
+            if value is not None:
+                lines.append(f"  {label + ':':<10}{value}")
+        lines.append(f"  {'do:':<10}{self.fix}")
+        return "\n".join(lines)
+
+
+class UsageError(PipelineError):
+    """An argument that cannot be: a name with a typo, a number that is none. Codes U…"""
+
+    exit_status = 2
+
+
+class EnvironmentProblem(PipelineError):
+    """The machine or an installed package does not do. Codes E…"""
+
+    exit_status = 3
+
+
+class IntegrityError(PipelineError):
+    """A file differs from its lock, or a checkpoint is one that the engine does not run. Codes M…"""
+
+    exit_status = 4
+
+
+class ResourceError(PipelineError):
+    """No disk space, no memory, no permission. Codes R…"""
+
+    exit_status = 5
+
+
+class FormError(PipelineError):
+    """A data file that does not have the organiser's form. Codes F…"""
+
+    exit_status = 6
+
+
+class AccuracyError(PipelineError):
+    """Two runs that should agree do not. Codes A…"""
+
+    exit_status = 7
+
+
+class InvalidRun(PipelineError):
+    """The run ended, but its time does not count. Codes I…"""
+
+    exit_status = 8

@@ -1,0 +1,92 @@
+"""Files that are whole or not there: hashing, and writing so that an interruption leaves nothing half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pipeline import paths
+from pipeline.errors import ResourceError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+_CHUNK_BYTES = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal. Raises OSError as `open` does."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def write_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A binary file to write to that becomes `path` when the block ends, and vanishes when it does not end well.
+
+    `path` is at every moment the old file, the new one, or absent as before; never a part. Its folder is made if it
+    is missing. Raises ResourceError: R101 disk full, R102 not allowed to write there.
+    """
+    # Beside the target, since a rename is atomic only within one file system; not by `tempfile`, whose files
+    # only their owner may read.
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if trouble := resource_trouble(error, path):
+            raise trouble from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def resource_trouble(error: OSError, path: Path) -> ResourceError | None:
+    """The error for a full disk (R101) or a missing permission (R102); None when the cause is another."""
+    if error.errno in _FULL:
+        return disk_full(path, error)
+    if error.errno in _FORBIDDEN:
+        return ResourceError(
+            "R102",
+            "a file cannot be written",
+            where=paths.shown(path),
+            actual=error.strerror,
+            fix="allow writing in that folder, or move it (PIPELINE_DATA, PIPELINE_MODELS, PIPELINE_RUNS name folders)",
+        )
+    return None
+
+
+def disk_full(path: Path, actual: object, needed_bytes: int | None = None) -> ResourceError:
+    """The error R101; `path` is where the bytes were to go."""
+    return ResourceError(
+        "R101",
+        "there is no room on the disk",
+        where=paths.shown(path),
+        expected=None if needed_bytes is None else f"{needed_bytes / 1e6:.0f} MB free",
+        actual=actual,
+        fix="free some space, or put the folder elsewhere (PIPELINE_DATA, PIPELINE_MODELS, PIPELINE_RUNS name folders)",
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut, where the system lets a folder be synced."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,214 @@
+"""The lock of a checkpoint: sha256 and size of every file, in `lock.json` inside its folder.
+
+The root is one hash for the whole: sha256 over the lines "sha256  name\n", sorted by name, which is what
+`sha256sum` prints. A run records it, and two people with the same root have the same model.
+
+Hashing 28 GB takes half a minute, so what was hashed is remembered in a sidecar together with the file's size, times
+and inode; a file whose stamp has not changed is not read again unless `full` asks for it.
+safetensors has no content hash of its own, and a download can be damaged without anyone noticing
+(https://github.com/huggingface/huggingface_hub/issues/3643): hence our own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import paths
+from pipeline.errors import IntegrityError, ResourceError
+from pipeline.files import sha256_of, write_atomically
+
+NAME = "lock.json"
+STAMPS = ".lock-stamps.json"
+SCHEMA = "phi3-offline-pipeline/model-lock/1"
+
+LOCKED_SUFFIXES = {".safetensors", ".json", ".model", ".txt", ".jinja"}
+"""What of a stranger's folder takes part in a run: weights, configurations, tokenizers, templates."""
+
+
+@dataclass(frozen=True)
+class LockedFile:
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Files sorted by name."""
+
+    files: tuple[LockedFile, ...]
+
+    @property
+    def root(self) -> str:
+        lines = "".join(f"{file.sha256}  {file.name}\n" for file in self.files)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def write(folder: Path, names: Iterable[str]) -> Lock:
+    """Hash `names` in `folder` and write the lock, atomically. Raises IntegrityError (M201) where one is missing."""
+    lock = _hashed(folder, sorted(names))
+    _write_lock(folder, lock)
+    return lock
+
+
+def read(folder: Path) -> Lock:
+    """The lock as it stands in the folder. Raises IntegrityError: M204 missing, M205 unreadable or altered."""
+    path = folder / NAME
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        lock = Lock(
+            tuple(LockedFile(name, file["sha256"], file["size_bytes"]) for name, file in sorted(value["files"].items()))
+        )
+        if value["schema"] != SCHEMA:
+            raise ValueError(f"schema {value['schema']!r}, not {SCHEMA!r}")  # noqa: TRY301
+        if value["root"] != lock.root:
+            raise ValueError("the root hash is not that of the files listed")  # noqa: TRY301
+    except FileNotFoundError as error:
+        raise IntegrityError("M204", "a checkpoint has no lock", where=paths.shown(path), fix=fix(folder)) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(
+            "M205", "a lock cannot be read", where=paths.shown(path), actual=error, fix=fix(folder)
+        ) from error
+    return lock
+
+
+def verify(folder: Path, *, full: bool = False, say: Callable[[str], object] = lambda _: None) -> Lock:
+    """Check every file of a checkpoint against its lock; `full` reads also files whose stamp has not changed.
+
+    A folder without a lock is somebody's own checkpoint: it gets one made of what is there now. Where the folder cannot
+    be written to, the hashes are only reported. `say` is told either.
+
+    Raises IntegrityError: M201 a file is missing, M202 its size differs (a truncated download), M203 its content
+    differs, M205 the lock cannot be read, M206 the folder holds nothing to lock.
+    """
+    if not (folder / NAME).exists():
+        return _adopt(folder, say)
+    lock = read(folder)
+    found = _hashed(
+        folder, [file.name for file in lock.files], sizes={f.name: f.size_bytes for f in lock.files}, full=full
+    )
+    for expected, actual in zip(lock.files, found.files, strict=True):
+        if expected.sha256 != actual.sha256:
+            raise IntegrityError(
+                "M203",
+                "a file of the checkpoint has been altered: its sha256 differs from the lock",
+                where=paths.shown(folder / expected.name),
+                expected=expected.sha256,
+                actual=actual.sha256,
+                fix=fix(folder),
+            )
+    return lock
+
+
+def damaged(folder: Path, expected: dict[str, str]) -> dict[str, str]:
+    """Of files whose sha256 is known from elsewhere: name to what is wrong with it. Empty where all is well."""
+    present = [name for name in sorted(expected) if (folder / name).is_file()]
+    hashes = {file.name: file.sha256 for file in _hashed(folder, present).files}
+    return {
+        name: "is missing" if name not in hashes else "differs from what is pinned"
+        for name, sha256 in sorted(expected.items())
+        if hashes.get(name) != sha256
+    }
+
+
+def _adopt(folder: Path, say: Callable[[str], object]) -> Lock:
+    """First sight of a folder that we did not make."""
+    names = sorted(
+        path.name
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.suffix in LOCKED_SUFFIXES and path.name not in (NAME, STAMPS) and path.is_file()
+    )
+    if not names:
+        raise IntegrityError(
+            "M206", "there is no checkpoint in this folder", where=paths.shown(folder), fix="name a checkpoint's folder"
+        )
+    lock = _hashed(folder, names)
+    try:
+        _write_lock(folder, lock)
+        say(f"{paths.shown(folder)} had no lock; made one of the {len(names)} files as they are now: {lock.root}")
+    except ResourceError:
+        say(f"{paths.shown(folder)} has no lock and cannot be written to; its {len(names)} files hash to {lock.root}")
+    return lock
+
+
+def _hashed(folder: Path, names: list[str], sizes: dict[str, int] | None = None, full: bool = False) -> Lock:
+    """Hash files, several at once: hashlib lets go of the interpreter lock. `sizes`: refuse others, reading none."""
+    stamps = _read_stamps(folder)
+    for name in names:
+        try:
+            size = (folder / name).stat().st_size
+        except OSError as error:
+            raise IntegrityError(
+                "M201",
+                "a file of the checkpoint is missing",
+                where=paths.shown(folder / name),
+                actual=error.strerror,
+                fix=fix(folder),
+            ) from error
+        if sizes is not None and size != sizes[name]:
+            raise IntegrityError(
+                "M202",
+                "a file of the checkpoint does not have the size in its lock"
+                + (", it is truncated" * (size < sizes[name])),
+                where=paths.shown(folder / name),
+                expected=f"{sizes[name]} bytes",
+                actual=f"{size} bytes",
+                fix=fix(folder),
+            )
+
+    def one(name: str) -> tuple[LockedFile, list[int]]:
+        stamp = _stamp(folder / name)
+        known = stamps.get(name)
+        if not full and known is not None and known["stamp"] == stamp:
+            return LockedFile(name, known["sha256"], stamp[0]), stamp
+        return LockedFile(name, sha256_of(folder / name), stamp[0]), stamp
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        results = list(pool.map(one, names))
+    fresh = {file.name: {"sha256": file.sha256, "stamp": stamp} for file, stamp in results}
+    if any(stamps.get(name) != value for name, value in fresh.items()):
+        _write_stamps(folder, {**stamps, **fresh})
+    return Lock(tuple(file for file, _ in results))
+
+
+def _stamp(path: Path) -> list[int]:
+    """Taken before hashing, so that a write during it shows next time. ctime too: mtime alone can be set back."""
+    s = path.stat()
+    return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
+
+
+def _read_stamps(folder: Path) -> dict[str, dict]:
+    try:
+        value = json.loads((folder / STAMPS).read_text(encoding="utf-8"))
+        return {n: {"sha256": str(v["sha256"]), "stamp": list(v["stamp"])} for n, v in value.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # a cache: without it everything is hashed
+
+
+def _write_stamps(folder: Path, stamps: dict[str, dict]) -> None:
+    with contextlib.suppress(ResourceError):  # read-only folder: hashed anew every time
+        _replace(folder / STAMPS, json.dumps(stamps, indent=1, sort_keys=True) + "\n")
+
+
+def _write_lock(folder: Path, lock: Lock) -> None:
+    files = {file.name: {"sha256": file.sha256, "size_bytes": file.size_bytes} for file in lock.files}
+    _replace(folder / NAME, json.dumps({"schema": SCHEMA, "root": lock.root, "files": files}, indent=2) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    with write_atomically(path) as file:
+        file.write(text.encode())
+
+
+def fix(folder: Path) -> str:
+    """What to do about a damaged checkpoint."""
+    if folder.resolve().parent == paths.models().resolve():
+        return f"invoke setup --model {folder.name}"
+    return f"copy the checkpoint anew, or delete {paths.shown(folder / NAME)} if the change was meant"

