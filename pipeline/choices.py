@@ -41,7 +41,9 @@ def end_of_answer(tokenizer: Any, stop_tokens: frozenset[int]) -> int | None:
     return next((token for token in reversed(ids) if token in stop_tokens), None)
 
 
-def token_ids(tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]], add_generation_prompt: bool = True) -> list[list[int]]:
+def token_ids(
+    tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]], add_generation_prompt: bool = True
+) -> list[list[int]]:
     """The chats through the tokenizer's own template, as pipe() does it, all in one call."""
     encoded = tokenizer.apply_chat_template(
         [list(chat) for chat in chats], add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True

@@ -49,7 +49,11 @@ def probe() -> Form:
     from transformers.pipelines.text_generation import ReturnType, TextGenerationPipeline  # noqa: PLC0415 - takes seconds
 
     witness = _Witness()
-    outputs = {"generated_sequence": torch.tensor([[[1, 2, 3]]]), "input_ids": torch.tensor([[1, 2]]), "prompt_text": "xx"}
+    outputs = {
+        "generated_sequence": torch.tensor([[[1, 2, 3]]]),
+        "input_ids": torch.tensor([[1, 2]]),
+        "prompt_text": "xx",
+    }
     TextGenerationPipeline.postprocess(SimpleNamespace(tokenizer=witness), outputs, return_type=ReturnType.NEW_TEXT)
     whole = [1, 2, 3] in [ids for ids, _ in witness.asked]
     return Form(with_prompt=whole, clean_up=witness.asked[0][1])

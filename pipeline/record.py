@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -57,13 +58,24 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._write_failure(error)
         logger.remove(self._log)
         self._outputs.close()
 
+    def _write_failure(self, error: BaseException) -> None:
+        """Say in the folder why the run ended early; if even that cannot be written, the error itself still goes up."""
+        reason = str(error) or type(error).__name__
+        logger.error("the run ended early: {}", reason)
+        with contextlib.suppress(OSError, ResourceError):
+            self.write_manifest({"failed": {"kind": type(error).__name__, "reason": reason}})
+
     def _open(self, name: str) -> Any:
         try:
-            return open(self.path / name, "w", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
+            return open(self.path / name, "w", encoding="utf-8")
         except OSError as error:
             raise _trouble(error, self.path / name) from error
 
@@ -94,7 +106,9 @@ def commit() -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                ["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=False
+            )
         except OSError:
             return None  # no git on this machine
         return done.stdout.strip() if done.returncode == 0 else None
@@ -148,7 +162,9 @@ def _processor() -> str | None:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or None
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor() or None)
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor() or None
+    )
 
 
 def _torch_threads() -> int | None:

@@ -59,6 +59,9 @@ class Reference:
     def warm_up(self) -> None:
         """Nothing of its own: the warm-up chat is all."""
 
+    def describe(self) -> dict[str, Any]:
+        return {}
+
     def _to_stop(self, tokens: list[int]) -> list[int]:
         """Without the padding behind the first stop token."""
         end = next((i + 1 for i, token in enumerate(tokens) if token in self.stop_tokens), len(tokens))
@@ -70,14 +73,16 @@ def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None 
     from transformers import AutoTokenizer, Phi3ForCausalLM, pipeline  # noqa: PLC0415 - takes seconds
 
     place = pick_device(device)
-    kind = pick_dtype(dtype, place)
+    kind = pick_dtype(dtype, Path(model_dir))
     config.read_shape(Path(model_dir))  # refuses what is no Phi-3 checkpoint, with the same message
     model = Phi3ForCausalLM.from_pretrained(str(model_dir), torch_dtype=kind).to(place).eval()
     tokenizer = AutoTokenizer.from_pretrained(str(model_dir))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
-    return Reference(pipeline("text-generation", model=model, tokenizer=tokenizer, device=place), config.stop_tokens(Path(model_dir)))
+    return Reference(
+        pipeline("text-generation", model=model, tokenizer=tokenizer, device=place), config.stop_tokens(Path(model_dir))
+    )
 
 
 def synchronize(device: torch.device) -> None:

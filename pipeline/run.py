@@ -29,6 +29,9 @@ from pipeline.model import setup as model_setup
 
 ENGINES = ("ours", "reference")
 
+WARM_UP_TOKENS = 16
+"""Of the warm-up chat's answer: enough to touch every path."""
+
 
 class Pipe(Protocol):
     """What both engines are: called like pipe(), told where to report each finished answer."""
@@ -36,6 +39,9 @@ class Pipe(Protocol):
     def __call__(self, chats: Any, **arguments: Any) -> list[Any]: ...
 
     def warm_up(self) -> None: ...
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest: how it was set, and what its last call did."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,6 @@ class Summary:
     """Median of the timed sections."""
     all_elapsed_s: tuple[float, ...]
     score: Score
-    predicted_s: float | None
     answer_tokens: int
 
 
@@ -75,46 +80,25 @@ def run(request: Request, say: Callable[[str], None] = print) -> Summary:
     check(request)
     data = fetch.resolve(request.dataset, say)
     model = model_setup.resolve(request.model, say)
-    rules = settings.run()
-    arguments = {
-        "max_new_tokens": request.max_new_tokens or rules.max_new_tokens,
-        "return_full_text": rules.return_full_text,
-        "do_sample": rules.do_sample,
-        "temperature": rules.temperature,
-        "batch_size": request.batch_size,
-    }
-    torch.manual_seed(rules.seed)
+    arguments = arguments_of(request)
     name = f"{Path(request.dataset).stem}-{Path(request.model).name}-{request.engine}"
     with record.RunFolder(paths.runs(), name) as folder:
-        locked = lock.verify(model)
-        started = time.perf_counter()
-        load = text_generation.load if request.engine == "ours" else reference.load
-        device = text_generation.pick_device(request.device)
-        pipe: Pipe = load(model, dtype=request.dtype, device=request.device)
-        load_s = time.perf_counter() - started
-        logger.debug("loaded {} in {:.2f} s", model.name, load_s)
-
-        started = time.perf_counter()
-        pipe.warm_up()
-        pipe([dict(message) for message in rules.warmup_messages], **{**arguments, "max_new_tokens": 16})
-        reference.synchronize(device)
-        warm_up_s = time.perf_counter() - started
-
-        timings = [_timed(pipe, data, request, arguments, folder if turn == 0 else None, device) for turn in range(request.repeat)]
-        _same_outputs([timing.outputs for timing in timings])
-        first = timings[0]
+        locked = lock.verify(model, say=say)
+        ready = _prepare(request, model, arguments)
+        timed = [
+            _timed(ready, data, request, arguments, folder if turn == 0 else None) for turn in range(request.repeat)
+        ]
+        _same_outputs([section.outputs for section in timed])
+        first = timed[0]
         result = score(first.outputs, [row.answer for row in first.rows])
-        elapsed = [timing.elapsed_s for timing in timings]
-        stats = getattr(pipe, "stats", None)
         summary = Summary(
             folder=folder.path,
             rows=len(first.rows),
-            load_s=load_s,
-            warm_up_s=warm_up_s,
-            elapsed_s=statistics.median(elapsed),
-            all_elapsed_s=tuple(elapsed),
+            load_s=ready.load_s,
+            warm_up_s=ready.warm_up_s,
+            elapsed_s=statistics.median(section.elapsed_s for section in timed),
+            all_elapsed_s=tuple(section.elapsed_s for section in timed),
             score=result,
-            predicted_s=stats.predicted_s if stats else None,
             answer_tokens=first.answer_tokens,
         )
         folder.write_manifest(
@@ -122,31 +106,46 @@ def run(request: Request, say: Callable[[str], None] = print) -> Summary:
                 "command": ["invoke", *sys.argv[1:]],
                 "request": asdict(request),
                 "arguments": arguments,
-                "dtype": str(text_generation.pick_dtype(request.dtype, device)).removeprefix("torch."),
-                "device": str(device),
+                "dtype": str(text_generation.pick_dtype(request.dtype, model)).removeprefix("torch."),
+                "device": str(ready.device),
                 "model": {"name": request.model, "lock_sha256": locked.root},
                 "dataset": {"name": request.dataset, "sha256": sha256_of(data), "rows": len(first.rows)},
-                "code": record.commit(),
-                "environment": record.environment(),
-                "phases_s": {"load": load_s, "warm_up": warm_up_s, "timed": elapsed},
+                "phases_s": {"load": ready.load_s, "warm_up": ready.warm_up_s, "timed": summary.all_elapsed_s},
                 "elapsed_s": summary.elapsed_s,
                 "answer_tokens": first.answer_tokens,
                 "score": {**asdict(result), "share": result.share},
-                "engine": _engine_record(pipe, stats),
+                "engine": {"name": request.engine, **ready.pipe.describe()},
+                "code": record.commit(),
+                "environment": record.environment(),
                 "peak_memory": record.peak_memory(),
             }
         )
     return summary
 
 
+def arguments_of(request: Request) -> dict[str, Any]:
+    """What the pipe is called with: the organiser's rules, and what the user changed."""
+    rules = settings.run()
+    return {
+        "max_new_tokens": request.max_new_tokens or rules.max_new_tokens,
+        "return_full_text": rules.return_full_text,
+        "do_sample": rules.do_sample,
+        "temperature": rules.temperature,
+        "batch_size": request.batch_size,
+    }
+
+
 def check(request: Request) -> None:
-    """Refuse before anything is loaded. Raises UsageError U301 to U303."""
+    """Refuse before anything is fetched or loaded. Raises UsageError U301 to U303, U204."""
+    text_generation.pick_device(request.device)
     if request.engine not in ENGINES:
         raise settings.unknown("U301", "engine", request.engine, list(ENGINES), "nothing else")
     for key in ("limit", "repeat", "batch_size", "max_new_tokens"):
         value = getattr(request, key)
         if value is not None and value < 1:
-            raise UsageError("U302", f"--{key.replace('_', '-')} must be at least 1", actual=value, fix="give 1 or more")
+            raise UsageError(
+                "U302", f"--{key.replace('_', '-')} must be at least 1", actual=value, fix="give 1 or more"
+            )
     if request.batch_size is not None and request.engine == "ours":
         raise UsageError(
             "U303",
@@ -158,6 +157,34 @@ def check(request: Request) -> None:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """A loaded and warm engine."""
+
+    pipe: Pipe
+    device: torch.device
+    load_s: float
+    warm_up_s: float
+
+
+def _prepare(request: Request, model: Path, arguments: dict[str, Any]) -> Ready:
+    """Sections one and two: load, warm up. Nothing here knows the data set."""
+    rules = settings.run()
+    torch.manual_seed(rules.seed)
+    device = text_generation.pick_device(request.device)
+    start = time.perf_counter()
+    load = text_generation.load if request.engine == "ours" else reference.load
+    pipe: Pipe = load(model, dtype=request.dtype, device=request.device)
+    reference.synchronize(device)
+    loaded = time.perf_counter()
+    pipe.warm_up()
+    pipe([dict(message) for message in rules.warmup_messages], **{**arguments, "max_new_tokens": WARM_UP_TOKENS})
+    reference.synchronize(device)
+    warm = time.perf_counter()
+    logger.info("load {:.2f} s, warm-up {:.2f} s", loaded - start, warm - loaded)
+    return Ready(pipe, device, loaded - start, warm - loaded)
+
+
+@dataclass(frozen=True)
 class Timed:
     elapsed_s: float
     rows: list[records.Record]
@@ -166,12 +193,7 @@ class Timed:
 
 
 def _timed(
-    pipe: Pipe,
-    data: Path,
-    request: Request,
-    arguments: dict[str, Any],
-    folder: record.RunFolder | None,
-    device: torch.device,
+    ready: Ready, data: Path, request: Request, arguments: dict[str, Any], folder: record.RunFolder | None
 ) -> Timed:
     """The section that counts."""
     token_count = 0
@@ -190,14 +212,15 @@ def _timed(
             bar.total = progress.prompts
             bar.set_postfix_str(f"{progress.answer_tokens} tokens, {_clock(progress.left_s)} left", refresh=False)
 
-        reference.synchronize(device)
+        reference.synchronize(ready.device)
         start = time.perf_counter()
         rows = records.read(data)[: request.limit]
         bar.total = len(rows)
-        outputs = pipe([row.messages for row in rows], **arguments, on_answer=on_answer, on_pass=on_pass)
-        reference.synchronize(device)
+        outputs = ready.pipe([row.messages for row in rows], **arguments, on_answer=on_answer, on_pass=on_pass)
+        reference.synchronize(ready.device)
         elapsed_s = time.perf_counter() - start
     _check_materialised(outputs, len(rows))
+    logger.info("{} prompts in {:.3f} s, {} tokens", len(rows), elapsed_s, token_count)
     return Timed(elapsed_s, rows, outputs, token_count)
 
 
@@ -228,20 +251,6 @@ def _same_outputs(repeats: list[list[Any]]) -> None:
                 actual=f"{len(differing)} of {len(outputs)} rows differ",
                 fix="in bfloat16 compare the two with a look at near ties; in float32 report this",
             )
-
-
-def _engine_record(pipe: Pipe, stats: Any) -> dict[str, Any]:
-    if not isinstance(pipe, text_generation.TextGenerator):
-        return {"name": "reference"}
-    cost = pipe.engine.cost
-    return {
-        "name": "ours",
-        "limits": asdict(pipe.engine.limits_in_use()),
-        "cost": {"rows": cost.rows, "elapsed_s": cost.elapsed_s},
-        "stats": asdict(stats),
-        "tokens_saved_by_sharing": stats.prompt_tokens - stats.tree_tokens,
-        "prediction": {"passes_predicted_s": stats.predicted_s, "passes_measured_s": stats.passes_s},
-    }
 
 
 def _clock(seconds: float) -> str:

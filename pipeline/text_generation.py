@@ -10,14 +10,16 @@ in input order. Decoding is greedy: arguments that would sample are refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from loguru import logger
 
 from pipeline import choices
+from pipeline.dataset import records
 from pipeline.engine import memory
 from pipeline.engine.engine import Engine, Progress, Stats
 from pipeline.errors import FormError, UsageError
@@ -99,6 +101,17 @@ class TextGenerator:
         """Measure the device. Sees no data."""
         self.engine.warm_up()
 
+    def describe(self) -> dict[str, Any]:
+        """For a run's manifest: how the engine is set, what the last call did, prediction against measurement."""
+        cost, stats = self.engine.cost, self.stats
+        return {
+            "limits": asdict(self.engine.limits_in_use()),
+            "cost": {"rows": cost.rows, "elapsed_s": cost.elapsed_s},
+            "stats": asdict(stats),
+            "tokens_saved_by_sharing": stats.prompt_tokens - stats.tree_tokens,
+            "prediction": {"passes_predicted_s": stats.predicted_s, "passes_measured_s": stats.passes_s},
+        }
+
     def _check_lengths(self, prompts: Sequence[Sequence[int]]) -> None:
         limit = self.engine.weights.shape.max_positions
         for index, prompt in enumerate(prompts):
@@ -114,7 +127,7 @@ class TextGenerator:
 
 
 def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None = None) -> TextGenerator:
-    """Load a checkpoint's folder. `dtype`: float32 or bfloat16; left out, bfloat16 on a GPU and float32 elsewhere.
+    """Load a checkpoint's folder. Left out, `dtype` is the checkpoint's own and `device` a GPU where there is one.
 
     Raises IntegrityError (M…) for a checkpoint that is damaged or that the engine does not run,
     ResourceError (R…) when memory is short, UsageError (U203, U204) for a dtype or a device that is none.
@@ -123,13 +136,33 @@ def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None 
 
     folder = Path(model_dir)
     place = pick_device(device)
-    kind = pick_dtype(dtype, place)
+    kind = pick_dtype(dtype, folder)
     shape = config.read_shape(folder)
     stop_tokens = config.stop_tokens(folder)
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    weights = loader.load(folder, kind, place)
+    if kind is torch.bfloat16 and config.own_dtype(folder) == "float32":
+        logger.warning("the weights are stored in float32 and are rounded to bfloat16, as asked")
+    weights = loader.load(folder, kind, place, rounding=dtype is not None)
     limits = memory.plan(shape, kind, place, free_bytes(place))
     return TextGenerator(Engine(weights, limits), tokenizer, stop_tokens)
+
+
+def load_dataset(path: Path | str) -> list[dict[str, Any]]:
+    """A file in the organiser's form, as rows with `message` and `answer`. Raises FormError, UsageError."""
+    return [{"message": row.messages, "answer": row.answer} for row in records.read(Path(path))]
+
+
+class KeyDataset:
+    """One column of a data set, as transformers' KeyDataset is (which is taken as well)."""
+
+    def __init__(self, dataset: Sequence[dict[str, Any]], key: str) -> None:
+        self.dataset, self.key = dataset, key
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index][self.key]
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -143,11 +176,13 @@ def pick_device(name: str | None) -> torch.device:
     return torch.device(name)
 
 
-def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
-    """The dtype named; otherwise what the contest runs on a GPU, and what is exact elsewhere."""
-    name = name or ("bfloat16" if device.type == "cuda" else "float32")
+def pick_dtype(name: str | None, folder: Path) -> torch.dtype:
+    """The dtype named, or the one that the checkpoint is stored in."""
+    name = name or config.own_dtype(folder)
     if name not in DTYPES:
-        raise UsageError("U203", "there is no such dtype", expected=" or ".join(DTYPES), actual=name, fix="name one of them")
+        raise UsageError(
+            "U203", "there is no such dtype", expected=" or ".join(DTYPES), actual=name, fix="name one of them"
+        )
     return DTYPES[name]
 
 
@@ -176,7 +211,11 @@ def _refuse(max_new_tokens: int, do_sample: bool, unknown: dict[str, Any]) -> No
         )
     if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise UsageError(
-            "U205", "at least one new token", expected="max_new_tokens ≥ 1", actual=max_new_tokens, fix="ask for one or more"
+            "U205",
+            "at least one new token",
+            expected="max_new_tokens ≥ 1",
+            actual=max_new_tokens,
+            fix="ask for one or more",
         )
 
 
@@ -185,7 +224,10 @@ def _check_chats(chats: Sequence[Any]) -> None:
         fine = (
             isinstance(chat, list | tuple)
             and len(chat) > 0
-            and all(isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in chat)
+            and all(
+                isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+                for m in chat
+            )
         )
         if not fine:
             raise FormError(

@@ -286,7 +286,7 @@ def test_resolve(copy: Path, said: list[str]) -> None:
 
 
 def test_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub  # noqa: PLC0415
+    import huggingface_hub
 
     def fail(*_: object, **__: object) -> None:
         raise ConnectionError("no route to host")
@@ -299,7 +299,7 @@ def test_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_hub_files_are_fetched_once_and_again_when_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub  # noqa: PLC0415
+    import huggingface_hub
 
     fetched: list[str] = []
 

@@ -20,5 +20,7 @@ class Score:
 
 def score(outputs: Sequence[list[dict[str, Any]]], answers: Sequence[str | None]) -> Score:
     """`outputs` in pipe()'s form, by row; rows without an answer are left out."""
-    pairs = [(out[0]["generated_text"], answer) for out, answer in zip(outputs, answers, strict=True) if answer is not None]
+    pairs = [
+        (out[0]["generated_text"], answer) for out, answer in zip(outputs, answers, strict=True) if answer is not None
+    ]
     return Score(sum(said.lstrip().replace("\n", "") == answer for said, answer in pairs), len(pairs))

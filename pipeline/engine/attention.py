@@ -67,7 +67,9 @@ def _attend_bucket(q: Tensor, layer: Tensor, bucket: Bucket, shape: Shape, scale
     kv = layer.index_select(0, bucket.keys).view(b, lk, 2 * k_heads, d).transpose(1, 2)  # (B, 2K, Lk, D)
     grouped = q.index_select(0, bucket.queries).view(b, lq, k_heads, group, d)
     grouped = grouped.permute(0, 2, 3, 1, 4).reshape(b, k_heads, group * lq, d)
-    mixed = F.scaled_dot_product_attention(grouped, kv[:, :k_heads], kv[:, k_heads:], attn_mask=bucket.mask, scale=scale)
+    mixed = F.scaled_dot_product_attention(
+        grouped, kv[:, :k_heads], kv[:, k_heads:], attn_mask=bucket.mask, scale=scale
+    )
     return mixed.view(b, k_heads, group, lq, d).permute(0, 3, 1, 2, 4).reshape(b * lq, shape.heads * d)
 
 

@@ -72,10 +72,12 @@ def from_lookup(sequence: Ints, longest: int) -> tuple[int, ...]:
     return ()
 
 
-class Acceptance:
-    """How often a guessed token that was looked at was right, by source. Starts from a stated expectation."""
+EXPECTED = {"choices": (3.0, 4.0), "lookup": (2.0, 4.0)}
+"""Right and looked at, by source: what is taken for known before anything is."""
 
-    EXPECTED = {"choices": (3.0, 4.0), "lookup": (2.0, 4.0)}  # right, looked at: before anything is known
+
+class Acceptance:
+    """How often a guessed token that was looked at was right, by source."""
 
     def __init__(self) -> None:
         self.proposed = dict.fromkeys(SOURCES, 0)
@@ -83,7 +85,7 @@ class Acceptance:
         self._looked_at = dict.fromkeys(SOURCES, 0)
 
     def rate(self, source: str) -> float:
-        right, of = self.EXPECTED[source]
+        right, of = EXPECTED[source]
         return (self.accepted[source] + right) / (self._looked_at[source] + of)
 
     def record(self, draft: Draft, accepted: int) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
 
 from pipeline.engine import cost, network, prefix_tree, projection
 from pipeline.engine.drafts import SOURCES
@@ -178,5 +177,3 @@ class Engine:
         self.pool.store[:, :context].zero_()  # whatever lay there could be slow numbers
         segments = [Segment(np.array([1]), context - 1, np.arange(context), 1) for _ in range(rows)]
         self._choose(segments)
-
-

@@ -111,6 +111,15 @@ def stop_tokens(folder: Path) -> frozenset[int]:
     return frozenset(ids)
 
 
+def own_dtype(folder: Path) -> str:
+    """The dtype that the checkpoint says it is stored in, as torch names it ("bfloat16"); float32 if it says none.
+
+    `torch_dtype` is transformers 4.x's spelling, `dtype` 5.x's. Raises IntegrityError (M301, M302).
+    """
+    config = _json(folder / "config.json")
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

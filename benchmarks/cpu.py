@@ -1,0 +1,139 @@
+"""Ours and transformers' pipe() side by side on this CPU: the stand-in in float32 on obqa-validation.
+
+    python benchmarks/cpu.py                      # 100 rows, 48 new tokens, about ten minutes on two cores
+    python benchmarks/cpu.py --only ours,pipe-16  # some of the contenders
+
+Every contender runs in a process of its own, so that its peak memory is its own, and is timed as a run
+is: tokenise, generate, decode, on a warm model. The pipe gets its prompts sorted by length, which is the
+best that batching can do; its answers are put back in order. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pipeline import record, reference, text_generation  # noqa: E402
+from pipeline.dataset import fetch, records  # noqa: E402
+from pipeline.model import setup  # noqa: E402
+
+DATASET = "obqa-validation"
+CONTENDERS = ("ours", "pipe-1", "pipe-4", "pipe-16", "pipe-32", "ours-500")
+WARM_UP = [[{"role": "user", "content": "What about solving an 2x + 3 = 7 equation?"}]]
+
+
+def contend(name: str, rows: int, max_new_tokens: int) -> dict[str, Any]:
+    """Load, warm up and time one contender in this process."""
+    kind, _, number = name.partition("-")
+    if kind == "ours" and number:
+        rows = int(number)
+    folder, data = setup.ensure("standin", _quiet), fetch.ensure(DATASET, _quiet)
+    chats = [row.messages for row in records.read(data)[:rows]]
+    arguments = {"max_new_tokens": max_new_tokens, "return_full_text": False, "do_sample": False}
+    order = list(range(len(chats)))
+    if kind == "ours":
+        pipe: Any = text_generation.load(folder, dtype="float32", device="cpu")
+    else:
+        pipe = reference.load(folder, dtype="float32", device="cpu")
+        arguments["batch_size"] = int(number)
+        order.sort(key=lambda index: len(chats[index][-1]["content"]))
+    pipe.warm_up()
+    pipe(WARM_UP, **{**arguments, "max_new_tokens": 4})
+    start = time.perf_counter()
+    found = pipe([chats[index] for index in order], **arguments)
+    elapsed_s = time.perf_counter() - start
+    texts = [""] * len(chats)
+    for index, output in zip(order, found, strict=True):
+        texts[index] = output[0]["generated_text"]
+    return {
+        "name": name,
+        "rows": len(chats),
+        "elapsed_s": elapsed_s,
+        "peak_bytes": record.peak_memory()["host_bytes"],
+        "passes": pipe.stats.passes if kind == "ours" else None,
+        "texts": texts,
+    }
+
+
+def compare(names: list[str], rows: int, max_new_tokens: int) -> dict[str, Any]:
+    """All contenders, one after another, each in its own process."""
+    results = {}
+    for name in names:
+        print(f"… {name}", file=sys.stderr, flush=True)
+        command = [
+            sys.executable,
+            __file__,
+            "--contender",
+            name,
+            "--rows",
+            str(rows),
+            "--max-new-tokens",
+            str(max_new_tokens),
+        ]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        results[name] = json.loads(done.stdout.splitlines()[-1])
+    return results
+
+
+def table(results: dict[str, Any]) -> str:
+    base = results.get("pipe-1")
+    lines = [f"{'':<10}{'rows':>6}{'seconds':>10}{'× pipe-1':>10}{'peak MiB':>10}{'as pipe-1':>12}"]
+    for name, result in results.items():
+        comparable = base is not None and base["rows"] == result["rows"]
+        faster = f"{base['elapsed_s'] / result['elapsed_s']:.1f}" if comparable else "–"
+        pairs = zip(base["texts"], result["texts"], strict=True) if comparable else []
+        equal = f"{sum(a == b for a, b in pairs)} of {result['rows']}" if comparable else "–"
+        peak = result["peak_bytes"] / 2**20
+        lines.append(f"{name:<10}{result['rows']:>6}{result['elapsed_s']:>10.1f}{faster:>10}{peak:>10.0f}{equal:>12}")
+    return "\n".join(lines)
+
+
+def verdicts(results: dict[str, Any]) -> dict[str, float]:
+    """The ratios that the project promises, where both sides were run."""
+    seconds = {name: result["elapsed_s"] for name, result in results.items()}
+    batches = [value for name, value in seconds.items() if name.startswith("pipe-")]
+    found = {}
+    if "ours" in seconds and "pipe-1" in seconds:
+        found["faster_than_batch_1"] = seconds["pipe-1"] / seconds["ours"]
+        found["faster_than_best_batch"] = min(batches) / seconds["ours"]
+        found["memory_of_batch_1"] = results["ours"]["peak_bytes"] / results["pipe-1"]["peak_bytes"]
+    if "ours" in seconds and "ours-500" in seconds and results["ours"]["rows"] == 100:
+        found["growth_500_over_100"] = seconds["ours-500"] / seconds["ours"]
+    return {key: round(value, 3) for key, value in found.items()}
+
+
+def _quiet(_line: str) -> None:
+    pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100)
+    parser.add_argument("--max-new-tokens", type=int, default=48)
+    parser.add_argument("--only", default=",".join(CONTENDERS), help="contenders, comma between")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        print(json.dumps(contend(options.contender, options.rows, options.max_new_tokens)))
+        return
+    names = options.only.split(",")
+    if unknown := [name for name in names if name not in CONTENDERS]:
+        parser.error(f"no contender {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
+    results = compare(names, options.rows, options.max_new_tokens)
+    environment = record.environment()
+    print(f"\n{environment['processor']}, {environment['threads']} threads, torch {environment['packages']['torch']}")
+    print(table(results))
+    summary = {name: {k: v for k, v in result.items() if k != "texts"} for name, result in results.items()}
+    print(json.dumps({"results": summary, "ratios": verdicts(results), "environment": environment}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""The invoke tasks: parse, call one function, print. `invoke --list` shows them, `invoke --help TASK` explains one.
+
+Nothing heavy is imported here: each task imports what it calls. Numbers arrive as text, so that a wrong
+one gets a message of ours.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from invoke import Context, Exit, task
+
+ROOT = Path(__file__).resolve().parent
+
+EXAMPLES = """\
+Answer a file of chat prompts with Phi-3: exactly, within memory, in the least time.
+
+  make run                                   set up and answer the contest's public set
+  make test                                  run the tests
+
+With .venv/bin on the path, from any folder of the checkout:
+
+  invoke run --dataset obqa                  30 rows, the embedded stand-in model
+  invoke run --dataset obqa-test --limit 50  the first rows of a larger set
+  invoke run --dataset my/prompts.jsonl      a file of your own, in the organiser's form
+  invoke run --engine reference              transformers' own pipe() under the same clock
+  invoke run --model phi3-medium             the contest's model (28 GB; a GPU)
+  invoke setup --model phi3-medium           only fetch and verify it
+  invoke data --dataset obqa-validation      only fetch and verify a data set
+  invoke --list                              every task
+  invoke --help run                          every option of one
+"""
+
+
+def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a task's body so that a user sees our message and the exit status of its kind, never a traceback."""
+
+    @functools.wraps(body)
+    def wrapper(context: Context, *args: Any, **kwargs: Any) -> Any:
+        from pipeline.errors import PipelineError  # noqa: PLC0415
+
+        _quiet_log()
+        try:
+            return body(context, *args, **kwargs)
+        except PipelineError as error:
+            raise Exit(f"\n{error}", code=error.exit_status) from error
+        except KeyboardInterrupt:
+            raise Exit(
+                "\nInterrupted. Nothing is half-written; what was answered is in the run folder.", code=130
+            ) from None
+
+    return wrapper
+
+
+def _quiet_log() -> None:
+    """Only warnings on the terminal; a run's folder gets everything."""
+    from loguru import logger  # noqa: PLC0415
+
+    logger.remove()
+    logger.add(sys.stderr, level="WARNING", format="{level}: {message}")
+
+
+def whole(option: str, text: str) -> int | None:
+    """A whole number given as text; nothing for an empty one. Raises UsageError (U401)."""
+    from pipeline.errors import UsageError  # noqa: PLC0415
+
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(
+            "U401",
+            f"--{option} is a whole number",
+            expected="digits",
+            actual=text,
+            fix=f"write for instance --{option} 10",
+        ) from None
+
+
+@task(name="help")
+def help_(_context: Context) -> None:
+    """What there is to do, with examples."""
+    print(EXAMPLES)
+
+
+@task(help={"model": "a name under configs/models", "dataset": "a name under configs/datasets"})
+@guarded
+def setup(_context: Context, model: str = "standin", dataset: str = "obqa") -> None:
+    """Fetch and verify a model and a data set. Finds out by itself what is missing or damaged."""
+    from pipeline.dataset import fetch  # noqa: PLC0415
+    from pipeline.model import setup as model_setup  # noqa: PLC0415
+
+    model_setup.resolve(model)
+    fetch.resolve(dataset)
+    print(f"Ready: model {model}, data set {dataset}")
+
+
+@task(help={"dataset": "a name under configs/datasets, or 'all'"})
+@guarded
+def data(_context: Context, dataset: str = "all") -> None:
+    """Fetch and verify the public data sets."""
+    from pipeline import paths, settings  # noqa: PLC0415
+    from pipeline.dataset import fetch  # noqa: PLC0415
+
+    for name in settings.dataset_names() if dataset == "all" else [dataset]:
+        path = fetch.ensure(name)
+        rows = sum(1 for _ in path.open(encoding="utf-8"))
+        print(f"{name:<20}{rows:>6} rows   {paths.shown(path)}")
+
+
+@task(
+    help={
+        "dataset": "a name under configs/datasets, or a .jsonl file in the organiser's form",
+        "model": "a name under configs/models, or a checkpoint's folder",
+        "engine": "ours, or reference: transformers' own pipe() under the same clock",
+        "limit": "only the first N rows",
+        "repeat": "time it N times; the median counts",
+        "batch-size": "of the reference",
+        "max-new-tokens": "instead of the contest's 500",
+        "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
+        "device": "cpu or cuda; left out: a GPU where there is one",
+    }
+)
+@guarded
+def run(
+    _context: Context,
+    dataset: str = "obqa",
+    model: str = "standin",
+    engine: str = "ours",
+    limit: str = "",
+    repeat: str = "1",
+    batch_size: str = "",
+    max_new_tokens: str = "",
+    dtype: str = "",
+    device: str = "",
+) -> None:
+    """Answer a data set under the clock, and write runs/<utc>-<name>/. Example: invoke run --dataset obqa --limit 5"""
+    from pipeline import run as running  # noqa: PLC0415
+    from pipeline import summary  # noqa: PLC0415
+
+    request = running.Request(
+        dataset=dataset,
+        model=model,
+        engine=engine,
+        limit=whole("limit", limit),
+        repeat=whole("repeat", repeat) or 1,
+        batch_size=whole("batch-size", batch_size),
+        max_new_tokens=whole("max-new-tokens", max_new_tokens),
+        dtype=dtype or None,
+        device=device or None,
+    )
+    print(summary.text(request, running.run(request)))
+
+
+@task(help={"slow": "the slow tests instead", "only": "a file or a test, as pytest names it", "match": "pytest's -k"})
+@guarded
+def test(_context: Context, slow: bool = False, only: str = "", match: str = "") -> None:
+    """Run the tests. The slow ones (exactness on hundreds of rows) run by --slow and in CI."""
+    arguments = ["-m", "slow" if slow else "not slow", *([only] if only else []), *(["-k", match] if match else [])]
+    _call([sys.executable, "-m", "pytest", *arguments])
+
+
+@task
+@guarded
+def test_oldest(_context: Context) -> None:
+    """Run the equality tests on the oldest transformers that we support, in a virtual environment of its own."""
+    folder = ROOT / ".venv-oldest"
+    python = folder / "bin" / "python"
+    locks = [ROOT / "requirements" / name for name in ("oldest.lock", "torch.txt")]
+    ready = folder / ".ready"
+    if not ready.exists() or any(lock.stat().st_mtime > ready.stat().st_mtime for lock in locks):
+        print(f"Making {folder.name}")
+        _call([sys.executable, "-m", "venv", str(folder)])
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        _call([*install, "--require-hashes", "-r", str(locks[0])])
+        _call([*install, "-r", str(locks[1])])
+        ready.touch()
+    equality = ["exactness", "text_generation", "form", "choices", "model_config", "model_loader"]
+    _call([str(python), "-m", "pytest", "-m", "not slow", *[f"tests/test_{name}.py" for name in equality]])
+
+
+@task
+@guarded
+def lint(_context: Context) -> None:
+    """Style, imports, and that nothing needs more than Python 3.10."""
+    _call([sys.executable, "-m", "ruff", "check", "."])
+    _call([sys.executable, "-m", "ruff", "format", "--check", "."])
+
+
+@task(help={"rows": "rows of obqa-validation", "max-new-tokens": "tokens of an answer at most"})
+@guarded
+def bench(_context: Context, rows: str = "100", max_new_tokens: str = "48") -> None:
+    """Ours and transformers' pipe() side by side on this CPU; a table, and last a line of JSON."""
+    arguments = ["--rows", str(whole("rows", rows)), "--max-new-tokens", str(whole("max-new-tokens", max_new_tokens))]
+    _call([sys.executable, str(ROOT / "benchmarks" / "cpu.py"), *arguments])
+
+
+@task
+@guarded
+def lock(_context: Context) -> None:
+    """Compile requirements/*.in into locked files with hashes."""
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
+    for name in ("cpu", "dev", "oldest"):
+        flags = ["--universal", "--python-version", "3.10", "--generate-hashes", "--no-header", "--quiet"]
+        _call([uv, "pip", "compile", *flags, "-o", f"{name}.lock", f"{name}.in"], folder=ROOT / "requirements")
+
+
+def _call(command: list[str], folder: Path = ROOT) -> None:
+    """Run a command in the checkout, its output on ours; a failure ends with its status and no words of ours."""
+    status = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False).returncode
+    if status:
+        raise Exit(code=status)
