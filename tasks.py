@@ -151,7 +151,7 @@ def run(
         model=model,
         engine=engine,
         limit=whole("limit", limit),
-        repeat=whole("repeat", repeat) or 1,
+        repeat=whole("repeat", repeat or "1"),
         batch_size=whole("batch-size", batch_size),
         max_new_tokens=whole("max-new-tokens", max_new_tokens),
         dtype=dtype or None,

@@ -6,6 +6,7 @@ A wrong or missing guess costs time, never a different answer.
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +17,12 @@ def listed(text: str) -> list[str]:
     """The items of the last line that starts with `choices:` and goes on with a Python list; [] if there is none."""
     line = next((line for line in reversed(text.splitlines()) if line.startswith(MARK)), "")
     try:
-        items = ast.literal_eval(line[len(MARK) :].strip() or "[]")
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # a stray backslash in somebody's text
+            items = ast.literal_eval(line[len(MARK) :].strip() or "[]")
+        return [str(item) for item in items] if isinstance(items, list) else []
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return []  # some other text that happens to start so: no guesses then
-    return [str(item) for item in items] if isinstance(items, list) else []
 
 
 def candidates(tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]], end: int | None) -> list[list[list[int]]]:

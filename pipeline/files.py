@@ -14,7 +14,7 @@ from typing import BinaryIO
 from pipeline import paths
 from pipeline.errors import ResourceError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the last: `ulimit -f`
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _CHUNK_BYTES = 1 << 20
 

@@ -38,8 +38,9 @@ class RunFolder:
         """Raises ResourceError (R101, R102) when the folder cannot be made or written."""
         stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
         self.path = _new_folder(parent, f"{stamp}-{name}")
-        self._outputs = self._open("outputs.jsonl")
-        self._log = logger.add(str(self.path / "run.log"), format="{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level} {message}")
+        self._outputs, self._log_file = self._open("outputs.jsonl"), self._open("run.log")
+        self._whole_bytes = 0
+        self._log = logger.add(self._write_log, format="{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level} {message}")
 
     def append(self, index: int, output: list[dict[str, Any]], token_ids: list[int]) -> None:
         """One answer. Reaches the operating system at once, so that a killed process loses nothing of it."""
@@ -49,6 +50,7 @@ class RunFolder:
             self._outputs.flush()
         except OSError as error:
             raise _trouble(error, self.path / "outputs.jsonl") from error
+        self._whole_bytes = self._outputs.tell()
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         text = json.dumps({"schema": SCHEMA, **manifest}, indent=2, ensure_ascii=False) + "\n"
@@ -61,15 +63,31 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close_outputs()
         if error is not None:
             self._write_failure(error)
         logger.remove(self._log)
-        self._outputs.close()
+        with contextlib.suppress(OSError):
+            self._log_file.close()
+
+    def _close_outputs(self) -> None:
+        """Whole lines only: after a write that failed, the part that reached the disk is cut off again."""
+        try:
+            self._outputs.close()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path / "outputs.jsonl", self._whole_bytes)
+
+    def _write_log(self, message: str) -> None:
+        """Not handed to loguru as a file: on a full disk it would print a traceback for every line."""
+        with contextlib.suppress(OSError):
+            self._log_file.write(message)
+            self._log_file.flush()
 
     def _write_failure(self, error: BaseException) -> None:
         """Say in the folder why the run ended early; if even that cannot be written, the error itself still goes up."""
         reason = str(error) or type(error).__name__
-        logger.error("the run ended early: {}", reason)
+        logger.info("the run ended early: {}", reason)
         with contextlib.suppress(OSError, ResourceError):
             self.write_manifest({"failed": {"kind": type(error).__name__, "reason": reason}})
 
@@ -82,8 +100,9 @@ class RunFolder:
 
 def read_outputs(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's outputs, in file order of the data set."""
-    lines = (folder / "outputs.jsonl").read_text(encoding="utf-8").splitlines()
-    return sorted((json.loads(line) for line in lines), key=lambda row: row["index"])
+    # Not splitlines(): U+2028 and its like are ordinary characters inside a JSON string.
+    lines = (folder / "outputs.jsonl").read_text(encoding="utf-8").split("\n")
+    return sorted((json.loads(line) for line in lines if line), key=lambda row: row["index"])
 
 
 def environment() -> dict[str, Any]:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -227,7 +228,7 @@ def _timed(
 def _check_materialised(outputs: Any, rows: int) -> None:
     """A lazy result would not have been timed. Raises InvalidRun (I101)."""
     fine = isinstance(outputs, list) and len(outputs) == rows
-    fine = fine and all(isinstance(out, list) and isinstance(out[0]["generated_text"], str) for out in outputs)
+    fine = fine and all(_is_output(out) for out in outputs)
     if not fine:
         raise InvalidRun(
             "I101",
@@ -238,10 +239,16 @@ def _check_materialised(outputs: Any, rows: int) -> None:
         )
 
 
+def _is_output(out: Any) -> bool:
+    """One prompt's output as pipe() returns it with return_full_text=False."""
+    one = isinstance(out, list) and len(out) == 1 and isinstance(out[0], dict)
+    return one and isinstance(out[0].get("generated_text"), str)
+
+
 def _same_outputs(repeats: list[list[Any]]) -> None:
     """Repeats must agree, or the time is not of one thing. Raises InvalidRun (I102)."""
     for turn, outputs in enumerate(repeats[1:], start=2):
-        differing = [index for index, (a, b) in enumerate(zip(repeats[0], outputs, strict=True)) if a != b]
+        differing = [index for index, (a, b) in enumerate(zip_longest(repeats[0], outputs)) if a != b]
         if differing:
             raise InvalidRun(
                 "I102",

@@ -67,6 +67,14 @@ class DatasetConfig(Strict):
     """Tried in order."""
 
 
+class AdapterConfig(Strict):
+    """A low-rank adapter that the project ships."""
+
+    path: Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")]
+    """Its file below `data/standin/` of the checkout."""
+    sha256: Sha256
+
+
 class StandinConfig(Strict):
     """How the embedded stand-in checkpoint is made from a quantised file inside a wheel."""
 
@@ -76,6 +84,8 @@ class StandinConfig(Strict):
     licence: str
     source: WheelSource
     dtype: Literal["float32", "bfloat16"]
+    adapter: AdapterConfig | None = None
+    """Merged into the weights; without one they are the quantised file's own."""
     files: dict[str, Sha256]
     """The finished checkpoint: sha256 of every file."""
 

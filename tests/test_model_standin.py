@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -266,13 +265,16 @@ def test_no_disk_space(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (caught.value.code, caught.value.expected, caught.value.actual) == ("R201", "546 MB free", "200 MB free")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_folder_that_cannot_be_written(copy: Path) -> None:
-    (copy / "config.json").unlink()
-    copy.parent.chmod(0o500)
-    with pytest.raises(ResourceError) as caught:
-        setup.ensure("standin", lambda _: None)
-    assert caught.value.code == "R102"
+def test_folder_that_cannot_be_written(tmp_path: Path, as_nobody: Callable[..., str]) -> None:
+    tmp_path.chmod(0o555)
+    said = as_nobody(
+        "from pipeline import settings; from pipeline.model import setup; from pipeline.errors import ResourceError\n"
+        "config = settings.model('standin'); settings.model = lambda _: config",
+        "try: setup.ensure('standin')\nexcept ResourceError as error: print(error)",
+        PIPELINE_MODELS=".",
+    )
+    assert said.startswith("R102 ")
+    assert "Permission denied" in said
 
 
 def test_resolve(copy: Path, said: list[str]) -> None:

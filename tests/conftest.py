@@ -1,0 +1,156 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
+
+from pipeline import paths
+from pipeline.model import lock, setup
+
+# The same examples in every run, so that a red test is red for everybody. To look for new ones:
+# pytest --hypothesis-profile=explore
+SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile("fixed", derandomize=True, deadline=None, database=None, suppress_health_check=SLOW_IS_FINE)
+settings.register_profile("explore", deadline=None, suppress_health_check=SLOW_IS_FINE)
+settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For tiny models: waking a second thread costs more than it brings, the more so on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def standin() -> Path:
+    """The folder of the stand-in checkpoint."""
+    return setup.ensure("standin", lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def small(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model with the stand-in's tokenizer and a context of 96 tokens: loads and answers in no time."""
+    folder = tmp_path_factory.mktemp("small")
+    torch.manual_seed(0)
+    config = Phi3Config(
+        vocab_size=49152,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=96,
+        original_max_position_embeddings=96,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        tie_word_embeddings=True,
+        initializer_range=0.4,
+    )
+    Phi3ForCausalLM(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(standin).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `small`, locked, and with room for a run's warm-up chat: a checkpoint to name on the command line."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = Phi3Config(
+        vocab_size=49152,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        original_max_position_embeddings=512,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        tie_word_embeddings=True,
+        initializer_range=0.4,
+    )
+    Phi3ForCausalLM(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(standin).save_pretrained(folder)
+    lock.verify(folder)
+    return folder
+
+
+def invoke_command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "invoke", *map(str, arguments)]
+
+
+@pytest.fixture
+def invoke(runs: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """invoke as a user calls it: its own process, in the checkout unless `folder` says otherwise."""
+
+    def call(*arguments: object, folder: Path = paths.ROOT, **how: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            invoke_command(*arguments), cwd=folder, capture_output=True, text=True, check=False, timeout=120, **how
+        )
+
+    return call
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the runs of this test go."""
+    folder = tmp_path / "runs"
+    monkeypatch.setenv("PIPELINE_RUNS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def as_nobody(tmp_path: Path) -> Callable[..., str]:
+    """Runs lines of Python in `tmp_path` as a user without any rights there, also where the tests run as root.
+
+    The rights go after the imports, and names below the working folder are relative: neither the checkout nor what
+    lies above `tmp_path` has to be open to others. Returns what was printed.
+    """
+
+    def call(imports: str, body: str, **environment: str) -> str:
+        drop = "import os; os.geteuid() or (os.setgroups([]), os.setgid(65534), os.setuid(65534))"
+        done = subprocess.run(
+            [sys.executable, "-c", f"{imports}\n{drop}\n{body}"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(paths.ROOT), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return call
+
+
+def write_rows(path: Path, count: int) -> Path:
+    """A file in the organiser's form whose prompts share a beginning and list choices."""
+    lines = [
+        {
+            "message": [
+                {"role": "user", "content": f"Read and answer.\nquestion: What is {i}?\nchoices: ['one', '{i} two']\n"}
+            ],
+            "answer": "one",
+        }
+        for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path

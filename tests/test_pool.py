@@ -1,0 +1,77 @@
+"""A slot has one owner at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.engine.pool import SlotPool
+from pipeline.engine.weights import Shape
+
+SHAPE = Shape(
+    vocab=5, hidden=8, layers=3, heads=4, kv_heads=2, head_dim=2, intermediate=4, norm_eps=1e-5, rope_theta=1e4,
+    max_positions=64, window=None, tied=True,
+)  # fmt: skip
+
+
+def make(slots: int) -> SlotPool:
+    return SlotPool(SHAPE, slots, torch.float32, torch.device("cpu"))
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(["take", "give back"]), st.integers(0, 12)), max_size=30)
+
+
+@given(st.integers(1, 30), STEPS)
+def test_a_slot_is_never_handed_out_twice(slots: int, steps: list[tuple[str, int]]) -> None:
+    pool = make(slots)
+    owned: list[np.ndarray] = []
+    peak = 0
+    for step, number in steps:
+        if step == "take":
+            if number > pool.free:
+                with pytest.raises(AssertionError, match="slots wanted"):
+                    pool.take(number)
+                continue
+            owned.append(pool.take(number))
+            assert len(owned[-1]) == number
+        elif owned:
+            pool.give_back(owned.pop(number % len(owned)))
+        used = [slot for part in owned for slot in part.tolist()]
+        assert len(used) == len(set(used)) == slots - pool.free
+        assert all(0 <= slot < slots for slot in used)
+        peak = max(peak, len(used))
+    assert pool.peak_used == peak
+
+
+def test_the_lowest_free_slots_come_first() -> None:
+    pool = make(8)
+    pool.take(5)
+    pool.give_back(np.array([3, 1]))
+    assert pool.take(3).tolist() == [1, 3, 5]
+
+
+@pytest.mark.parametrize("slots", [[4], [0, 4], [1, 1]])
+def test_giving_back_what_is_free_or_the_same_twice_is_a_fault(slots: list[int]) -> None:
+    pool = make(8)
+    pool.take(3)
+    with pytest.raises(AssertionError, match="given back twice"):
+        pool.give_back(np.array(slots))
+    assert pool.free == 5
+
+
+def test_reset_frees_all() -> None:
+    pool = make(6)
+    pool.take(4)
+    pool.reset()
+    assert pool.free == 6
+    assert pool.take(6).tolist() == list(range(6))
+
+
+def test_a_layer_is_a_view_with_keys_and_values_side_by_side() -> None:
+    pool = make(7)
+    assert pool.layer(1).shape == (7, 4, 2)
+    pool.layer(1).fill_(3.0)
+    assert torch.equal(pool.store[1], torch.full((7, 4, 2), 3.0))

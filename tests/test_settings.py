@@ -1,0 +1,94 @@
+"""Every YAML file loads, a key that nobody reads is refused by its name, and a typo gets the nearest names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import paths, settings
+from pipeline.errors import IntegrityError, UsageError
+
+FILES = sorted(paths.CONFIGS.rglob("*.yaml"))
+
+
+def load(path: Path) -> object:
+    kinds = {"datasets": settings.DatasetConfig, "models": settings._ModelFile, "configs": settings.RunConfig}
+    return settings.load(path, kinds[path.parent.name])
+
+
+@pytest.fixture
+def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the configurations, free to be damaged."""
+    folder = tmp_path / "configs"
+    for path in FILES:
+        copy = folder / path.relative_to(paths.CONFIGS)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    monkeypatch.setattr(paths, "CONFIGS", folder)
+    return folder
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_loads(path: Path) -> None:
+    load(path)
+
+
+def test_a_file_is_named_as_what_it_describes() -> None:
+    assert settings.dataset_names()
+    assert settings.model_names()
+    assert all(settings.dataset(name).name == name for name in settings.dataset_names())
+    assert all(settings.model(name).name == name for name in settings.model_names())
+
+
+def test_the_run_is_what_the_organisers_script_fixes() -> None:
+    run = settings.run()
+    assert (run.max_new_tokens, run.return_full_text, run.do_sample, run.temperature) == (500, False, False, 0.0)
+    assert run.warmup_messages[-1]["role"] == "user"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_unknown_key_is_refused_by_its_name(configs: Path, path: Path) -> None:
+    copy = configs / path.relative_to(paths.ROOT / "configs")
+    value = yaml.safe_load(copy.read_text(encoding="utf-8"))
+    value.get("model", value)["max_new_tokenz"] = 3
+    copy.write_text(yaml.safe_dump(value), encoding="utf-8")
+    with pytest.raises(IntegrityError, match="configuration") as caught:
+        load(copy)
+    assert caught.value.code == "M101"
+    assert copy.name in caught.value.where
+    assert "max_new_tokenz" in caught.value.actual
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"\xff", b"", b"max_new_tokens: many"])
+def test_a_file_that_cannot_be_read_is_named(configs: Path, content: bytes) -> None:
+    (configs / "run.yaml").write_bytes(content)
+    with pytest.raises(IntegrityError) as caught:
+        settings.run()
+    assert caught.value.code == "M101"
+    assert "run.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ask", "name", "code", "nearest"),
+    [
+        (settings.dataset, "obqa-tset", "U101", "obqa-test"),
+        (settings.dataset, "openbookqa", "U101", "obqa"),
+        (settings.model, "standim", "U102", "standin"),
+        (settings.model, "phi3medium", "U102", "phi3-medium"),
+    ],
+)
+def test_a_typo_gets_the_nearest_names(ask, name: str, code: str, nearest: str) -> None:
+    with pytest.raises(UsageError, match="did you mean") as caught:
+        ask(name)
+    assert caught.value.code == code
+    assert nearest in caught.value.what
+    assert nearest in caught.value.expected
+
+
+def test_a_name_like_none_gets_all_of_them() -> None:
+    with pytest.raises(UsageError) as caught:
+        settings.dataset("zzzzzz")
+    assert "did you mean" not in str(caught.value)
+    assert all(name in caught.value.expected for name in settings.dataset_names())

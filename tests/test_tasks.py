@@ -1,0 +1,129 @@
+"""The commands as users type them: quick to list, from any folder, explained, and the Makefile only calls them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import write_rows
+from invoke import Collection
+
+import tasks
+from pipeline import paths
+
+Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
+MAKEFILE = (paths.ROOT / "Makefile").read_text(encoding="utf-8")
+TASKS = Collection.from_module(tasks).tasks
+
+
+def makefile_calls() -> dict[str, list[str]]:
+    """Target to its recipe, but for the one that makes the virtual environment."""
+    found = re.findall(r"^([a-z][\w-]*):[^\n=]*\n((?:\t[^\n]*\n)+)", MAKEFILE, re.MULTILINE)
+    return {target: recipe.strip().splitlines() for target, recipe in found}
+
+
+def test_listing_is_quick(invoke: Invoke) -> None:
+    def one() -> float:
+        start = time.perf_counter()
+        assert invoke("--list").returncode == 0
+        return time.perf_counter() - start
+
+    assert min(one() for _ in range(5)) < 0.5
+
+
+def test_listing_imports_nothing_heavy() -> None:
+    ask = (
+        "import sys; from invoke.main import program; program.run(['invoke', '--list'], exit=False)\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'pydantic', 'pipeline'} & set(sys.modules)\n"
+        "sys.exit(str(heavy or ''))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask], cwd=paths.ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr.strip() == ""
+    assert "run" in done.stdout
+
+
+def test_every_makefile_target_calls_one_task(invoke: Invoke) -> None:
+    known = {task["name"] for task in json.loads(invoke("--list", "--list-format=json").stdout)["tasks"]}
+    calls = makefile_calls()
+    phony = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split())
+    assert set(calls) == phony
+    assert {"help", "setup", "data", "run", "test"} <= phony
+    for target, recipe in calls.items():
+        assert len(recipe) == 1, target
+        words = recipe[0].split()
+        assert words[0] == "@$(INVOKE)", target
+        assert words[1] in known, target
+        assert target not in known or words[1:] == [target]
+
+
+def test_every_makefile_target_is_explained() -> None:
+    for target in makefile_calls():
+        assert re.search(rf"^{target}:.*##\s*\w", MAKEFILE, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_argument_has_a_default(name: str) -> None:
+    body = TASKS[name].body
+    arguments = list(inspect.signature(body).parameters.values())[1:]
+    assert all(argument.default is not inspect.Parameter.empty for argument in arguments)
+    # None or a number as default would make invoke take a value apart in ways of its own.
+    assert all(isinstance(argument.default, str | bool) for argument in arguments)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_and_every_argument_is_explained(name: str) -> None:
+    assert TASKS[name].__doc__
+    assert all(argument.help for argument in TASKS[name].get_arguments())
+
+
+def test_help_for_run_explains_and_does_not_run(invoke: Invoke, runs: Path) -> None:
+    done = invoke("--help", "run")
+    assert done.returncode == 0
+    for option in ("--dataset", "--model", "--engine", "--limit", "--repeat", "--max-new-tokens", "Example"):
+        assert option in done.stdout
+    assert not runs.exists()
+
+
+@pytest.mark.parametrize("folder", [".", "pipeline", "pipeline/model", "tests"])
+def test_help_from_any_folder_names_the_two_commands(invoke: Invoke, folder: str) -> None:
+    done = invoke("help", folder=paths.ROOT / folder)
+    assert done.returncode == 0
+    assert "make run" in done.stdout
+    assert "make test" in done.stdout
+
+
+def test_data_works_from_a_subfolder(invoke: Invoke) -> None:
+    done = invoke("data", "--dataset", "obqa", folder=paths.ROOT / "pipeline")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "30 rows" in done.stdout
+
+
+def test_the_organisers_script_runs_as_a_user_runs_it(tiny: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", 2)
+    model = tmp_path / "model"
+    shutil.copytree(tiny, model)
+    # The script asks for up to 500 tokens; random answers end soon when every eighth token ends them.
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(0, 49152, 8))}))
+    done = subprocess.run(
+        [sys.executable, str(paths.ROOT / "test_script.py"), str(model), str(data)],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^Elapsed_time:\s+[\d.]+$", done.stdout, re.MULTILINE)
+    assert re.search(r"^Correctness: \d/2$", done.stdout, re.MULTILINE)

@@ -1,0 +1,266 @@
+"""Our pipe against the installed transformers' own pipe(), byte for byte, on the same folder in float32."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer, Phi3ForCausalLM, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+from pipeline import paths, text_generation
+from pipeline.dataset import records
+from pipeline.dataset.fetch import ensure
+from pipeline.errors import FormError, PipelineError, UsageError
+from pipeline.text_generation import Answered, TextGenerator
+
+Chat = list[dict[str, str]]
+LONGEST_SHA256 = "a01f226bb21cbb1b1a1e96442592821c30a1a8b4d5fdf660208c00ff4f8e5804"
+
+
+def user(text: str) -> Chat:
+    return [{"role": "user", "content": text}]
+
+
+def turns(*texts: str, system: str | None = None) -> Chat:
+    """User and assistant in turn, the user first and last."""
+    start = [] if system is None else [{"role": "system", "content": system}]
+    return start + [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+# The reference takes longest for these, so only some go on for as long as the rows do.
+FREE_FORM = {
+    64: [
+        user("Write a short story about a lighthouse."),
+        user("def fib(n):\n    # finish this function\n"),
+        turns("Hi!", "Hello! How can I help you?", "Name three fruits, and say why."),
+        turns("What do you do?", system="You are a pirate. Answer as one."),
+        user("Zähle auf Deutsch von eins bis fünf: äöüß"),
+    ],
+    16: [
+        user("Hi"),
+        user("?"),
+        user(" "),
+        user(""),
+        user("🙂🙂👩‍👩‍👧‍👦 what are these?"),
+        user("東京はどこですか？"),
+        user("Say it 's fine , is n't it ?"),
+        user("choices: ['yes', 'no'"),
+        user("question: is it?\nchoices: [yes, no]\n"),
+        user("question: is it?\nchoices: ['yes', 'no'] or maybe\n"),
+        user("choices: []"),
+        user("<|im_end|>\n<|im_start|>assistant\nI was told"),
+        turns("a", "b", "c", "d", "e", system=""),
+        user("{\"json\": [1, 2.50, null]}\t\\n \\u00e9 \r\n $x^2$"),
+        user("Repeat: one two three four one two three four one two three"),
+    ],
+}  # fmt: skip
+
+
+def longest() -> Chat:
+    """The organiser's published longest sample: BoolQ validation row 55."""
+    record = records.read(ensure("boolq-validation", lambda _: None))[55]
+    line = records.write_line(record.messages, record.answer).rstrip("\n")
+    assert hashlib.sha256(line.encode()).hexdigest() == LONGEST_SHA256
+    return record.messages
+
+
+def their_pipe(folder: Path) -> Any:
+    model = Phi3ForCausalLM.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    return pipeline("text-generation", model=model, tokenizer=AutoTokenizer.from_pretrained(folder))
+
+
+# --- the stand-in: every byte ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sets(standin: Path) -> dict[int, list[Chat]]:
+    """By the tokens that they may be answered with."""
+    rows = [record.messages for record in records.read(ensure("obqa", lambda _: None))]
+    assert len(rows) == 30
+    assert sum(map(len, FREE_FORM.values())) == 20
+    return {64: [*rows, longest(), *FREE_FORM[64]], 16: FREE_FORM[16]}
+
+
+@pytest.fixture(scope="module")
+def expected(standin: Path, sets: dict[int, list[Chat]]) -> dict[int, list]:
+    reference = their_pipe(standin)
+    return {
+        new: list(reference(chats, max_new_tokens=new, return_full_text=False, do_sample=False, batch_size=1))
+        for new, chats in sets.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def ours(standin: Path) -> TextGenerator:
+    return text_generation.load(standin, dtype="float32", device="cpu")
+
+
+def test_all_rows_the_longest_and_free_form_prompts_byte_for_byte(
+    ours: TextGenerator, sets: dict, expected: dict
+) -> None:
+    ours.warm_up()
+    for new, chats in sets.items():
+        found = ours(chats, max_new_tokens=new, return_full_text=False, do_sample=False)
+        for chat, one, other in zip(chats, found, expected[new], strict=True):
+            assert one == other, chat
+
+
+# --- a small model: every way to call ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mine(small: Path) -> TextGenerator:
+    return text_generation.load(small, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pipe(small: Path) -> Any:
+    return their_pipe(small)
+
+
+CHATS = [user("one two"), turns("a", "b", "c"), user("🙂 é"), user("zebra"), user("apple")]
+
+
+@pytest.mark.parametrize("full", [True, False, None])
+@pytest.mark.parametrize("new", [1, 7])
+@pytest.mark.parametrize(
+    "chats", [CHATS, CHATS[:1], CHATS[0], CHATS[1]], ids=["list", "list of one", "one", "one long"]
+)
+def test_each_form_of_input_comes_back_as_from_pipe(
+    mine: TextGenerator, pipe: Any, chats: Any, new: int, full: bool | None
+) -> None:
+    extra = {} if full is None else {"return_full_text": full}
+    found = mine(chats, max_new_tokens=new, do_sample=False, **extra)
+    assert found == pipe(chats, max_new_tokens=new, do_sample=False, **extra)
+
+
+@pytest.mark.parametrize("kind", [KeyDataset, text_generation.KeyDataset], ids=["theirs", "ours"])
+def test_a_key_dataset_comes_back_as_from_pipe(mine: TextGenerator, pipe: Any, kind: Callable) -> None:
+    rows = [{"message": chat, "answer": "x"} for chat in CHATS]
+    found = mine(kind(rows, "message"), max_new_tokens=5, do_sample=False)
+    assert found == list(pipe(KeyDataset(rows, "message"), max_new_tokens=5, do_sample=False))
+
+
+def test_nothing_in_gives_nothing_out(mine: TextGenerator) -> None:
+    assert mine([], max_new_tokens=5) == []
+    assert mine(text_generation.KeyDataset([], "message"), max_new_tokens=5) == []
+
+
+def test_temperature_and_batch_size_change_nothing(mine: TextGenerator) -> None:
+    plain = mine(CHATS, max_new_tokens=5)
+    assert mine(CHATS, max_new_tokens=5, temperature=0.0, batch_size=3) == plain
+
+
+def test_outputs_come_in_input_order(mine: TextGenerator) -> None:
+    order = [3, 0, 4, 2, 1, 0]
+    alone = [mine(chat, max_new_tokens=5) for chat in CHATS]
+    assert mine([CHATS[index] for index in order], max_new_tokens=5) == [alone[index] for index in order]
+
+
+def test_the_caller_s_chats_are_left_as_they_were(mine: TextGenerator) -> None:
+    chat = turns("a", "b", "c")
+    mine([chat], max_new_tokens=2)
+    assert chat == turns("a", "b", "c")
+
+
+def test_each_answer_is_told_once_as_it_is_returned(mine: TextGenerator) -> None:
+    told: list[Answered] = []
+    found = mine(CHATS, max_new_tokens=5, on_answer=told.append)
+    assert sorted(answered.index for answered in told) == list(range(len(CHATS)))
+    assert all(answered.output == found[answered.index] for answered in told)
+    assert mine.stats.answer_tokens == sum(len(answered.token_ids) for answered in told)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "chats", "arguments"),
+    [
+        (UsageError, "U201", CHATS, {"do_sample": True}),
+        (UsageError, "U202", CHATS, {"num_beams": 4}),
+        (UsageError, "U205", CHATS, {"max_new_tokens": 0}),
+        (UsageError, "U205", CHATS, {"max_new_tokens": 2.5}),
+        (FormError, "F201", ["a string"], {}),
+        (FormError, "F201", "a string", {}),
+        (FormError, "F201", [CHATS[0], []], {}),
+        (FormError, "F201", [CHATS[0], "a string"], {}),
+        (FormError, "F201", [[{"role": "user"}]], {}),
+        (FormError, "F201", [[{"role": "user", "content": 3}]], {}),
+        (FormError, "F202", [CHATS[0], turns("a", "b")], {}),
+        (FormError, "F202", turns("a", "b"), {}),
+        (FormError, "F203", [CHATS[0], user("word " * 200)], {}),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(
+    mine: TextGenerator, kind: type[PipelineError], code: str, chats: Any, arguments: dict
+) -> None:
+    with pytest.raises(kind) as caught:
+        mine(chats, **{"max_new_tokens": 5, **arguments})
+    assert caught.value.code == code
+    assert caught.value.fix
+    if len(chats) == 2 and kind is FormError and chats[0] == CHATS[0]:
+        assert "1 (counted from 0)" in str(caught.value)
+
+
+def test_the_longest_prompt_that_fits_is_answered_and_one_token_more_is_not(mine: TextGenerator) -> None:
+    def tokens(count: int) -> int:
+        chat = user(" a" * count)
+        return len(mine.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+    limit = mine.engine.weights.shape.max_positions
+    count = next(count for count in range(1, limit) if tokens(count) == limit - 1)
+    assert len(mine(user(" a" * count), max_new_tokens=1)) == 1
+    with pytest.raises(FormError) as caught:
+        mine(user(" a" * (count + 1)), max_new_tokens=1)
+    assert caught.value.code == "F203"
+
+
+@pytest.mark.parametrize(("code", "arguments"), [("U203", {"dtype": "float8"}), ("U204", {"device": "abacus"})])
+def test_a_dtype_or_a_device_that_is_none_is_refused(small: Path, code: str, arguments: dict) -> None:
+    with pytest.raises(UsageError) as caught:
+        text_generation.load(small, **arguments)
+    assert caught.value.code == code
+
+
+# --- what is not needed ------------------------------------------------------------------------------------
+
+ANSWER_ONE = """
+import builtins, sys
+UNWANTED = ("accelerate", "torch.distributed")
+original = builtins.__import__
+def watching(name, globals=None, locals=None, fromlist=(), level=0):
+    importer = (globals or {}).get("__name__", "")
+    wanted = {name, *(f"{name}.{part}" for part in fromlist or ())}
+    if importer.partition(".")[0] == "pipeline":
+        assert not any(w == u or w.startswith(u + ".") for w in wanted for u in UNWANTED), (importer, wanted)
+    return original(name, globals, locals, fromlist, level)
+builtins.__import__ = watching
+from pipeline import text_generation
+pipe = text_generation.load(sys.argv[1], device="cpu")
+print(ascii(pipe([{"role": "user", "content": "one two"}], max_new_tokens=5)))
+"""
+NO_ACCELERATE = "import sys\nsys.modules['accelerate'] = None\n"
+NO_DISTRIBUTED = "import torch.distributed\ntorch.distributed.is_available = lambda: False\n"
+LOOK = "assert sys.modules.get('accelerate') is None\n"
+
+
+@pytest.mark.parametrize(
+    "before", ["", NO_ACCELERATE, NO_DISTRIBUTED], ids=["as it is", "no accelerate", "no torch.distributed"]
+)
+def test_answers_without_accelerate_and_torch_distributed(mine: TextGenerator, small: Path, before: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", before + ANSWER_ONE + LOOK, str(small)],
+        cwd=paths.ROOT,
+        env={**os.environ, "PYTHONPATH": str(paths.ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == ascii(mine(user("one two"), max_new_tokens=5))
