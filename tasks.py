@@ -44,6 +44,7 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(body)
     def wrapper(context: Context, *args: Any, **kwargs: Any) -> Any:
+        from pipeline import files  # noqa: PLC0415
         from pipeline.errors import PipelineError  # noqa: PLC0415
 
         _quiet_log()
@@ -51,6 +52,10 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
             return body(context, *args, **kwargs)
         except PipelineError as error:
             raise Exit(f"\n{error}", code=error.exit_status) from error
+        except OSError as error:
+            # Where the operating system refuses something that no module expected: still a message, not a traceback.
+            refused = files.refused(error)
+            raise Exit(f"\n{refused}", code=refused.exit_status) from error
         except KeyboardInterrupt:
             raise Exit(
                 "\nInterrupted. Nothing is half-written; what was answered is in the run folder.", code=130
@@ -143,19 +148,22 @@ def run(
     device: str = "",
 ) -> None:
     """Answer a data set under the clock, and write runs/<utc>-<name>/. Example: invoke run --dataset obqa --limit 5"""
-    from pipeline import run as running  # noqa: PLC0415
+    numbers = {
+        "limit": whole("limit", limit),
+        "repeat": whole("repeat", repeat or "1"),
+        "batch_size": whole("batch-size", batch_size),
+        "max_new_tokens": whole("max-new-tokens", max_new_tokens),
+    }
+    from pipeline import run as running  # noqa: PLC0415 - seconds, for torch
     from pipeline import summary  # noqa: PLC0415
 
     request = running.Request(
         dataset=dataset,
         model=model,
         engine=engine,
-        limit=whole("limit", limit),
-        repeat=whole("repeat", repeat or "1"),
-        batch_size=whole("batch-size", batch_size),
-        max_new_tokens=whole("max-new-tokens", max_new_tokens),
         dtype=dtype or None,
         device=device or None,
+        **numbers,
     )
     print(summary.text(request, running.run(request)))
 

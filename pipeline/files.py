@@ -70,6 +70,17 @@ def resource_trouble(error: OSError, path: Path) -> ResourceError | None:
     return None
 
 
+def refused(error: OSError) -> ResourceError:
+    """The last resort, for whatever the system refused where no module expected it (R104)."""
+    return ResourceError(
+        "R104",
+        "the system refused to work with a file",
+        where=error.filename,
+        actual=error.strerror or error,
+        fix="look at that file or folder: does it exist, may you read it, is there room",
+    )
+
+
 def disk_full(path: Path, actual: object, needed_bytes: int | None = None) -> ResourceError:
     """The error R101; `path` is where the bytes were to go."""
     return ResourceError(

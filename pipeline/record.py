@@ -153,12 +153,8 @@ def _new_folder(parent: Path, name: str) -> Path:
         path = parent / (name if number == 1 else f"{name}-{number}")
         try:
             path.mkdir(parents=True)
-        except FileExistsError:  # another run of this second, or the parent is a file
-            if not parent.is_dir():
-                raise ResourceError(
-                    "R103", "the folder for runs is a file", where=paths.shown(parent), fix="move that file away"
-                ) from None
-            number += 1
+        except FileExistsError:
+            number += 1  # another run of this second
         except OSError as error:
             raise _trouble(error, path) from error
         else:

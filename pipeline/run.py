@@ -82,7 +82,7 @@ def run(request: Request, say: Callable[[str], None] = print) -> Summary:
     data = fetch.resolve(request.dataset, say)
     model = model_setup.resolve(request.model, say)
     arguments = arguments_of(request)
-    name = f"{Path(request.dataset).stem}-{Path(request.model).name}-{request.engine}"
+    name = f"{Path(request.dataset).stem[:60]}-{Path(request.model).name[:60]}-{request.engine}"
     with record.RunFolder(paths.runs(), name) as folder:
         locked = lock.verify(model, say=say)
         ready = _prepare(request, model, arguments)
@@ -217,7 +217,11 @@ def _timed(
         start = time.perf_counter()
         rows = records.read(data)[: request.limit]
         bar.total = len(rows)
-        outputs = ready.pipe([row.messages for row in rows], **arguments, on_answer=on_answer, on_pass=on_pass)
+        try:
+            outputs = ready.pipe([row.messages for row in rows], **arguments, on_answer=on_answer, on_pass=on_pass)
+        except text_generation.PromptTooLong as error:
+            error.where = f"{paths.shown(data)} line {error.index + 1}"
+            raise
         reference.synchronize(ready.device)
         elapsed_s = time.perf_counter() - start
     _check_materialised(outputs, len(rows))

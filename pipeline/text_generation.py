@@ -20,7 +20,7 @@ from loguru import logger
 
 from pipeline import choices
 from pipeline.dataset import records
-from pipeline.engine import memory
+from pipeline.engine import memory, projection
 from pipeline.engine.engine import Engine, Progress, Stats
 from pipeline.errors import FormError, UsageError
 from pipeline.form import Form, probe
@@ -116,14 +116,22 @@ class TextGenerator:
         limit = self.engine.weights.shape.max_positions
         for index, prompt in enumerate(prompts):
             if len(prompt) + 1 > limit:
-                raise FormError(
-                    "F203",
-                    "a prompt is longer than the model's context",
-                    where=f"prompt {index} (counted from 0)",
-                    expected=f"at most {limit - 1:,} tokens, so that one more fits",
-                    actual=f"{len(prompt):,} tokens",
-                    fix="shorten this prompt, or leave it out of the file",
-                )
+                raise PromptTooLong(index, len(prompt), limit)
+
+
+class PromptTooLong(FormError):
+    """F203; `index` counts the inputs from 0."""
+
+    def __init__(self, index: int, tokens: int, limit: int) -> None:
+        self.index = index
+        super().__init__(
+            "F203",
+            "a prompt is longer than the model's context",
+            where=f"prompt {index} (counted from 0)",
+            expected=f"at most {limit - 1:,} tokens, so that one more fits",
+            actual=f"{tokens:,} tokens",
+            fix="shorten this prompt, or leave it out of the file",
+        )
 
 
 def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None = None) -> TextGenerator:
@@ -142,7 +150,7 @@ def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None 
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
     if kind is torch.bfloat16 and config.own_dtype(folder) == "float32":
         logger.warning("the weights are stored in float32 and are rounded to bfloat16, as asked")
-    weights = loader.load(folder, kind, place, rounding=dtype is not None)
+    weights = loader.load(folder, kind, place, rounding=dtype is not None, place=projection.packer(kind, place))
     limits = memory.plan(shape, kind, place, free_bytes(place))
     return TextGenerator(Engine(weights, limits), tokenizer, stop_tokens)
 

@@ -18,6 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import Phi3Config, Phi3ForCausalLM
 
+from pipeline.engine import projection
 from pipeline.engine.cost import UNKNOWN, PassCost
 from pipeline.engine.engine import Engine, Progress, Result
 from pipeline.engine.scheduler import Limits
@@ -112,7 +113,9 @@ def sure_tokens(gaps: list[float], gap: float) -> int:
 
 
 def engine(kind: Kind, dtype: torch.dtype, limits: Limits, cost: PassCost = UNKNOWN) -> Engine:
-    return Engine(loader.load(saved(kind, dtype), dtype, "cpu"), limits, cost)
+    return Engine(
+        loader.load(saved(kind, dtype), dtype, "cpu", place=projection.packer(dtype, torch.device("cpu"))), limits, cost
+    )
 
 
 @dataclass(frozen=True)

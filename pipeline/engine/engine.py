@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipeline.engine import cost, network, prefix_tree, projection
+from pipeline.engine import cost, network, prefix_tree
 from pipeline.engine.drafts import SOURCES
 from pipeline.engine.pool import SlotPool
 from pipeline.engine.scheduler import Limits, Prefix, Scheduler
@@ -21,7 +21,10 @@ from pipeline.engine.weights import Weights
 from pipeline.errors import ResourceError
 
 CALIBRATION_CONTEXT = 128
-"""Tokens that each row of a calibration pass attends to: about what the contest's prompts have."""
+"""Tokens that each segment of a calibration pass has as its context: about what the contest's prompts have."""
+
+CALIBRATION_ANSWERS = 128
+"""Rows of a calibration pass that are answers; beyond them a pass grows by prompt rows."""
 
 
 @dataclass
@@ -66,10 +69,10 @@ class Result:
 
 
 class Engine:
-    """A model on a device, ready for sets of prompts. Takes `weights` over (see `projection.pack`)."""
+    """A model on a device, ready for sets of prompts."""
 
     def __init__(self, weights: Weights, limits: Limits, pass_cost: cost.PassCost = cost.UNKNOWN) -> None:
-        self.weights = projection.pack(weights)
+        self.weights = weights
         self.limits = limits
         self.cost = pass_cost
         self.pool = SlotPool(weights.shape, limits.slots, weights.dtype, weights.device)
@@ -172,8 +175,11 @@ class Engine:
             )
 
     def _calibration_pass(self, rows: int) -> None:
-        """`rows` one-token answers, or from there on chunks as prompts have them, over a short context."""
-        context = min(CALIBRATION_CONTEXT, self.limits.slots)
-        self.pool.store[:, :context].zero_()  # whatever lay there could be slow numbers
-        segments = [Segment(np.array([1]), context - 1, np.arange(context), 1) for _ in range(rows)]
-        self._choose(segments)
+        """Answers of one token up to `CALIBRATION_ANSWERS`, what is more comes as prompts do: a run of tokens, one
+        of which wants logits. All over the same made-up context."""
+        context = np.arange(min(CALIBRATION_CONTEXT, self.limits.slots))
+        self.pool.store[:, : len(context)].zero_()  # whatever lay there could be slow numbers
+        lengths = [1] * min(rows, CALIBRATION_ANSWERS)
+        while (left := rows - sum(lengths)) > 0:
+            lengths.append(min(left, len(context) // 2))
+        self._choose([Segment(np.ones(n, np.int64), len(context) - n, context, 1) for n in lengths])

@@ -8,13 +8,11 @@ that of torch.inductor's CPU freezing (torch/_inductor/fx_passes/mkldnn_fusion.p
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from pipeline.engine.weights import LayerWeights, Weights
 
 TYPICAL_ROWS = 128
 """Rows of the pass that the layout is chosen for; other sizes run with it too."""
@@ -42,35 +40,11 @@ def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
     return torch.equal(found, F.linear(x, weight))  # small integers: exact in either dtype
 
 
-def pack(weights: Weights) -> Weights:
-    """The same weights in the device's own layout where there is one.
+def packer(dtype: torch.dtype, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """What to do with each projection as soon as it is loaded: lay it out anew, or leave it where that cannot be.
 
-    Takes the tensors over: each original is emptied as soon as its packed form exists, so that there
-    are never two copies of the model. The embedding stays; a tied head becomes a packed copy of it.
+    One after another, so that there are never two copies of the model.
     """
-    if not can_pack(weights.dtype, weights.device):
-        return weights
-    layers = tuple(_pack_layer(layer) for layer in weights.layers)
-    if weights.shape.tied:
-        return replace(weights, layers=layers, head=_reorder(weights.head))
-    return replace(weights, layers=layers, head=_pack_tensor(weights.head))
-
-
-def _pack_layer(layer: LayerWeights) -> LayerWeights:
-    return replace(
-        layer,
-        qkv=_pack_tensor(layer.qkv),
-        o=_pack_tensor(layer.o),
-        gate_up=_pack_tensor(layer.gate_up),
-        down=_pack_tensor(layer.down),
-    )
-
-
-def _pack_tensor(weight: Tensor) -> Tensor:
-    packed = _reorder(weight)
-    weight.data = weight.new_empty(0)  # drops the storage, whoever else holds the tensor
-    return packed
-
-
-def _reorder(weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)
+    if not can_pack(dtype, device):
+        return lambda weight: weight
+    return lambda weight: torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)

@@ -42,6 +42,8 @@ LAYER_TENSORS = {
 }
 """Field of LayerWeights to the tensor's name behind `model.layers.N.`."""
 
+EMBEDDING = "model.embed_tokens.weight"
+
 
 def load(
     folder: Path,
@@ -50,6 +52,7 @@ def load(
     on_bytes: Callable[[int], object] | None = None,
     *,
     rounding: bool = False,
+    place: Callable[[Tensor], Tensor] = lambda weight: weight,
 ) -> Weights:
     """All weights of the checkpoint in `folder`, in `dtype` on `device`.
 
@@ -58,6 +61,7 @@ def load(
     that (`rounding`) and should tell the user.
 
     on_bytes: told the bytes of each read; all together they are `file_bytes(folder)`.
+    place: given each projection as soon as it is read, returns what is kept of it (see `engine.projection.packer`).
 
     Raises what `read_shape` and `plan` raise, IntegrityError (M409: float32 weights asked for in bfloat16 without
     `rounding`; M411: a file shrank while it was read), ResourceError (R401: not enough memory, R402: cannot be read).
@@ -73,8 +77,10 @@ def load(
     reader = _Reader(dtype, device, on_bytes or (lambda _: None), lock.fix(folder))
     # File by file, front to back: what a disk likes best.
     for entry in sorted(entries.values(), key=lambda e: (e.path, e.offset)):
-        tensors[entry.name] = reader.read(entry)
-    embed = tensors["model.embed_tokens.weight"]
+        tensor = reader.read(entry)
+        is_projection = len(entry.shape) == 2 and entry.name != EMBEDDING
+        tensors[entry.name] = place(tensor) if is_projection else tensor
+    embed = tensors[EMBEDDING]
     return Weights(
         shape=shape,
         embed=embed,
@@ -98,7 +104,7 @@ def expected_tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
         "down": (shape.hidden, shape.intermediate),
     }
     whole: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (shape.vocab, shape.hidden),
+        EMBEDDING: (shape.vocab, shape.hidden),
         "model.norm.weight": (shape.hidden,),
     }
     if not shape.tied:
