@@ -203,12 +203,18 @@ def lint(_context: Context) -> None:
     _call([sys.executable, "-m", "ruff", "format", "--check", "."])
 
 
-@task(help={"rows": "rows of obqa-validation", "max-new-tokens": "tokens of an answer at most"})
+@task(
+    help={
+        "model": "a name under configs/models",
+        "rows": "rows of obqa-validation",
+        "max-new-tokens": "tokens of an answer at most",
+    }
+)
 @guarded
-def bench(_context: Context, rows: str = "100", max_new_tokens: str = "48") -> None:
+def bench(_context: Context, model: str = "standin", rows: str = "100", max_new_tokens: str = "48") -> None:
     """Ours and transformers' pipe() side by side on this CPU; a table, and last a line of JSON."""
-    arguments = ["--rows", str(whole("rows", rows)), "--max-new-tokens", str(whole("max-new-tokens", max_new_tokens))]
-    _call([sys.executable, str(ROOT / "benchmarks" / "cpu.py"), *arguments])
+    sizes = ["--rows", str(whole("rows", rows)), "--max-new-tokens", str(whole("max-new-tokens", max_new_tokens))]
+    _call([sys.executable, str(ROOT / "benchmarks" / "cpu.py"), "--model", model, *sizes])
 
 
 @task

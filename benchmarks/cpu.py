@@ -2,6 +2,7 @@
 
     python benchmarks/cpu.py                      # 100 rows, 48 new tokens, about ten minutes on two cores
     python benchmarks/cpu.py --only ours,pipe-16  # some of the contenders
+    python benchmarks/cpu.py --model standin-base # without the adapter: it rambles, so answers are long
 
 Every contender runs in a process of its own, so that its peak memory is its own, and is timed as a run
 is: tokenise, generate, decode, on a warm model. The pipe gets its prompts sorted by length, which is the
@@ -30,12 +31,12 @@ CONTENDERS = ("ours", "pipe-1", "pipe-4", "pipe-16", "pipe-32", "ours-500")
 WARM_UP = [[{"role": "user", "content": "What about solving an 2x + 3 = 7 equation?"}]]
 
 
-def contend(name: str, rows: int, max_new_tokens: int) -> dict[str, Any]:
+def contend(name: str, model: str, rows: int, max_new_tokens: int) -> dict[str, Any]:
     """Load, warm up and time one contender in this process."""
     kind, _, number = name.partition("-")
     if kind == "ours" and number:
         rows = int(number)
-    folder, data = setup.ensure("standin", _quiet), fetch.ensure(DATASET, _quiet)
+    folder, data = setup.resolve(model, _quiet), fetch.ensure(DATASET, _quiet)
     chats = [row.messages for row in records.read(data)[:rows]]
     arguments = {"max_new_tokens": max_new_tokens, "return_full_text": False, "do_sample": False}
     order = list(range(len(chats)))
@@ -63,21 +64,13 @@ def contend(name: str, rows: int, max_new_tokens: int) -> dict[str, Any]:
     }
 
 
-def compare(names: list[str], rows: int, max_new_tokens: int) -> dict[str, Any]:
+def compare(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """All contenders, one after another, each in its own process."""
     results = {}
     for name in names:
         print(f"… {name}", file=sys.stderr, flush=True)
-        command = [
-            sys.executable,
-            __file__,
-            "--contender",
-            name,
-            "--rows",
-            str(rows),
-            "--max-new-tokens",
-            str(max_new_tokens),
-        ]
+        command = [sys.executable, __file__, "--contender", name, "--model", options.model]
+        command += ["--rows", str(options.rows), "--max-new-tokens", str(options.max_new_tokens)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         results[name] = json.loads(done.stdout.splitlines()[-1])
     return results
@@ -116,20 +109,23 @@ def _quiet(_line: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="standin", help="a name under configs/models, or a folder")
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--max-new-tokens", type=int, default=48)
     parser.add_argument("--only", default=",".join(CONTENDERS), help="contenders, comma between")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:
-        print(json.dumps(contend(options.contender, options.rows, options.max_new_tokens)))
+        print(json.dumps(contend(options.contender, options.model, options.rows, options.max_new_tokens)))
         return
     names = options.only.split(",")
     if unknown := [name for name in names if name not in CONTENDERS]:
         parser.error(f"no contender {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
-    results = compare(names, options.rows, options.max_new_tokens)
+    results = compare(names, options)
     environment = record.environment()
-    print(f"\n{environment['processor']}, {environment['threads']} threads, torch {environment['packages']['torch']}")
+    print(
+        f"\n{options.model} on {environment['processor']}, {environment['threads']} threads, torch {environment['packages']['torch']}"
+    )
     print(table(results))
     summary = {name: {k: v for k, v in result.items() if k != "texts"} for name, result in results.items()}
     print(json.dumps({"results": summary, "ratios": verdicts(results), "environment": environment}))

@@ -328,6 +328,7 @@ def test_a_prompt_fills_the_context_up_to_one_token(tiny: Path, tmp_path: Path) 
     assert tokens(words + 1) == 512
     error = refused(FormError, tiny, file, max_new_tokens=1)
     assert (error.code, error.exit_status) == ("F203", 6)
+    assert error.where.endswith("line 2")
     assert "511" in error.expected
     assert "512" in error.actual
 

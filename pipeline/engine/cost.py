@@ -11,8 +11,10 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-NEAR_BEST = 0.9
-"""A size counts as good enough when a row there costs at most 1/0.9 of a row at the best size."""
+NEAR_BEST = 0.65
+"""How near to the cheapest a row has to be for its pass to be large enough. Not nearer: prompt rows ride along and
+make most passes larger than their answers, and every live answer holds slots (`benchmarks/cpu.py`: 32 live answers
+are as fast as 128, with half the slots)."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,9 @@ class PassCost:
         return 0.0 if len(self.rows) == 1 or rows < self.rows[0] else self._slope(rows)
 
     def good_size(self, limit: int) -> int:
-        """The smallest measured size at which a row is nearly as cheap as it gets, within `limit`."""
-        sizes = [n for n in self.rows if n <= limit] or [limit]
-        best = min(self.seconds(n) / n for n in sizes)
-        return next(n for n in sizes if best / (self.seconds(n) / n) >= NEAR_BEST)
+        """The smallest pass, of `limit` rows at most, in which a row is nearly as cheap as it gets."""
+        best = min(self.seconds(n) / n for n in (*self.rows, limit) if n <= limit)
+        return next(n for n in range(1, limit + 1) if best >= NEAR_BEST * self.seconds(n) / n)
 
     def _left(self, rows: int) -> int:
         return min(bisect_right(self.rows, rows), len(self.rows) - 1) - 1
