@@ -123,9 +123,8 @@ def main() -> None:
         parser.error(f"no contender {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
     results = compare(names, options)
     environment = record.environment()
-    print(
-        f"\n{options.model} on {environment['processor']}, {environment['threads']} threads, torch {environment['packages']['torch']}"
-    )
+    machine = f"{environment['processor']}, {environment['threads']} threads, torch {environment['packages']['torch']}"
+    print(f"\n{options.model} on {machine}")
     print(table(results))
     summary = {name: {k: v for k, v in result.items() if k != "texts"} for name, result in results.items()}
     print(json.dumps({"results": summary, "ratios": verdicts(results), "environment": environment}))

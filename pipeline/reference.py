@@ -71,6 +71,9 @@ class Reference:
 def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None = None) -> Reference:
     """transformers' pipe() on a checkpoint's folder. Raises as `text_generation.load` does for dtype and device."""
     from transformers import AutoTokenizer, Phi3ForCausalLM, pipeline  # noqa: PLC0415 - takes seconds
+    from transformers.utils import logging  # noqa: PLC0415
+
+    logging.disable_progress_bar()  # the run has one bar, its own
 
     place = pick_device(device)
     kind = pick_dtype(dtype, Path(model_dir))

@@ -514,3 +514,20 @@ def test_runs_without_permission(tiny: Path, file: Path, tmp_path: Path, as_nobo
     )
     assert "5 R102" in said
     assert "Permission denied" in said
+
+
+def test_a_model_folder_that_may_not_be_read_gives_a_message(
+    tiny: Path, file: Path, tmp_path: Path, as_nobody: Callable[..., str]
+) -> None:
+    shutil.copytree(tiny, tmp_path / "model", copy_function=shutil.copyfile)
+    tmp_path.chmod(0o755)
+    (tmp_path / "model").chmod(0o700)
+    said = as_nobody(
+        "import tasks, pipeline.run, pipeline.summary, pipeline.files\nfrom invoke import Exit",
+        "try: tasks.run.body(None, dataset='rows.jsonl', model='./model')\n"
+        "except Exit as end: print(end.code, end.message)",
+        PIPELINE_RUNS="runs",
+    )
+    assert said.startswith("5")
+    assert "R104" in said
+    assert "Permission denied" in said

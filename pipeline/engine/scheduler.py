@@ -1,8 +1,8 @@
 """Which segments go into the next pass.
 
-In each pass every live answer gets its next row first, so that answers end and give their slots back;
-what is left of the budget is filled with new prompt rows, walking the prefix tree depth-first; drafts
-come on top where the cost model says that they pay.
+In each pass every live answer gets its next row first, and a draft behind it where the cost model says
+that it pays, so that answers end and give their slots back; what is left of the budget is filled with
+new prompt rows, walking the prefix tree depth-first.
 
 Memory is grown into, not reserved. New prompts are held back while slots are short; if live answers
 alone outgrow the pool, prefixes that only waiting prompts need are dropped, then the youngest answer
@@ -116,24 +116,24 @@ class Scheduler:
         """At most `budget_rows` rows; none where all that is next is to begin answers whose prompt is known."""
         room = self.limits.budget_rows
         due: list[tuple[Answer, int]] = []  # answer, rows that it gets
-        owed = 0
-        while len(due) < len(self.live) and room > 0:
+        owed = 0  # slots that the rows chosen so far will take
+        while len(due) < len(self.live) and room > owed:
             answer = self.live[len(due)]
-            rows = min(len(answer.tokens) - len(answer.slots), room)
+            rows = min(len(answer.tokens) - len(answer.slots), room - owed)
             if not self._make_room(owed + rows, keep=len(due) + 1):
                 break
             due.append((answer, rows))
             owed += rows
-            room -= rows
-        prompts = self._let_in(room, owed)
-        pass_rows = owed + sum(len(work.segment) for work in prompts)
-        works: list[Work] = []
+        # Waiting prompts will fill the pass, so a draft's row costs what a row of a full pass costs.
+        likely_rows = room if self.waiting else owed
+        checked: list[tuple[Answer, int, Draft]] = []
         for answer, rows in due:
-            owed -= rows
-            work = self._continue(answer, rows, pass_rows, spare=self.pool.free - owed - rows)
-            pass_rows += len(work.draft.tokens)
-            works.append(work)
-        return works + prompts
+            draft = self._draft(answer, rows, likely_rows, min(room, self.pool.free) - owed)
+            owed += len(draft.tokens)
+            likely_rows = max(likely_rows, owed)
+            checked.append((answer, rows, draft))
+        prompts = self._let_in(room - owed, owed)
+        return [self._continue(*work) for work in checked] + prompts
 
     def accept(self, works: Sequence[Work], chosen: Sequence[int]) -> list[int]:
         """Take in the model's choices, one for each wanted row in order. Returns the prompts that are finished."""
@@ -160,11 +160,20 @@ class Scheduler:
 
     # Answers
 
-    def _continue(self, answer: Answer, rows: int, pass_rows: int, spare: int) -> Work:
-        """The next `rows` tokens of an answer, and a draft behind them if it pays."""
+    def _draft(self, answer: Answer, rows: int, likely_rows: int, spare: int) -> Draft:
+        """A guess behind the answer's next `rows` tokens that pays in a pass of `likely_rows` rows."""
+        longest = min(self.max_new_tokens - len(answer.tokens) - 1, spare)
+        if longest <= 0 or len(answer.slots) + rows < len(answer.tokens):
+            return drafts.NONE
+        if answer.prompt not in self._prompt_tokens:
+            self._prompt_tokens[answer.prompt] = tokens_of(self.tree, answer.prompt)
+        draft = drafts.guess(self._prompt_tokens[answer.prompt], answer.tokens, self.candidates[answer.prompt], longest)
+        return drafts.worth(draft, self.acceptance.rate(draft.source), likely_rows, len(self.live), self.cost)
+
+    def _continue(self, answer: Answer, rows: int, draft: Draft) -> Work:
+        """The next `rows` tokens of an answer, and the draft behind them."""
         known = len(answer.slots)
         reaches_end = known + rows == len(answer.tokens)
-        draft = self._draft(answer, pass_rows, spare) if reaches_end else drafts.NONE
         new = ints(answer.tokens[known : known + rows] + list(draft.tokens))
         answer.slots = np.concatenate([answer.slots, self.pool.take(len(new))])
         prompt = self.prefixes[self.tree.paths[answer.prompt][-1]]
@@ -175,16 +184,6 @@ class Scheduler:
             wanted=1 + len(draft.tokens) if reaches_end else 0,
         )
         return Work(segment, answer, draft)
-
-    def _draft(self, answer: Answer, pass_rows: int, spare: int) -> Draft:
-        """A guess that fits into the answer, the pass and the slots that nobody else needs now."""
-        longest = min(self.max_new_tokens - len(answer.tokens) - 1, spare, self.limits.budget_rows - pass_rows)
-        if longest <= 0:
-            return drafts.NONE
-        if answer.prompt not in self._prompt_tokens:
-            self._prompt_tokens[answer.prompt] = tokens_of(self.tree, answer.prompt)
-        draft = drafts.guess(self._prompt_tokens[answer.prompt], answer.tokens, self.candidates[answer.prompt], longest)
-        return drafts.worth(draft, self.acceptance.rate(draft.source), pass_rows, len(self.live), self.cost)
 
     def _accept_answer(self, answer: Answer, draft: Draft, out: Sequence[int]) -> None:
         """`out[i]` follows the answer and the first i tokens of its draft; empty: nothing was asked."""
