@@ -87,6 +87,21 @@ def test_bit_for_bit(tmp_path: Path, dtype: torch.dtype, shards: bool, tied: boo
     assert sum(reads) == loader.file_bytes(folder) == sum(t.nbytes for t in theirs.values())
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_projections_that_are_copied_as_they_come_are_the_same(tmp_path: Path, tied: bool) -> None:
+    folder = tiny(tmp_path, tied=tied)
+    shapes: list[torch.Size] = []
+
+    def place(weight: torch.Tensor) -> torch.Tensor:
+        shapes.append(weight.shape)
+        return weight.clone()
+
+    weights = loader.load(folder, torch.float32, "cpu", place=place)
+    assert all(same_bits(loaded(weights)[name], tensor) for name, tensor in stored(folder).items())
+    # Four a layer and a head of its own; the embedding, looked up by row, is none of them.
+    assert len(shapes) == 4 * weights.shape.layers + (not tied)
+
+
 def test_converted(tmp_path: Path, chunks: None) -> None:
     for name, saved, asked in (("up", torch.bfloat16, torch.float32), ("down", torch.float32, torch.bfloat16)):
         folder = tiny(tmp_path / name, saved)

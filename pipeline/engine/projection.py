@@ -40,11 +40,8 @@ def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
     return torch.equal(found, F.linear(x, weight))  # small integers: exact in either dtype
 
 
-def packer(dtype: torch.dtype, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """What to do with each projection as soon as it is loaded: lay it out anew, or leave it where that cannot be.
-
-    One after another, so that there are never two copies of the model.
-    """
+def packer(dtype: torch.dtype, device: torch.device) -> Callable[[Tensor], Tensor] | None:
+    """Lays a projection out anew, as a copy; None where that cannot be. For the loader, which calls it as it reads."""
     if not can_pack(dtype, device):
-        return lambda weight: weight
+        return None
     return lambda weight: torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)

@@ -52,7 +52,7 @@ def load(
     on_bytes: Callable[[int], object] | None = None,
     *,
     rounding: bool = False,
-    place: Callable[[Tensor], Tensor] = lambda weight: weight,
+    place: Callable[[Tensor], Tensor] | None = None,
 ) -> Weights:
     """All weights of the checkpoint in `folder`, in `dtype` on `device`.
 
@@ -61,7 +61,8 @@ def load(
     that (`rounding`) and should tell the user.
 
     on_bytes: told the bytes of each read; all together they are `file_bytes(folder)`.
-    place: given each projection as soon as it is read, returns what is kept of it (see `engine.projection.packer`).
+    place: copies each projection as soon as it is read into what is kept of it (see `engine.projection.packer`); all
+    are read into one buffer then, so that there are never two copies of the model.
 
     Raises what `read_shape` and `plan` raise, IntegrityError (M409: float32 weights asked for in bfloat16 without
     `rounding`; M411: a file shrank while it was read), ResourceError (R401: not enough memory, R402: cannot be read).
@@ -75,11 +76,14 @@ def load(
 
     tensors: dict[str, Tensor] = {}
     reader = _Reader(dtype, device, on_bytes or (lambda _: None), lock.fix(folder))
+    placed = {name for name, entry in entries.items() if place and len(entry.shape) == 2 and name != EMBEDDING}
+    scratch = reader.allocate("the largest projection", (max((prod(entries[n].shape) for n in placed), default=0),))
     # File by file, front to back: what a disk likes best.
     for entry in sorted(entries.values(), key=lambda e: (e.path, e.offset)):
-        tensor = reader.read(entry)
-        is_projection = len(entry.shape) == 2 and entry.name != EMBEDDING
-        tensors[entry.name] = place(tensor) if is_projection else tensor
+        if place and entry.name in placed:
+            tensors[entry.name] = place(reader.read(entry, scratch[: prod(entry.shape)].view(entry.shape)))
+        else:
+            tensors[entry.name] = reader.read(entry, reader.allocate(entry.name, entry.shape))
     embed = tensors[EMBEDDING]
     return Weights(
         shape=shape,
@@ -179,13 +183,16 @@ class _Reader:
         self.dtype, self.device, self.on_bytes, self.fix = dtype, device, on_bytes, fix
         self.buffer: Tensor | None = None
 
-    def read(self, entry: Entry) -> Tensor:
+    def allocate(self, name: str, shape: tuple[int, ...]) -> Tensor:
         try:
-            tensor = torch.empty(entry.shape, dtype=self.dtype, device=self.device)
+            return torch.empty(shape, dtype=self.dtype, device=self.device)
         except (RuntimeError, MemoryError) as error:
             # RuntimeError also covers torch.OutOfMemoryError, and Tegra's failure that names NVML.
-            size_bytes = torch.empty(entry.shape, dtype=self.dtype, device="meta").nbytes
-            raise _no_memory(f"{size_bytes / 1e6:.0f} MB more for {entry.name}", error) from error
+            size_bytes = torch.empty(shape, dtype=self.dtype, device="meta").nbytes
+            raise _no_memory(f"{size_bytes / 1e6:.0f} MB more for {name}", error) from error
+
+    def read(self, entry: Entry, tensor: Tensor) -> Tensor:
+        """Fill `tensor`, contiguous and of the entry's shape, and return it."""
         flat = tensor.view(-1)
         try:
             handle = os.open(entry.path, os.O_RDONLY)
