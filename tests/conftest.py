@@ -41,10 +41,8 @@ def standin() -> Path:
     return setup.ensure("standin", lambda _: None)
 
 
-@pytest.fixture(scope="session")
-def small(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model with the stand-in's tokenizer and a context of 96 tokens: loads and answers in no time."""
-    folder = tmp_path_factory.mktemp("small")
+def random_model(folder: Path, standin: Path, context: int) -> Path:
+    """A random Phi-3 with the stand-in's tokenizer: loads and answers in no time."""
     torch.manual_seed(0)
     config = Phi3Config(
         vocab_size=49152,
@@ -53,8 +51,8 @@ def small(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=96,
-        original_max_position_embeddings=96,
+        max_position_embeddings=context,
+        original_max_position_embeddings=context,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,
@@ -67,27 +65,15 @@ def small(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model with a context of 96 tokens, without a lock."""
+    return random_model(tmp_path_factory.mktemp("small"), standin, context=96)
+
+
+@pytest.fixture(scope="session")
 def tiny(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `small`, locked, and with room for a run's warm-up chat: a checkpoint to name on the command line."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    config = Phi3Config(
-        vocab_size=49152,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        original_max_position_embeddings=512,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-        tie_word_embeddings=True,
-        initializer_range=0.4,
-    )
-    Phi3ForCausalLM(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(standin).save_pretrained(folder)
+    """A random model with room for a run's warm-up chat, locked: a checkpoint to name on the command line."""
+    folder = random_model(tmp_path_factory.mktemp("tiny"), standin, context=512)
     lock.verify(folder)
     return folder
 
