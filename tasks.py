@@ -176,11 +176,11 @@ def test(_context: Context, slow: bool = False, only: str = "", match: str = "")
     _call([sys.executable, "-m", "pytest", *arguments])
 
 
-@task
+@task(help={"torch": "this torch instead of the locked one: 2.4.1 is the floor (a download of 3 GB on x86)"})
 @guarded
-def test_oldest(_context: Context) -> None:
+def test_oldest(_context: Context, torch: str = "") -> None:
     """Run the equality tests on the oldest transformers that we support, in a virtual environment of its own."""
-    folder = ROOT / ".venv-oldest"
+    folder = ROOT / f".venv-oldest{torch and '-torch-'}{torch}"
     python = folder / "bin" / "python"
     locks = [ROOT / "requirements" / name for name in ("oldest.lock", "torch.txt")]
     ready = folder / ".ready"
@@ -189,7 +189,7 @@ def test_oldest(_context: Context) -> None:
         _call([sys.executable, "-m", "venv", str(folder)])
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         _call([*install, "--require-hashes", "-r", str(locks[0])])
-        _call([*install, "-r", str(locks[1])])
+        _call([*install, *([f"torch=={torch}"] if torch else ["-r", str(locks[1])])])
         ready.touch()
     equality = ["exactness", "text_generation", "form", "choices", "model_config", "model_loader"]
     _call([str(python), "-m", "pytest", "-m", "not slow", *[f"tests/test_{name}.py" for name in equality]])

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import torch
 from loguru import logger
-from tqdm import tqdm
 
 from pipeline import paths, record, reference, settings, text_generation
 from pipeline.accuracy.score import Score, score
@@ -27,6 +26,7 @@ from pipeline.errors import InvalidRun, UsageError
 from pipeline.files import sha256_of
 from pipeline.model import lock
 from pipeline.model import setup as model_setup
+from pipeline.progress import Bar
 
 ENGINES = ("ours", "reference")
 
@@ -197,36 +197,27 @@ def _timed(
     ready: Ready, data: Path, request: Request, arguments: dict[str, Any], folder: record.RunFolder | None
 ) -> Timed:
     """The section that counts."""
-    token_count = 0
-    # The bar is drawn before the clock starts and does not know the data: it gets its total from the first report.
-    with tqdm(total=0, unit="answer", desc=request.dataset, disable=None, leave=False) as bar:
+    with Bar(request.dataset) as bar:
 
         def on_answer(answered: text_generation.Answered) -> None:
-            nonlocal token_count
-            token_count += len(answered.token_ids)
             if folder is not None:
                 folder.append(answered.index, answered.output, answered.token_ids)
-            bar.set_postfix_str(f"{token_count} tokens", refresh=False)
-            bar.update()
-
-        def on_pass(progress: Any) -> None:
-            bar.total = progress.prompts
-            bar.set_postfix_str(f"{progress.answer_tokens} tokens, {_clock(progress.left_s)} left", refresh=False)
+            bar.answered(len(answered.token_ids))
 
         reference.synchronize(ready.device)
         start = time.perf_counter()
         rows = records.read(data)[: request.limit]
-        bar.total = len(rows)
+        bar.begin(len(rows))
         try:
-            outputs = ready.pipe([row.messages for row in rows], **arguments, on_answer=on_answer, on_pass=on_pass)
+            outputs = ready.pipe([row.messages for row in rows], **arguments, on_answer=on_answer, on_pass=bar.passed)
         except text_generation.PromptTooLong as error:
             error.where = f"{paths.shown(data)} line {error.index + 1}"
             raise
         reference.synchronize(ready.device)
         elapsed_s = time.perf_counter() - start
     _check_materialised(outputs, len(rows))
-    logger.info("{} prompts in {:.3f} s, {} tokens", len(rows), elapsed_s, token_count)
-    return Timed(elapsed_s, rows, outputs, token_count)
+    logger.info("{} prompts in {:.3f} s, {} tokens", len(rows), elapsed_s, bar.tokens)
+    return Timed(elapsed_s, rows, outputs, bar.tokens)
 
 
 def _check_materialised(outputs: Any, rows: int) -> None:
@@ -262,7 +253,3 @@ def _same_outputs(repeats: list[list[Any]]) -> None:
                 actual=f"{len(differing)} of {len(outputs)} rows differ",
                 fix="in bfloat16 compare the two with a look at near ties; in float32 report this",
             )
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -43,11 +43,10 @@ def test_one_more_row_costs_the_difference_to_the_next_pass(cost: PassCost, rows
 def test_a_good_size_is_within_the_limit_and_nearly_the_best(cost: PassCost, limit: int) -> None:
     size = cost.good_size(limit)
     assert 1 <= size <= limit
-    sizes = [n for n in cost.rows if n <= limit]
-    if sizes:
-        best_s = min(cost.seconds(n) / n for n in sizes)
-        assert cost.seconds(size) / size <= best_s / NEAR_BEST * (1 + 1e-9)
-        assert all(cost.seconds(n) / n > best_s / NEAR_BEST * (1 - 1e-9) for n in sizes if n < size)
+    sizes = [*(n for n in cost.rows if n <= limit), limit]
+    best_s = min(cost.seconds(n) / n for n in sizes)
+    assert cost.seconds(size) / size <= best_s / NEAR_BEST * (1 + 1e-9)
+    assert all(cost.seconds(n) / n > best_s / NEAR_BEST * (1 - 1e-9) for n in range(1, size))
 
 
 def test_between_two_points_the_curve_is_straight_and_beyond_the_last_it_goes_on() -> None:

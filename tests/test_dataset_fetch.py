@@ -22,6 +22,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import yaml
+from conftest import heeding_interrupts
 
 from pipeline import download, files, paths
 from pipeline.dataset import convert, fetch, records
@@ -314,7 +315,7 @@ def ask_hub(port: int, home: Path, **environment: str) -> list[str]:
     ours = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(home), "HF_HUB_OFFLINE": "0", **environment}
     others = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     ran = subprocess.run(
-        [sys.executable, "-c", ask],
+        heeding_interrupts([sys.executable, "-c", ask]),
         cwd=paths.ROOT,
         env={**others, **ours},
         capture_output=True,
@@ -417,7 +418,10 @@ def test_an_interrupted_download_leaves_nothing(sandbox: Sandbox) -> None:
         f"download.wheel(source, Path({str(sandbox.data)!r}))\n"
     )
     running = subprocess.Popen(
-        [sys.executable, "-c", ask], cwd=paths.ROOT, start_new_session=True, stderr=subprocess.PIPE
+        heeding_interrupts([sys.executable, "-c", ask]),
+        cwd=paths.ROOT,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + 20
     while not sandbox.leftovers() and time.monotonic() < deadline:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import invoke_command, write_rows
+from conftest import heeding_interrupts, invoke_command, write_rows
 from safetensors.torch import load_file, save_file
 
 from pipeline import paths, record, summary, text_generation
@@ -243,7 +243,12 @@ def test_ctrl_c_in_the_middle_leaves_whole_lines(tiny: Path, tmp_path: Path, run
     file = write_rows(tmp_path / "many.jsonl", 5000)
     command = invoke_command("run", "--dataset", file, "--model", tiny, "--max-new-tokens", "16")
     running_now = subprocess.Popen(
-        command, cwd=paths.ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        heeding_interrupts(command),
+        cwd=paths.ROOT,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 90
     while rows_written(runs) < 20 and running_now.poll() is None and time.monotonic() < deadline:

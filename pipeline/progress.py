@@ -1,0 +1,54 @@
+"""The bar of a run: answers done, tokens done, and a truthful time left.
+
+Drawn on a terminal only. It starts without knowing the data, since it is there before the clock starts.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from tqdm import tqdm
+
+from pipeline.engine.engine import Progress
+
+COUNTS = "{n_fmt} of {total_fmt} answers, {postfix[0]} tokens, {elapsed}, {postfix[1]} left"
+FORMAT = "{desc} {percentage:3.0f}% |{bar}| " + COUNTS
+
+
+class Bar:
+    """Told of finished answers and, by our engine, of passes; the pace of answers is the estimate without those."""
+
+    def __init__(self, title: str) -> None:
+        self.tokens = 0
+        """Of finished answers."""
+        self._estimated = False
+        self._bar = tqdm(total=1, desc=title, bar_format=FORMAT, postfix=[0, "?"], disable=None, leave=False)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def begin(self, prompts: int) -> None:
+        self._bar.total = max(1, prompts)
+
+    def answered(self, tokens: int) -> None:
+        """One more answer is complete, so many tokens long."""
+        self.tokens += tokens
+        if not self._estimated and not self._bar.disable:
+            done, total = self._bar.n + 1, self._bar.total
+            self._show(self.tokens, self._bar.format_dict["elapsed"] * (total - done) / done)
+        self._bar.update()
+
+    def passed(self, progress: Progress) -> None:
+        """A pass is over: tokens include those of answers on their way, and the engine knows what is left."""
+        self._estimated = True
+        if not self._bar.disable:
+            self._show(progress.answer_tokens, progress.left_s)
+            self._bar.refresh()
+
+    def _show(self, tokens: int, left_s: float) -> None:
+        self._bar.postfix = [tokens, tqdm.format_interval(left_s)]
