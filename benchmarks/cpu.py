@@ -34,8 +34,7 @@ WARM_UP = [[{"role": "user", "content": "What about solving an 2x + 3 = 7 equati
 def contend(name: str, model: str, rows: int, max_new_tokens: int) -> dict[str, Any]:
     """Load, warm up and time one contender in this process."""
     kind, _, number = name.partition("-")
-    if kind == "ours" and number:
-        rows = int(number)
+    base_rows, rows = rows, int(number) if kind == "ours" and number else rows
     folder, data = setup.resolve(model, _quiet), fetch.ensure(DATASET, _quiet)
     chats = [row.messages for row in records.read(data)[:rows]]
     arguments = {"max_new_tokens": max_new_tokens, "return_full_text": False, "do_sample": False}
@@ -48,9 +47,17 @@ def contend(name: str, model: str, rows: int, max_new_tokens: int) -> dict[str, 
         order.sort(key=lambda index: len(chats[index][-1]["content"]))
     pipe.warm_up()
     pipe(WARM_UP, **{**arguments, "max_new_tokens": 4})
-    start = time.perf_counter()
-    found = pipe([chats[index] for index in order], **arguments)
-    elapsed_s = time.perf_counter() - start
+
+    def timed(count: int) -> tuple[float, list[Any]]:
+        start = time.perf_counter()
+        found = pipe([chats[index] for index in order[:count]], **arguments)
+        return time.perf_counter() - start, found
+
+    # The machine's speed drifts, so growth is measured in one process, the smaller set before and after the larger.
+    before_s = timed(base_rows)[0] if rows > base_rows else None
+    elapsed_s, found = timed(rows)
+    passes = pipe.stats.passes if kind == "ours" else None
+    growth = elapsed_s / ((before_s + timed(base_rows)[0]) / 2) if before_s is not None else None
     texts = [""] * len(chats)
     for index, output in zip(order, found, strict=True):
         texts[index] = output[0]["generated_text"]
@@ -59,7 +66,8 @@ def contend(name: str, model: str, rows: int, max_new_tokens: int) -> dict[str, 
         "rows": len(chats),
         "elapsed_s": elapsed_s,
         "peak_bytes": record.peak_memory()["host_bytes"],
-        "passes": pipe.stats.passes if kind == "ours" else None,
+        "growth": growth,
+        "passes": passes,
         "texts": texts,
     }
 
@@ -98,8 +106,8 @@ def verdicts(results: dict[str, Any]) -> dict[str, float]:
         found["faster_than_batch_1"] = seconds["pipe-1"] / seconds["ours"]
         found["faster_than_best_batch"] = min(batches) / seconds["ours"]
         found["memory_of_batch_1"] = results["ours"]["peak_bytes"] / results["pipe-1"]["peak_bytes"]
-    if "ours" in seconds and "ours-500" in seconds and results["ours"]["rows"] == 100:
-        found["growth_500_over_100"] = seconds["ours-500"] / seconds["ours"]
+    if "ours-500" in results and results["ours-500"]["growth"]:
+        found["growth_to_500_rows"] = results["ours-500"]["growth"]
     return {key: round(value, 3) for key, value in found.items()}
 
 
