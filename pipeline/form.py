@@ -1,8 +1,8 @@
 """The text that the installed transformers' pipe() makes of token ids.
 
-It changed over the releases that we support: until 5.5 pipe() decodes prompt and answer together and
-cuts the prompt's characters off, later it decodes the answer alone; and until 5.17 it cleans spaces up
-by default. Rather than keep a list of versions, `probe` lets the installed pipe() post-process three
+It changed over the releases that we support: in 5.5 and before pipe() decodes prompt and answer together
+and cuts the prompt's characters off, in 5.10 it decodes the answer alone; and in 5.17 and before it
+cleans spaces up by default. Rather than keep a list of versions, `probe` lets the installed pipe() post-process three
 made-up tokens with a tokenizer that writes down what it is asked.
 """
 

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipeline.model import config
 from pipeline.text_generation import Answered, pick_device, pick_dtype
 
@@ -86,9 +84,3 @@ def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None 
     return Reference(
         pipeline("text-generation", model=model, tokenizer=tokenizer, device=place), config.stop_tokens(Path(model_dir))
     )
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that was asked of it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

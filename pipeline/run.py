@@ -175,11 +175,11 @@ def _prepare(request: Request, model: Path, arguments: dict[str, Any]) -> Ready:
     start = time.perf_counter()
     load = text_generation.load if request.engine == "ours" else reference.load
     pipe: Pipe = load(model, dtype=request.dtype, device=request.device)
-    reference.synchronize(device)
+    text_generation.synchronize(device)
     loaded = time.perf_counter()
     pipe.warm_up()
     pipe([dict(message) for message in rules.warmup_messages], **{**arguments, "max_new_tokens": WARM_UP_TOKENS})
-    reference.synchronize(device)
+    text_generation.synchronize(device)
     warm = time.perf_counter()
     logger.info("load {:.2f} s, warm-up {:.2f} s", loaded - start, warm - loaded)
     return Ready(pipe, device, loaded - start, warm - loaded)
@@ -204,7 +204,7 @@ def _timed(
                 folder.append(answered.index, answered.output, answered.token_ids)
             bar.answered(len(answered.token_ids))
 
-        reference.synchronize(ready.device)
+        text_generation.synchronize(ready.device)
         start = time.perf_counter()
         rows = records.read(data)[: request.limit]
         bar.begin(len(rows))
@@ -213,7 +213,7 @@ def _timed(
         except text_generation.PromptTooLong as error:
             error.where = f"{paths.shown(data)} line {error.index + 1}"
             raise
-        reference.synchronize(ready.device)
+        text_generation.synchronize(ready.device)
         elapsed_s = time.perf_counter() - start
     _check_materialised(outputs, len(rows))
     logger.info("{} prompts in {:.3f} s, {} tokens", len(rows), elapsed_s, bar.tokens)

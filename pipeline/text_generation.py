@@ -194,6 +194,12 @@ def pick_dtype(name: str | None, folder: Path) -> torch.dtype:
     return DTYPES[name]
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]

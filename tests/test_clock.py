@@ -76,7 +76,7 @@ def echo(events: list[str], monkeypatch: pytest.MonkeyPatch) -> Echo:
 
     monkeypatch.setattr(text_generation, "load", noting("load", lambda *_, **__: pipe))
     monkeypatch.setattr(reference, "load", noting("load", lambda *_, **__: pipe))
-    monkeypatch.setattr(reference, "synchronize", noting("device idle", lambda device: None))
+    monkeypatch.setattr(text_generation, "synchronize", noting("device idle", lambda device: None))
     monkeypatch.setattr(running.records, "read", noting("read", running.records.read))
     monkeypatch.setattr(running, "time", SimpleNamespace(perf_counter=noting("clock", time.perf_counter)))
     monkeypatch.setattr(running, "score", noting("score", running.score))
