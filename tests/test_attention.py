@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.engine import attention
+from pipeline.engine.attention import buckets
 from pipeline.engine.segment import Segment, pack
 from pipeline.engine.weights import Shape
 
@@ -55,7 +55,7 @@ def check(shape: Shape, lengths: list[tuple[int, int]], dtype: torch.dtype, seed
     layer = torch.full((slots, 2 * shape.kv_heads, shape.head_dim), float("nan"), dtype=dtype)
     layer[torch.from_numpy(used)] = torch.randn(len(used), *layer.shape[1:]).to(dtype)
     q = torch.randn(sum(new for _, new in lengths), shape.heads, shape.head_dim).to(dtype) * 2
-    attend = attention.plan(pack(segments, torch.device("cpu")), shape, dtype)
+    attend = buckets.plan(pack(segments, torch.device("cpu")), shape, dtype)
     found = attend(q, layer)
     assert found.dtype == dtype
     expected = written_out(q, layer, segments, shape)
@@ -94,5 +94,5 @@ def test_large_scores_do_not_overflow() -> None:
     segment = Segment(np.ones(3, dtype=np.int64), 0, np.array([2, 0, 1]), 0)
     layer = torch.tensor([[1e4], [-1e4], [2e4]]).repeat(1, 2 * shape.head_dim).view(3, 2, shape.head_dim)
     q = torch.full((3, 1, shape.head_dim), 50.0)
-    found = attention.plan(pack([segment], torch.device("cpu")), shape, torch.float32)(q, layer)
+    found = buckets.plan(pack([segment], torch.device("cpu")), shape, torch.float32)(q, layer)
     assert torch.equal(found, torch.full((3, shape.head_dim), 2e4))

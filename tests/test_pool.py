@@ -46,11 +46,11 @@ def test_a_slot_is_never_handed_out_twice(slots: int, steps: list[tuple[str, int
     assert pool.peak_used == peak
 
 
-def test_the_lowest_free_slots_come_first() -> None:
+def test_slots_that_were_given_back_come_before_new_ones() -> None:
     pool = make(8)
-    pool.take(5)
+    assert pool.take(5).tolist() == [0, 1, 2, 3, 4]
     pool.give_back(np.array([3, 1]))
-    assert pool.take(3).tolist() == [1, 3, 5]
+    assert pool.take(3).tolist() == [3, 1, 5]
 
 
 @pytest.mark.parametrize("slots", [[4], [0, 4], [1, 1]])

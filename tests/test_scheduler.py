@@ -15,7 +15,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine.cost import UNKNOWN, PassCost
-from pipeline.engine.pool import SlotPool
+from pipeline.engine.pool import Slots
 from pipeline.engine.prefix_tree import build
 from pipeline.engine.scheduler import Limits, Prefix, Scheduler
 from pipeline.engine.weights import Shape
@@ -61,7 +61,7 @@ def run(
 ) -> Done:
     """Work the whole set off, looking at every pass."""
     tree = build(prompts)
-    pool = SlotPool(SHAPE, limits.slots, torch.float32, torch.device("cpu"))
+    pool = Slots(limits.slots)
     scheduler = Scheduler(tree, candidates or [[]] * len(prompts), pool, limits, cost, max_new_tokens, STOP)
     stored: dict[int, tuple[int, int]] = {}  # slot: position, token
     passes = prompt_rows = 0

@@ -1,11 +1,13 @@
-"""Small integer arrays on the host: token ids, positions, slots."""
+"""Small integer arrays on the host: token ids, positions, slots; and their way to the device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
 
 Ints = NDArray[np.int64]
 
@@ -21,3 +23,11 @@ def common_prefix(a: Ints, b: Ints) -> int:
     n = min(len(a), len(b))
     differ = np.flatnonzero(a[:n] != b[:n])
     return int(differ[0]) if len(differ) else n
+
+
+def upload(parts: Sequence[Ints], device: torch.device, dtype: DTypeLike = np.int64) -> list[Tensor]:
+    """The arrays on the device, by one copy that a CUDA device makes while the host goes on."""
+    together = torch.from_numpy(np.concatenate([EMPTY, *parts]).astype(dtype, copy=False))
+    if device.type == "cuda":
+        together = together.pin_memory()
+    return list(together.to(device, non_blocking=True).split([len(part) for part in parts]))

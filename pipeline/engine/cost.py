@@ -16,6 +16,9 @@ NEAR_BEST = 0.65
 make most passes larger than their answers, and every live answer holds slots (`benchmarks/cpu.py`: 32 live answers
 are as fast as 128, with half the slots)."""
 
+BUDGET_NEAR_BEST = 0.99
+"""How near to the cheapest a row has to be in the largest passes: what is larger needs more memory for nothing."""
+
 
 @dataclass(frozen=True)
 class PassCost:
@@ -37,6 +40,12 @@ class PassCost:
         """The smallest pass, of `limit` rows at most, in which a row is nearly as cheap as it gets."""
         best = min(self.seconds(n) / n for n in (*self.rows, limit) if n <= limit)
         return next(n for n in range(1, limit + 1) if best >= NEAR_BEST * self.seconds(n) / n)
+
+    def best_budget(self, limit: int) -> int:
+        """The smallest measured pass, of `limit` rows at most, whose rows are as good as the cheapest."""
+        sizes = [n for n in self.rows if n <= limit] or [limit]
+        best = min(self.seconds(n) / n for n in sizes)
+        return next(n for n in sizes if best >= BUDGET_NEAR_BEST * self.seconds(n) / n)
 
     def _left(self, rows: int) -> int:
         return min(bisect_right(self.rows, rows), len(self.rows) - 1) - 1

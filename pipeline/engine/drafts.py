@@ -72,6 +72,12 @@ def from_lookup(sequence: Ints, longest: int) -> tuple[int, ...]:
     return ()
 
 
+def until(draft: Draft, stop_tokens: frozenset[int]) -> Draft:
+    """The draft without a stop token and what is behind it: the row before says already whether the answer ends."""
+    end = next((at for at, token in enumerate(draft.tokens) if token in stop_tokens), len(draft.tokens))
+    return draft if end == len(draft.tokens) else Draft(draft.tokens[:end], draft.source)
+
+
 EXPECTED = {"choices": (3.0, 4.0), "lookup": (2.0, 4.0)}
 """Right and looked at, by source: what is taken for known before anything is."""
 

@@ -1,7 +1,7 @@
 """Token ids in, token ids out: greedy, exact, for a whole set of prompts at once.
 
-`Engine.generate` walks the loop that the other modules spell out: the scheduler says which segments
-come next, the network computes them in one packed pass, the scheduler takes the choices in.
+`Engine.generate` puts together what the other modules spell out: the scheduler says which segments come
+next, the network computes them in one packed pass, the scheduler takes the choices in.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from pipeline.engine import cost, network, prefix_tree
+from pipeline.engine import cost, loop, network, prefix_tree
+from pipeline.engine.backend import Backend, choose
 from pipeline.engine.drafts import SOURCES
 from pipeline.engine.pool import SlotPool
-from pipeline.engine.scheduler import Limits, Prefix, Scheduler
+from pipeline.engine.scheduler import Limits, Prefix, Scheduler, Work
 from pipeline.engine.segment import Segment, pack
 from pipeline.engine.weights import Weights
 from pipeline.errors import ResourceError
@@ -25,6 +28,9 @@ CALIBRATION_CONTEXT = 128
 
 CALIBRATION_ANSWERS = 128
 """Rows of a calibration pass that are answers; beyond them a pass grows by prompt rows."""
+
+ROWS_PER_ANSWER = 8
+"""So many rows of the largest pass for one live answer at least: a pass of short prompts begins that many."""
 
 
 @dataclass
@@ -68,13 +74,30 @@ class Result:
     stats: Stats
 
 
+@dataclass(frozen=True)
+class Started:
+    """A pass that the device has been given."""
+
+    chosen: Tensor  # (W), on the host once `arrived`
+    arrived: torch.cuda.Event | None
+
+
 class Engine:
     """A model on a device, ready for sets of prompts."""
 
-    def __init__(self, weights: Weights, limits: Limits, pass_cost: cost.PassCost = cost.UNKNOWN) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        limits: Limits,
+        pass_cost: cost.PassCost = cost.UNKNOWN,
+        backend: Backend | None = None,
+    ) -> None:
+        """Without a `backend`, the best that works on the device of the weights."""
         self.weights = weights
         self.limits = limits
         self.cost = pass_cost
+        self.backend = backend or choose(weights.shape, weights.dtype, weights.device)
+        self._overlaps = weights.device.type == "cuda"
         self.pool = SlotPool(weights.shape, limits.slots, weights.dtype, weights.device)
 
     def warm_up(self) -> None:
@@ -114,9 +137,13 @@ class Engine:
         )
         stats = Stats(prompt_tokens=sum(map(len, prompts)), tree_tokens=tree.tokens)
         self.pool.peak_used = 0
+        start = time.perf_counter()
         try:
-            while not scheduler.done:
-                self._one_pass(scheduler, stats, on_answer)
+            for finished in loop.run(scheduler, lambda works: self._start(works, stats), self._tokens, self._overlaps):
+                stats.passes_s = time.perf_counter() - start
+                for prompt in finished:
+                    stats.answer_tokens += len(scheduler.finished[prompt])
+                    on_answer(prompt, scheduler.finished[prompt])
                 on_pass(self._progress(scheduler, stats, len(prompts)))
         finally:
             self.pool.reset()
@@ -124,26 +151,29 @@ class Engine:
         stats.recomputed_rows, stats.peak_slots = scheduler.recomputed_rows, self.pool.peak_used
         return Result([scheduler.finished[index] for index in range(len(prompts))], stats)
 
-    def _one_pass(self, scheduler: Scheduler, stats: Stats, on_answer: Callable[[int, list[int]], None]) -> None:
-        start = time.perf_counter()
-        works = scheduler.next_pass()
-        finished = scheduler.accept(works, self._choose([work.segment for work in works]) if works else [])
-        if works:
-            rows = sum(len(work.segment) for work in works)
-            prompt_rows = sum(len(work.segment) for work in works if isinstance(work.owner, Prefix))
-            stats.passes += 1
-            stats.prompt_rows += prompt_rows
-            stats.answer_rows += rows - prompt_rows
-            stats.predicted_s += self.cost.seconds(rows)
-        stats.passes_s += time.perf_counter() - start
-        for prompt in finished:
-            stats.answer_tokens += len(scheduler.finished[prompt])
-            on_answer(prompt, scheduler.finished[prompt])
+    def _start(self, works: Sequence[Work], stats: Stats) -> Started:
+        """Hand a pass to the device. Does not wait for a CUDA device."""
+        rows = sum(len(work.segment) for work in works)
+        prompt_rows = sum(len(work.segment) for work in works if isinstance(work.owner, Prefix))
+        stats.passes += 1
+        stats.prompt_rows += prompt_rows
+        stats.answer_rows += rows - prompt_rows
+        stats.predicted_s += self.cost.seconds(rows)
+        packed = pack([work.segment for work in works], self.weights.device)
+        chosen = network.forward(self.weights, self.pool, packed, self.backend).argmax(-1)
+        if not self._overlaps:
+            return Started(chosen, None)
+        on_host = torch.empty(chosen.shape, dtype=chosen.dtype, pin_memory=True)
+        on_host.copy_(chosen, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        return Started(on_host, arrived)
 
-    def _choose(self, segments: Sequence[Segment]) -> list[int]:
-        """The likeliest token of every wanted row, after the device has finished."""
-        logits = network.forward(self.weights, self.pool, pack(segments, self.weights.device))
-        return logits.argmax(-1).tolist()
+    def _tokens(self, works: Sequence[Work], started: Started) -> list[int]:
+        """The likeliest token of every wanted row, once the device has them."""
+        if started.arrived is not None:
+            started.arrived.synchronize()
+        return started.chosen.tolist()
 
     def _progress(self, scheduler: Scheduler, stats: Stats, prompts: int) -> Progress:
         """What is left: prompt rows are known, answers are taken to be as long as those seen so far."""
@@ -156,10 +186,12 @@ class Engine:
         return Progress(answers, prompts, written, stats.passes_s * rows_left / done)
 
     def limits_in_use(self) -> Limits:
-        """Not more live answers than make a row nearly as cheap as it gets: each of them holds slots."""
+        """Passes no larger than makes their rows cheaper, and no more live answers than fill them: each holds slots."""
         if self.cost is cost.UNKNOWN:
             return self.limits
-        return replace(self.limits, live=min(self.limits.live, self.cost.good_size(self.limits.budget_rows)))
+        budget = self.cost.best_budget(self.limits.budget_rows)
+        live = max(self.cost.good_size(budget), budget // ROWS_PER_ANSWER)
+        return replace(self.limits, budget_rows=budget, live=min(self.limits.live, live))
 
     def _check_fits(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
         longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
@@ -182,4 +214,6 @@ class Engine:
         lengths = [1] * min(rows, CALIBRATION_ANSWERS)
         while (left := rows - sum(lengths)) > 0:
             lengths.append(min(left, len(context) // 2))
-        self._choose([Segment(np.ones(n, np.int64), len(context) - n, context, 1) for n in lengths])
+        segments = [Segment(np.ones(n, np.int64), len(context) - n, context, 1) for n in lengths]
+        packed = pack(segments, self.weights.device)
+        network.forward(self.weights, self.pool, packed, self.backend).argmax(-1).tolist()

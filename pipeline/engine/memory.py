@@ -15,14 +15,17 @@ from pipeline.errors import ResourceError
 MARGIN = 0.10
 """Share of the free memory that stays free."""
 
-BUDGET_ROWS = {"cpu": 256, "cuda": 4096}
-"""Rows of a pass: beyond these a row gets no cheaper (CPU: `benchmarks/cpu.py`)."""
+BUDGET_ROWS = {"cpu": 256, "cuda": 8192}
+"""Rows of a pass at most: beyond these a row gets no cheaper (`benchmarks/cpu.py`, `benchmarks/gpu.py`)."""
+
+PASS_SHARE = 0.25
+"""Of what is usable, for the activations of a pass; the rest is for K/V."""
 
 LIVE = 4096
 """Answers at the same time at most; the measured cost of a pass lowers it."""
 
-CONTEXTS = 2
-"""Slots for so many of the longest contexts at most: what more would buy is measured, not assumed."""
+CONTEXTS = {"cpu": 2, "cuda": 32}
+"""Slots for so many of the longest contexts at most; a CPU's answers are few at a time."""
 
 
 def plan(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int) -> Limits:
@@ -30,10 +33,14 @@ def plan(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int
 
     Raises ResourceError (R302) when not even one prompt of the longest context would fit.
     """
+    usable = int(free_bytes * (1 - MARGIN))
+    row_bytes = activation_bytes_per_row(shape, dtype)
     budget_rows = BUDGET_ROWS[device.type]
-    usable = int(free_bytes * (1 - MARGIN)) - budget_rows * activation_bytes_per_row(shape, dtype)
+    while budget_rows > 128 and budget_rows * row_bytes > PASS_SHARE * usable:
+        budget_rows //= 2
+    usable -= budget_rows * row_bytes
     kv_bytes = shape.kv_elements_per_token * dtype.itemsize
-    slots = min(CONTEXTS * shape.max_positions, usable // kv_bytes)
+    slots = min(CONTEXTS[device.type] * shape.max_positions, usable // kv_bytes)
     if slots < shape.max_positions:
         raise ResourceError(
             "R302",

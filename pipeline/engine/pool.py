@@ -1,7 +1,7 @@
 """K/V of all live tokens, one slot a token.
 
-A slot is a row of one big tensor a layer. Which slots are free is kept on the host; the lowest free
-ones are handed out first, so that memory that was never needed is never touched.
+A slot is a row of one big tensor a layer. Which slots are free is kept on the host; those that were given
+back are handed out before new ones, so that memory that was never needed is never touched.
 """
 
 from __future__ import annotations
@@ -14,40 +14,53 @@ from pipeline.engine.arrays import Ints
 from pipeline.engine.weights import Shape
 
 
-class SlotPool:
-    """`slots` places for one token's K/V in every layer."""
+class Slots:
+    """Which of `slots` places are free."""
 
-    def __init__(self, shape: Shape, slots: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, slots: int) -> None:
         self.slots = slots
-        # K and V of a token side by side: written by one call, gathered by one call.
-        self.store = torch.empty(  # (layers, slots, 2K, D)
-            shape.layers, slots, 2 * shape.kv_heads, shape.head_dim, dtype=dtype, device=device
-        )
-        self._free = np.ones(slots, dtype=bool)
+        self._is_free = np.ones(slots, dtype=bool)
+        self._stack = np.arange(slots)[::-1].copy()  # the first `free` of them are free; the last of those goes first
+        self._turn = np.zeros(slots, dtype=np.int64)
         self.free = slots
         self.peak_used = 0
 
-    def layer(self, index: int) -> Tensor:
-        """(slots, 2K, D): the first K heads are keys, the others values."""
-        return self.store[index]
-
     def take(self, count: int) -> Ints:
-        """The lowest `count` free slots. The caller knows that there are as many."""
+        """`count` free slots, given back ones before new ones. The caller knows that there are as many."""
         if count > self.free:
             raise AssertionError(f"{count} slots wanted, {self.free} free: the scheduler must make room first")
-        slots = np.flatnonzero(self._free)[:count]
-        self._free[slots] = False
+        slots = self._stack[self.free - count : self.free][::-1].copy()
+        self._is_free[slots] = False
         self.free -= count
         self.peak_used = max(self.peak_used, self.slots - self.free)
         return slots
 
     def give_back(self, slots: Ints) -> None:
-        if self._free[slots].any() or len(np.unique(slots)) != len(slots):
+        turns = np.arange(len(slots))
+        self._turn[slots] = turns
+        if self._is_free[slots].any() or (self._turn[slots] != turns).any():  # of equal slots only the last turn stays
             raise AssertionError("a slot was given back twice")
-        self._free[slots] = True
+        self._is_free[slots] = True
+        self._stack[self.free : self.free + len(slots)] = slots[::-1]
         self.free += len(slots)
 
     def reset(self) -> None:
-        """All slots free again."""
-        self._free[:] = True
+        """All slots free again; the peak is kept."""
+        self._is_free[:] = True
+        self._stack = np.arange(self.slots)[::-1].copy()
         self.free = self.slots
+
+
+class SlotPool(Slots):
+    """Slots, and the K/V of one token in every layer for each of them."""
+
+    def __init__(self, shape: Shape, slots: int, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__(slots)
+        # K and V of a token side by side: written by one call, gathered by one call.
+        self.store = torch.empty(  # (layers, slots, 2K, D)
+            shape.layers, slots, 2 * shape.kv_heads, shape.head_dim, dtype=dtype, device=device
+        )
+
+    def layer(self, index: int) -> Tensor:
+        """(slots, 2K, D): the first K heads are keys, the others values."""
+        return self.store[index]

@@ -4,6 +4,9 @@ In each pass every live answer gets its next row first, and a draft behind it wh
 that it pays, so that answers end and give their slots back; what is left of the budget is filled with
 new prompt rows, walking the prefix tree depth-first.
 
+While a pass runs, the next one can be put together already (`next_pass(ahead=True)`): from answers and
+prompts that do not wait for it, where they are enough to be worth a pass.
+
 Memory is grown into, not reserved. New prompts are held back while slots are short; if live answers
 alone outgrow the pool, prefixes that only waiting prompts need are dropped, then the youngest answer
 gives its slots back and is computed again later (as vLLM's recompute preemption does, arXiv
@@ -23,12 +26,15 @@ from pipeline.engine import drafts
 from pipeline.engine.arrays import EMPTY, Ints, ints
 from pipeline.engine.cost import PassCost
 from pipeline.engine.drafts import Acceptance, Draft
-from pipeline.engine.pool import SlotPool
+from pipeline.engine.pool import Slots
 from pipeline.engine.prefix_tree import Node, PrefixTree, tokens_of
 from pipeline.engine.segment import Segment
 
 HEADROOM = 8
 """Slots kept free for every live answer before a new prompt is let in."""
+
+ROUND_ROWS = 128
+"""Passes of a multiple of these many rows fill the tiles of a matrix product."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,8 @@ class Answer:
     prompt: int
     tokens: list[int]
     slots: Ints = field(default_factory=lambda: EMPTY)
+    running: bool = False
+    """The device is at its newest rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,7 @@ class Scheduler:
         self,
         tree: PrefixTree,
         candidates: Sequence[Sequence[Sequence[int]]],
-        pool: SlotPool,
+        pool: Slots,
         limits: Limits,
         cost: PassCost,
         max_new_tokens: int,
@@ -106,21 +114,30 @@ class Scheduler:
         self.finished: dict[int, list[int]] = {}
         self.acceptance = Acceptance()
         self.recomputed_rows = 0
+        self.prompt_rows_left = tree.tokens
         self._prompt_tokens: dict[int, Ints] = {}
 
     @property
     def done(self) -> bool:
         return not self.waiting and not self.live
 
-    def next_pass(self) -> list[Work]:
-        """At most `budget_rows` rows; none where all that is next is to begin answers whose prompt is known."""
-        room = self.limits.budget_rows
+    def next_pass(self, ahead: bool = False) -> list[Work]:
+        """At most `budget_rows` rows; none where all that is next is to begin answers whose prompt is known.
+
+        ahead: the pass before is not accepted yet. Then nothing is taken from anybody, and none means: accept first.
+        """
+        ready = [answer for answer in self.live if answer.tokens and not answer.running]
+        room = self._pass_rows(ready)
+        if ahead and not self._worth_starting(ready, room):
+            return []
         due: list[tuple[Answer, int]] = []  # answer, rows that it gets
         owed = 0  # slots that the rows chosen so far will take
-        while len(due) < len(self.live) and room > owed:
-            answer = self.live[len(due)]
+        for answer in ready:
+            dropped = not ahead and len(due) >= len(self.live)  # it and all behind it made room for older ones
+            if room <= owed or dropped:
+                break
             rows = min(len(answer.tokens) - len(answer.slots), room - owed)
-            if not self._make_room(owed + rows, keep=len(due) + 1):
+            if not self._make_room(owed + rows, len(due) + 1, ahead):
                 break
             due.append((answer, rows))
             owed += rows
@@ -132,8 +149,22 @@ class Scheduler:
             owed += len(draft.tokens)
             likely_rows = max(likely_rows, owed)
             checked.append((answer, rows, draft))
-        prompts = self._let_in(room - owed, owed)
+        prompts = self._let_in(room - owed, owed, ahead)
         return [self._continue(*work) for work in checked] + prompts
+
+    def _pass_rows(self, ready: Sequence[Answer]) -> int:
+        """As many rows as make all passes that are left equally large, so that none is a sliver."""
+        budget = self.limits.budget_rows
+        left = self.prompt_rows_left + len(ready)
+        passes = max(1, -(-left // budget))
+        even = -(-left // passes)
+        return budget if passes == 1 else min(budget, -(-even // ROUND_ROWS) * ROUND_ROWS)
+
+    def _worth_starting(self, ready: Sequence[Answer], room: int) -> bool:
+        """Whether what does not wait for the running pass makes a pass whose rows are nearly as cheap as they get."""
+        free = self.pool.free - HEADROOM * len(self.live)
+        prompts = min(self.prompt_rows_left, free - len(ready)) if len(self.live) < self.limits.live else 0
+        return len(ready) + max(0, prompts) >= min(room, self.cost.good_size(self.limits.budget_rows))
 
     def accept(self, works: Sequence[Work], chosen: Sequence[int]) -> list[int]:
         """Take in the model's choices, one for each wanted row in order. Returns the prompts that are finished."""
@@ -145,17 +176,21 @@ class Scheduler:
                 if out:
                     work.owner.next_token = out[-1]
             else:
+                work.owner.running = False
                 self._accept_answer(work.owner, work.draft, out)
         finished = []
-        for answer in list(self.live):
+        still: list[Answer] = []
+        for answer in self.live:
             if not answer.tokens:
                 first = self.prefixes[self.tree.paths[answer.prompt][-1]].next_token
-                if first is None:
-                    continue  # its prompt is still being computed
-                answer.tokens.append(first)
-            if answer.tokens[-1] in self.stop_tokens or len(answer.tokens) >= self.max_new_tokens:
+                answer.tokens += [] if first is None else [first]  # none: its prompt is still being computed
+            ended = answer.tokens and answer.tokens[-1] in self.stop_tokens
+            if ended or len(answer.tokens) >= self.max_new_tokens:
                 self._finish(answer)
                 finished.append(answer.prompt)
+            else:
+                still.append(answer)
+        self.live = still
         return finished
 
     # Answers
@@ -168,6 +203,7 @@ class Scheduler:
         if answer.prompt not in self._prompt_tokens:
             self._prompt_tokens[answer.prompt] = tokens_of(self.tree, answer.prompt)
         draft = drafts.guess(self._prompt_tokens[answer.prompt], answer.tokens, self.candidates[answer.prompt], longest)
+        draft = drafts.until(draft, self.stop_tokens)  # what follows the last token of an answer is of no use
         return drafts.worth(draft, self.acceptance.rate(draft.source), likely_rows, len(self.live), self.cost)
 
     def _continue(self, answer: Answer, rows: int, draft: Draft) -> Work:
@@ -176,6 +212,7 @@ class Scheduler:
         reaches_end = known + rows == len(answer.tokens)
         new = ints(answer.tokens[known : known + rows] + list(draft.tokens))
         answer.slots = np.concatenate([answer.slots, self.pool.take(len(new))])
+        answer.running = True
         prompt = self.prefixes[self.tree.paths[answer.prompt][-1]]
         segment = Segment(
             new,
@@ -203,7 +240,7 @@ class Scheduler:
 
     def _finish(self, answer: Answer) -> None:
         self.finished[answer.prompt] = answer.tokens
-        self._drop(answer)
+        self._give_back(answer)
         for index in self.tree.paths[answer.prompt]:
             prefix = self.prefixes[index]
             prefix.unfinished -= 1
@@ -213,7 +250,7 @@ class Scheduler:
 
     # Prompts
 
-    def _let_in(self, room: int, owed: int) -> list[Work]:
+    def _let_in(self, room: int, owed: int, ahead: bool) -> list[Work]:
         """New prompt rows, depth-first, as many as fit beside the `owed` rows of live answers."""
         works: list[Work] = []
         while self.waiting and room > 0 and len(self.live) < self.limits.live:
@@ -226,7 +263,7 @@ class Scheduler:
                 for p in path:
                     p.live += 1
                 continue
-            if not self.live and not works:
+            if not ahead and not self.live and not works:
                 self._drop_idle(prefix.missing, keep=path)  # nobody else will ever make room
             spare = self.pool.free - owed - HEADROOM * len(self.live)
             rows = min(prefix.missing, room, spare)
@@ -240,6 +277,7 @@ class Scheduler:
         """The next `rows` tokens of a node."""
         known = len(prefix.slots)
         prefix.slots = np.concatenate([prefix.slots, self.pool.take(rows)])
+        self.prompt_rows_left -= rows
         parent = self.prefixes[prefix.node.parent].context if prefix.node.parent >= 0 else EMPTY
         context = np.concatenate([parent, prefix.slots])
         ends_here = False
@@ -251,13 +289,15 @@ class Scheduler:
 
     # Memory
 
-    def _make_room(self, rows: int, keep: int) -> bool:
+    def _make_room(self, rows: int, keep: int, ahead: bool) -> bool:
         """Free slots until `rows` are free; the `keep` oldest answers stay. False: it cannot be."""
+        if ahead:
+            return self.pool.free >= rows
         self._drop_idle(rows)
         while self.pool.free < rows and len(self.live) > keep:
-            youngest = self.live[-1]
+            youngest = self.live.pop()
             self.recomputed_rows += len(youngest.slots)
-            self._drop(youngest)
+            self._give_back(youngest)
             self.waiting.appendleft(youngest)
             self._drop_idle(rows)
         return self.pool.free >= rows
@@ -271,13 +311,14 @@ class Scheduler:
                 self.recomputed_rows += len(prefix.slots)
                 self._forget(prefix)
 
-    def _drop(self, answer: Answer) -> None:
-        self.live = [other for other in self.live if other is not answer]
+    def _give_back(self, answer: Answer) -> None:
         self.pool.give_back(answer.slots)
         answer.slots = EMPTY
         for index in self.tree.paths[answer.prompt]:
             self.prefixes[index].live -= 1
 
     def _forget(self, prefix: Prefix) -> None:
+        if prefix.unfinished:
+            self.prompt_rows_left += len(prefix.slots)
         self.pool.give_back(prefix.slots)
         prefix.slots = prefix.context = EMPTY

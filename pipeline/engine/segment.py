@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.engine.arrays import EMPTY, Ints
+from pipeline.engine.arrays import EMPTY, Ints, upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,16 @@ class Packed:
 
 
 def pack(segments: Sequence[Segment], device: torch.device) -> Packed:
-    """Lay segments end to end. One copy to the device for each of the four index arrays."""
+    """Lay segments end to end."""
     lengths = np.array([len(segment) for segment in segments], dtype=np.int64)
     ends = np.cumsum(lengths)
-    wanted = [np.arange(end - segment.wanted, end) for segment, end in zip(segments, ends, strict=True)]
-    positions = [np.arange(s.start, s.start + len(s)) for s in segments]
-
-    def to_device(parts: Sequence[Ints]) -> Tensor:
-        return torch.from_numpy(np.concatenate([EMPTY, *parts])).to(device, non_blocking=True)
-
-    return Packed(
-        tokens=to_device([s.tokens for s in segments]),
-        positions=to_device(positions),
-        slots=to_device([s.context[s.start :] for s in segments]),
-        wanted=to_device(wanted),
-        query_lengths=lengths,
-        contexts=tuple(s.context for s in segments),
+    tokens, positions, slots, wanted = upload(
+        [
+            np.concatenate([EMPTY, *(s.tokens for s in segments)]),
+            np.concatenate([EMPTY, *(np.arange(s.start, s.start + len(s)) for s in segments)]),
+            np.concatenate([EMPTY, *(s.context[s.start :] for s in segments)]),
+            np.concatenate([EMPTY, *(np.arange(end - s.wanted, end) for s, end in zip(segments, ends, strict=True))]),
+        ],
+        device,
     )
+    return Packed(tokens, positions, slots, wanted, lengths, tuple(s.context for s in segments))

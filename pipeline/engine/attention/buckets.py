@@ -1,16 +1,12 @@
-"""Attention of a packed pass, behind one function.
+"""Attention by scaled_dot_product_attention on segments put together into padded buckets.
 
-`plan(packed, shape, …)` looks at a pass once and returns a function that every layer calls. Back ends
-differ in how they reach the same sums; which one is used is probed, never assumed.
-
-`sdpa`: torch's scaled_dot_product_attention on segments put together into padded buckets. Works on
-every device and every torch from 2.4 on. The query heads that share a K/V head become rows of one
-head (exact, and it needs no repeated K/V; `enable_gqa` came only with torch 2.5).
+Works on every device, in every dtype and with every torch from 2.4 on. The query heads that share a K/V
+head become rows of one head (exact, and it needs no repeated K/V; `enable_gqa` came only with torch 2.5).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.engine.attention import Attend
 from pipeline.engine.segment import Packed
 from pipeline.engine.weights import Shape
-
-Attend = Callable[[Tensor, Tensor], Tensor]
-"""(q (T, Q, D), one layer of the pool (slots, 2K, D)) → (T, Q·D)."""
 
 BUCKET_KEYS = 4096
 """Keys in one bucket at most, padding included: what is gathered stays in the processor's cache."""
@@ -43,12 +37,12 @@ class Bucket:
 
 
 def plan(packed: Packed, shape: Shape, dtype: torch.dtype) -> Attend:
-    """The attention of one pass, for all its layers. Causal, each row sees `shape.window` tokens at most."""
     device = packed.tokens.device
     buckets = [_bucket(packed, members, shape, dtype, device) for members in _group(packed)]
     scale = shape.head_dim**-0.5
 
-    def attend(q: Tensor, layer: Tensor) -> Tensor:
+    def attend(qkv: Tensor, layer: Tensor) -> Tensor:
+        q = qkv[:, : shape.heads]
         out = torch.empty(q.shape[0], shape.heads * shape.head_dim, dtype=q.dtype, device=q.device)
         for bucket in buckets:
             rows = bucket.queries if bucket.real is None else bucket.queries[bucket.real]

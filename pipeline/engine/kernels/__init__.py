@@ -1,0 +1,1 @@
+"""Our own CUDA kernels: sources, their build with nvcc, their calls. No headers of torch, no compiler in Python."""

@@ -1,0 +1,237 @@
+// Attention of a packed pass over K/V that lie anywhere in the slot pool: nothing is gathered, nothing padded.
+//
+// The online softmax of FlashAttention-2 (arXiv 2307.08691) on tensor-core tiles, mma.sync m16n8k16, so that it runs on
+// every device from compute capability 8.0 on. The query heads that share a K/V head become rows of one tile. A block
+// takes ROWS such rows of one segment and one K/V head, and walks over the segment's context KEYS slots at a time.
+// Causal, bottom-right; each row sees `window` tokens at most.
+#include "device.cuh"
+
+constexpr int ROWS = 64, KEYS = 64, WARPS = ROWS / 16, THREADS = WARPS * 32;
+
+// One tile's work, as `tiles` in attention.py lays it out.
+struct Tile {
+    int row;      // the segment's first row in the pass
+    int queries;  // rows of the segment
+    int context;  // where its slots start in `slots`
+    int keys;     // how many they are
+    int first;    // first of the tile's rows among the segment's queries × group rows
+};
+
+__device__ inline void copy_async(void* shared, const void* global) {
+    const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
+}
+
+__device__ inline void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until all but the newest `pending` groups have arrived.
+template <int pending>
+__device__ inline void wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
+__device__ inline void load_matrices(uint32_t (&to)[4], const bf16* from) {
+    const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(from));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(at));
+}
+
+__device__ inline void load_matrices_transposed(uint32_t (&to)[4], const bf16* from) {
+    const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(from));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(at));
+}
+
+// c (16 × 8) += a (16 × 16) · b (16 × 8)
+__device__ inline void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ inline uint32_t pair(float low, float high) {
+    const __nv_bfloat162 two = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&two);
+}
+
+template <int D>
+__global__ void __launch_bounds__(THREADS, 3)
+attend_kernel(const bf16* __restrict__ q, int q_stride, const bf16* __restrict__ pool, const int* __restrict__ slots,
+              const Tile* __restrict__ tiles, bf16* __restrict__ out, int kv_heads, int group, int window, float scale) {
+    constexpr int CHUNKS = D / 8;               // 16-byte pieces of a head
+    constexpr int STRIDE = D + 8;               // of a row in shared memory: an odd number of pieces, so no bank conflicts
+    constexpr int LOADS = KEYS * CHUNKS / THREADS;  // pieces of a K or V tile that a thread fetches
+    extern __shared__ __align__(16) unsigned char shared[];
+    bf16* q_tile = reinterpret_cast<bf16*>(shared);
+    bf16* k_tile = q_tile + ROWS * STRIDE;
+    bf16* v_tile = k_tile + KEYS * STRIDE;
+
+    const Tile tile = tiles[blockIdx.x];
+    const int kv_head = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int before = tile.keys - tile.queries;  // position of the segment's first row
+    const int last_token = min((tile.first + ROWS - 1) / group, tile.queries - 1);
+    const int first_key = max(0, before + tile.first / group - window + 1) / KEYS * KEYS;
+    const int end_key = before + last_token + 1;
+    const size_t slot_stride = size_t(2) * kv_heads * D;
+    const bf16* keys = pool + size_t(kv_head) * D;
+    const bf16* values = keys + size_t(kv_heads) * D;
+    slots += tile.context;
+
+    // Slots of the keys that this thread fetches of the tile at `key`; beyond the end the last one, which is masked.
+    int slot[LOADS];
+    auto look_up = [&](int key) {
+#pragma unroll
+        for (int i = 0; i < LOADS; ++i) slot[i] = slots[min(key + int(threadIdx.x + i * THREADS) / CHUNKS, tile.keys - 1)];
+    };
+    auto fetch = [&](bf16* to, const bf16* from) {
+#pragma unroll
+        for (int i = 0; i < LOADS; ++i) {
+            const int piece = threadIdx.x + i * THREADS;
+            copy_async(to + piece / CHUNKS * STRIDE + piece % CHUNKS * 8, from + slot[i] * slot_stride + piece % CHUNKS * 8);
+        }
+    };
+
+    for (int piece = threadIdx.x; piece < ROWS * CHUNKS; piece += THREADS) {
+        const int row = tile.first + piece / CHUNKS, token = min(row / group, tile.queries - 1);
+        const int head = kv_head * group + row % group;
+        copy_async(q_tile + piece / CHUNKS * STRIDE + piece % CHUNKS * 8,
+                   q + size_t(tile.row + token) * q_stride + head * D + piece % CHUNKS * 8);
+    }
+    look_up(first_key);
+    fetch(k_tile, keys);
+    commit();
+    fetch(v_tile, values);
+    commit();
+
+    float acc[D / 8][4] = {};  // 16 rows of this warp × D
+    float most[2] = {-INFINITY, -INFINITY}, sum[2] = {0.f, 0.f};  // of rows lane / 4 and lane / 4 + 8
+    int position[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const int row = tile.first + warp * 16 + lane / 4 + i * 8;
+        position[i] = before + min(row / group, tile.queries - 1);
+    }
+
+    for (int key = first_key; key < end_key; key += KEYS) {
+        const bool more = key + KEYS < end_key;
+        if (more) look_up(key + KEYS);
+        wait<1>();
+        __syncthreads();  // K is here
+
+        float score[KEYS / 8][4] = {};
+#pragma unroll
+        for (int d = 0; d < D / 16; ++d) {
+            uint32_t a[4];
+            load_matrices(a, q_tile + (warp * 16 + lane % 16) * STRIDE + d * 16 + lane / 16 * 8);
+#pragma unroll
+            for (int n = 0; n < KEYS / 16; ++n) {
+                uint32_t b[4];
+                load_matrices(b, k_tile + (n * 16 + lane / 16 * 8 + lane % 8) * STRIDE + d * 16 + lane / 8 % 2 * 8);
+                multiply(score[2 * n], a, b[0], b[1]);
+                multiply(score[2 * n + 1], a, b[2], b[3]);
+            }
+        }
+        __syncthreads();  // K is read
+        if (more) fetch(k_tile, keys);
+        commit();
+
+        // All rows of the tile see all of these keys, or each score is looked at.
+        const bool whole = key + KEYS <= before + tile.first / group + 1 && key > before + last_token - window;
+        if (!whole) {
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; ++n)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const int at = key + n * 8 + lane % 4 * 2 + i % 2;
+                    if (at > position[i / 2] || at <= position[i / 2] - window) score[n][i] = -INFINITY;
+                }
+        }
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            float top = most[i];
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; ++n) top = fmaxf(top, fmaxf(score[n][2 * i], score[n][2 * i + 1]));
+            top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
+            top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+            const float base = top == -INFINITY ? 0.f : top * scale;  // nothing seen yet: the window starts later
+            const float shrink = exp2f(most[i] * scale - base);
+            most[i] = top;
+            sum[i] *= shrink;
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; ++n)
+#pragma unroll
+                for (int j = 2 * i; j < 2 * i + 2; ++j) {
+                    score[n][j] = exp2f(score[n][j] * scale - base);
+                    sum[i] += score[n][j];
+                }
+#pragma unroll
+            for (int d = 0; d < D / 8; ++d) {
+                acc[d][2 * i] *= shrink;
+                acc[d][2 * i + 1] *= shrink;
+            }
+        }
+
+        wait<1>();
+        __syncthreads();  // V is here
+#pragma unroll
+        for (int n = 0; n < KEYS / 16; ++n) {
+            const uint32_t a[4] = {pair(score[2 * n][0], score[2 * n][1]), pair(score[2 * n][2], score[2 * n][3]),
+                                   pair(score[2 * n + 1][0], score[2 * n + 1][1]), pair(score[2 * n + 1][2], score[2 * n + 1][3])};
+#pragma unroll
+            for (int d = 0; d < D / 16; ++d) {
+                uint32_t b[4];
+                load_matrices_transposed(b, v_tile + (n * 16 + lane % 16) * STRIDE + d * 16 + lane / 16 * 8);
+                multiply(acc[2 * d], a, b[0], b[1]);
+                multiply(acc[2 * d + 1], a, b[2], b[3]);
+            }
+        }
+        __syncthreads();  // V is read
+        if (more) fetch(v_tile, values);
+        commit();
+    }
+
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 1);
+        sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 2);
+        const float share = 1.f / sum[i];
+        // Each warp puts its rows where its queries lay, to write them as whole pieces.
+        bf16* row = q_tile + (warp * 16 + lane / 4 + i * 8) * STRIDE + lane % 4 * 2;
+#pragma unroll
+        for (int d = 0; d < D / 8; ++d)
+            *reinterpret_cast<uint32_t*>(row + d * 8) = pair(acc[d][2 * i] * share, acc[d][2 * i + 1] * share);
+    }
+    __syncwarp();
+    for (int piece = lane; piece < 16 * CHUNKS; piece += 32) {
+        const int row = warp * 16 + piece / CHUNKS, token = (tile.first + row) / group;
+        if (token >= tile.queries) break;
+        const int head = kv_head * group + (tile.first + row) % group;
+        *reinterpret_cast<Piece*>(out + (size_t(tile.row + token) * kv_heads * group + head) * D + piece % CHUNKS * 8) =
+            *reinterpret_cast<const Piece*>(q_tile + row * STRIDE + piece % CHUNKS * 8);
+    }
+}
+
+template <int D>
+int launch(const void* q, int q_stride, const void* pool, const void* slots, const void* tiles, void* out, int tile_count,
+           int kv_heads, int group, int window, float scale, cudaStream_t stream) {
+    constexpr int bytes = (ROWS + 2 * KEYS) * (D + 8) * int(sizeof(bf16));
+    const cudaError_t error = cudaFuncSetAttribute(attend_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (error != cudaSuccess) return error;
+    attend_kernel<D><<<dim3(tile_count, kv_heads), THREADS, bytes, stream>>>(
+        static_cast<const bf16*>(q), q_stride, static_cast<const bf16*>(pool), static_cast<const int*>(slots),
+        static_cast<const Tile*>(tiles), static_cast<bf16*>(out), kv_heads, group, window, scale * 1.4426950408889634f);
+    return cudaGetLastError();
+}
+
+// q (T, …) with `q_stride` values a row; pool (slots, 2K, D) of one layer; out (T, Q·D). window: at least 1.
+extern "C" int attend(const void* q, int q_stride, const void* pool, const void* slots, const void* tiles, void* out, int tile_count,
+                      int kv_heads, int group, int head_dim, int window, float scale, cudaStream_t stream) {
+    switch (head_dim) {
+        case 64: return launch<64>(q, q_stride, pool, slots, tiles, out, tile_count, kv_heads, group, window, scale, stream);
+        case 96: return launch<96>(q, q_stride, pool, slots, tiles, out, tile_count, kv_heads, group, window, scale, stream);
+        case 128: return launch<128>(q, q_stride, pool, slots, tiles, out, tile_count, kv_heads, group, window, scale, stream);
+        default: return cudaErrorInvalidValue;
+    }
+}

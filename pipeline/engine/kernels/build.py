@@ -1,0 +1,83 @@
+"""Compile the kernels with the nvcc that is there, once for each kind of device.
+
+    python -m pipeline.engine.kernels.build 8.7      # at image build: no GPU is needed
+
+A built library lies in `built/` beside the sources, named after what it is made of, so that a changed
+source, device or compiler flag never meets an old binary. A source tree that cannot be written to (and
+holds no built library) builds into a temporary folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SOURCES = ("elementwise.cu", "attention.cu")
+HEADERS = ("device.cuh",)
+FLAGS = ("-O3", "-std=c++17", "-shared", "-Xcompiler", "-fPIC")
+HERE = Path(__file__).parent
+BUILT = HERE / "built"
+
+
+class CannotBuild(Exception):
+    """There is no compiler, or it refused; the message says which, in one line."""
+
+
+def find_nvcc() -> str | None:
+    """CUDA_HOME's, the PATH's, or the usual place's."""
+    homes = [os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
+    places = [Path(home, "bin", "nvcc") for home in homes if home]
+    found = [str(place) for place in places if os.access(place, os.X_OK)]
+    return found[0] if found else shutil.which("nvcc")
+
+
+def library_name(capability: tuple[int, int]) -> str:
+    digest = hashlib.sha256(" ".join(FLAGS).encode())
+    for name in (*SOURCES, *HEADERS):
+        digest.update((HERE / name).read_bytes())
+    return f"kernels-sm{capability[0]}{capability[1]}-{digest.hexdigest()[:12]}.so"
+
+
+def build(capability: tuple[int, int]) -> Path:
+    """The library for this compute capability, built now unless it lies there. Raises CannotBuild."""
+    name = library_name(capability)
+    if (BUILT / name).exists():
+        return BUILT / name
+    nvcc = find_nvcc()
+    if nvcc is None:
+        raise CannotBuild("no nvcc on the PATH, in CUDA_HOME or in /usr/local/cuda")
+    with tempfile.TemporaryDirectory() as temporary:
+        fresh = Path(temporary, name)
+        arch = f"arch=compute_{capability[0]}{capability[1]},code=sm_{capability[0]}{capability[1]}"
+        command = [nvcc, *FLAGS, "-gencode", arch, "-o", str(fresh), *SOURCES]
+        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            errors = [line for line in (done.stdout + done.stderr).splitlines() if "error" in line.lower()]
+            raise CannotBuild(f"{nvcc} failed with {done.returncode}: {errors[0] if errors else done.stderr[-200:]!r}")
+        return _keep(fresh)
+
+
+def _keep(fresh: Path) -> Path:
+    try:
+        folder = BUILT
+        folder.mkdir(exist_ok=True)
+        part = folder / f".{fresh.name}.{os.getpid()}"
+        shutil.copyfile(fresh, part)
+    except OSError:  # a read-only installation
+        folder = Path(tempfile.mkdtemp(prefix="kernels-"))
+        part = folder / f".{fresh.name}"
+        shutil.copyfile(fresh, part)
+    return part.replace(folder / fresh.name)
+
+
+if __name__ == "__main__":
+    major, minor = sys.argv[1].split(".")
+    try:
+        print(build((int(major), int(minor))).name)
+    except CannotBuild as error:
+        sys.exit(f"the kernels cannot be built: {error}")

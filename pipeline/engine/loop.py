@@ -1,0 +1,38 @@
+"""The loop around the scheduler: which pass is given to the device when, and when its results are taken in.
+
+With `overlaps`, one pass runs while the next is put together, so that the device never waits for the host
+where there is work that does not depend on what is still running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from pipeline.engine.scheduler import Scheduler, Work
+
+Started = TypeVar("Started")
+
+
+def run(
+    scheduler: Scheduler,
+    start: Callable[[list[Work]], Started],
+    tokens: Callable[[list[Work], Started], list[int]],
+    overlaps: bool,
+) -> Iterator[list[int]]:
+    """Work a set off; yields, after each pass that was taken in, the prompts that it finished.
+
+    `start` hands a pass to the device and may return before it is done; `tokens` waits for it and gives
+    the choice of every wanted row, in order.
+    """
+    running: tuple[list[Work], Started] | None = None
+    while not scheduler.done:
+        works = scheduler.next_pass(ahead=running is not None)
+        started = (works, start(works)) if works else None
+        if running is None and started is not None and overlaps:
+            running = started
+            continue
+        over = running or started
+        running = started if over is running else None
+        # Without any pass, all that is next is to begin answers whose prompt is known.
+        yield scheduler.accept(*((over[0], tokens(*over)) if over else ([], [])))
