@@ -10,7 +10,6 @@ import zlib
 from dataclasses import dataclass
 
 import pytest
-import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
