@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,7 +142,7 @@ VOCAB, STOP = 60, 1
 
 
 @pytest.fixture(scope="module", params=[(4, None), (2, 7), (1, None)], ids=lambda p: f"{p[0]}kv-window{p[1]}")
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Phi3ForCausalLM, str]:
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Phi3ForCausalLM, Path]:
     kv_heads, window = request.param
     torch.manual_seed(kv_heads)
     config = Phi3Config(
@@ -151,7 +152,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     )  # fmt: skip
     folder = str(tmp_path_factory.mktemp("random"))
     Phi3ForCausalLM(config).save_pretrained(folder)
-    return Phi3ForCausalLM.from_pretrained(folder, torch_dtype=torch.float32).eval().cuda(), folder
+    return Phi3ForCausalLM.from_pretrained(folder, torch_dtype=torch.float32).eval().cuda(), Path(folder)
 
 
 def prompts(seed: int, count: int = 40) -> list[list[int]]:
@@ -180,7 +181,7 @@ LIMITS = [Limits(4096, 8192, 512), Limits(64, 8192, 512), Limits(150, 400, 512),
 COSTS = [UNKNOWN, PassCost((1, 128), (1.0, 1.0)), PassCost((1, 8, 64), (1.0, 1.1, 3.0))]
 
 
-def test_float32_gives_the_tokens_of_transformers(model: tuple[Phi3ForCausalLM, str], device: torch.device) -> None:
+def test_float32_gives_the_tokens_of_transformers(model: tuple[Phi3ForCausalLM, Path], device: torch.device) -> None:
     asked = prompts(7)
     expected = [greedy(model[0], prompt, 12) for prompt in asked]
     sure = [answer for answer, gap in expected if gap > 1e-4]
@@ -195,7 +196,7 @@ def test_float32_gives_the_tokens_of_transformers(model: tuple[Phi3ForCausalLM, 
             assert gap <= 1e-4 or found == answer
 
 
-def test_bfloat16_with_kernels_is_as_near_as_without(model: tuple[Phi3ForCausalLM, str], device: torch.device) -> None:
+def test_bfloat16_with_kernels_is_as_near_as_without(model: tuple[Phi3ForCausalLM, Path], device: torch.device) -> None:
     """Tokens of answers that float32 is sure of by far are the same through every way."""
     asked = prompts(11, count=80)
     sure = [(prompt, answer) for prompt in asked for answer, gap in [greedy(model[0], prompt, 6)] if gap > 0.3]

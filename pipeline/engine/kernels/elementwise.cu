@@ -5,8 +5,13 @@
 // I intermediate size. Each launcher returns the CUDA error of its launch.
 #include "device.cuh"
 
-constexpr int MOST_THREADS = 1024;
-constexpr int NORM_PIECES = 4;  // a thread's share of a row at most: rows of up to 32,768 values
+#include <algorithm>
+
+using std::min;
+
+constexpr int NORM_THREADS = 128;  // of a row, if that is enough: few threads with several loads each
+constexpr int NORM_PIECES = 8;     // a thread's share of a row at most
+constexpr int MOST_THREADS = 512;  // so that a row has at most 32,768 values
 
 // hidden += delta (where there is one); normed = RMS norm of hidden, times weight. One block a row.
 __global__ void __launch_bounds__(MOST_THREADS) add_norm_kernel(Piece* __restrict__ hidden, const Piece* __restrict__ delta,
@@ -14,22 +19,33 @@ __global__ void __launch_bounds__(MOST_THREADS) add_norm_kernel(Piece* __restric
                                                                 int pieces, float eps) {
     __shared__ float partial[MOST_THREADS / 32];
     const size_t row = size_t(blockIdx.x) * pieces;
-    float x[NORM_PIECES][PIECE];
+    Piece kept[NORM_PIECES], added[NORM_PIECES];
+#pragma unroll
+    for (int i = 0; i < NORM_PIECES; ++i) {
+        const int at = threadIdx.x + i * blockDim.x;
+        if (at < pieces) {
+            kept[i] = hidden[row + at];
+            if (delta != nullptr) added[i] = delta[row + at];
+        }
+    }
     float sum = 0.f;
 #pragma unroll
     for (int i = 0; i < NORM_PIECES; ++i) {
         const int at = threadIdx.x + i * blockDim.x;
-        if (at >= pieces) break;
-        unpack(hidden[row + at], x[i]);
-        if (delta != nullptr) {
-            float add[PIECE];
-            unpack(delta[row + at], add);
+        if (at < pieces) {
+            float x[PIECE];
+            unpack(kept[i], x);
+            if (delta != nullptr) {
+                float add[PIECE];
+                unpack(added[i], add);
 #pragma unroll
-            for (int j = 0; j < PIECE; ++j) x[i][j] = rounded(x[i][j] + add[j]);
-            hidden[row + at] = pack(x[i]);
+                for (int j = 0; j < PIECE; ++j) x[j] += add[j];
+                hidden[row + at] = kept[i] = pack(x);
+                unpack(kept[i], x);
+            }
+#pragma unroll
+            for (int j = 0; j < PIECE; ++j) sum += x[j] * x[j];
         }
-#pragma unroll
-        for (int j = 0; j < PIECE; ++j) sum += x[i][j] * x[i][j];
     }
 #pragma unroll
     for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
@@ -41,12 +57,14 @@ __global__ void __launch_bounds__(MOST_THREADS) add_norm_kernel(Piece* __restric
 #pragma unroll
     for (int i = 0; i < NORM_PIECES; ++i) {
         const int at = threadIdx.x + i * blockDim.x;
-        if (at >= pieces) break;
-        float w[PIECE];
-        unpack(weight[at], w);
+        if (at < pieces) {
+            float x[PIECE], w[PIECE];
+            unpack(kept[i], x);
+            unpack(weight[at], w);
 #pragma unroll
-        for (int j = 0; j < PIECE; ++j) w[j] *= rounded(x[i][j] * scale);
-        normed[row + at] = pack(w);
+            for (int j = 0; j < PIECE; ++j) w[j] *= rounded(x[j] * scale);
+            normed[row + at] = pack(w);
+        }
     }
 }
 
@@ -102,8 +120,9 @@ __global__ void swiglu_kernel(Piece* __restrict__ gate_up, int pieces, size_t to
 extern "C" {
 
 int add_norm(void* hidden, const void* delta, const void* weight, void* normed, int rows, int width, float eps, cudaStream_t stream) {
-    const int pieces = width / PIECE, each = (pieces + MOST_THREADS - 1) / MOST_THREADS;
+    const int pieces = width / PIECE, each = min(NORM_PIECES, (pieces + NORM_THREADS - 1) / NORM_THREADS);
     const int threads = ((pieces + each - 1) / each + 31) / 32 * 32;
+    if (threads > MOST_THREADS) return cudaErrorInvalidValue;
     add_norm_kernel<<<rows, threads, 0, stream>>>(static_cast<Piece*>(hidden), static_cast<const Piece*>(delta),
                                                   static_cast<const Piece*>(weight), static_cast<Piece*>(normed), pieces, eps);
     return cudaGetLastError();
