@@ -25,6 +25,25 @@ def listed(text: str) -> list[str]:
         return []  # some other text that happens to start so: no guesses then
 
 
+class Candidates(Sequence[list[list[int]]]):
+    """For each chat the token runs of its choices, with and without a leading space, the end token behind each.
+
+    Made all at once when the first is asked for: by then a GPU is at work on the prompts.
+    """
+
+    def __init__(self, tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]], end: int | None) -> None:
+        self._tokenizer, self._chats, self._end = tokenizer, chats, end
+        self._made: list[list[list[int]]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._chats)
+
+    def __getitem__(self, index: Any) -> Any:
+        if self._made is None:
+            self._made = candidates(self._tokenizer, self._chats, self._end)
+        return self._made[index]
+
+
 def candidates(tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]], end: int | None) -> list[list[list[int]]]:
     """For each chat the token runs of its choices, with and without a leading space, the end token behind each."""
     texts = [listed(chat[-1]["content"]) for chat in chats]

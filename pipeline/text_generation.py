@@ -9,6 +9,7 @@ in input order. Decoding is greedy: arguments that would sample are refused.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ class TextGenerator:
             prompts,
             max_new_tokens=max_new_tokens,
             stop_tokens=self.stop_tokens,
-            candidates=choices.candidates(self.tokenizer, chat_list, self.end),
+            candidates=choices.Candidates(self.tokenizer, chat_list, self.end),
             on_answer=finished,
             on_pass=on_pass,
         )
@@ -100,6 +101,9 @@ class TextGenerator:
     def warm_up(self) -> None:
         """Measure the device. Sees no data."""
         self.engine.warm_up()
+        # A full garbage collection walks everything that torch and transformers made, which takes longer than a pass.
+        gc.collect()
+        gc.freeze()
 
     def describe(self) -> dict[str, Any]:
         """For a run's manifest: how the engine is set, what the last call did, prediction against measurement."""

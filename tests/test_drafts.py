@@ -70,8 +70,8 @@ def test_lookup_prefers_the_longer_match() -> None:
 def test_a_guess_is_as_long_as_allowed_at_most_and_says_its_source(
     prompt: list, answer: list, candidates: list, longest: int
 ) -> None:
-    draft = guess(ints(prompt), answer, candidates, longest)
-    assert len(draft.tokens) <= max(0, min(longest, LONGEST))
+    draft = guess(lambda: ints(prompt), answer, candidates, longest)
+    assert len(draft.tokens) <= max(0, min(longest, max(LONGEST.values())))
     assert draft.source in SOURCES
     if longest > 0 and from_choices(answer, candidates):
         assert draft == Draft(from_choices(answer, candidates)[:longest], "choices")
@@ -80,7 +80,7 @@ def test_a_guess_is_as_long_as_allowed_at_most_and_says_its_source(
 
 
 def test_lookup_reads_prompt_and_answer_as_one() -> None:
-    assert guess(ints([1, 2, 5, 6, 1]), [2], (), 2) == Draft((5, 6), "lookup")
+    assert guess(lambda: ints([1, 2, 5, 6, 1]), [2], (), 2) == Draft((5, 6), "lookup")
 
 
 @given(st.lists(st.tuples(st.sampled_from(SOURCES), st.integers(1, 6), st.integers(0, 6)), max_size=30))

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from pipeline.engine import loop
 from pipeline.engine.cost import UNKNOWN, PassCost
 from pipeline.engine.pool import Slots
 from pipeline.engine.prefix_tree import build
-from pipeline.engine.scheduler import Limits, Prefix, Scheduler
+from pipeline.engine.scheduler import Limits, Prefix, Scheduler, Work
 from pipeline.engine.weights import Shape
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,23 +58,33 @@ def run(
     limits: Limits,
     cost: PassCost = UNKNOWN,
     candidates: list[list[list[int]]] | None = None,
+    overlaps: bool = False,
 ) -> Done:
-    """Work the whole set off, looking at every pass."""
+    """Work the whole set off, looking at every pass. With `overlaps`, a pass is looked at when the next is made up."""
     tree = build(prompts)
     pool = Slots(limits.slots)
     scheduler = Scheduler(tree, candidates or [[]] * len(prompts), pool, limits, cost, max_new_tokens, STOP)
     stored: dict[int, tuple[int, int]] = {}  # slot: position, token
     passes = prompt_rows = 0
     finished: list[int] = []
-    while not scheduler.done:
-        works = scheduler.next_pass()
-        rows = sum(len(work.segment) for work in works)
-        assert rows <= limits.budget_rows
-        passes += rows > 0
-        prompt_rows += sum(len(work.segment) for work in works if isinstance(work.owner, Prefix))
+    running: list[list[Work]] = []
 
+    def start(works: list[Work]) -> None:
+        nonlocal passes, prompt_rows
+        rows = sum(len(work.segment) for work in works)
+        assert 0 < rows <= limits.budget_rows
+        assert len(running) <= int(overlaps)
+        passes += 1
+        prompt_rows += sum(len(work.segment) for work in works if isinstance(work.owner, Prefix))
         written = [slot for work in works for slot in work.segment.context[work.segment.start :].tolist()]
         assert len(written) == len(set(written)) == rows
+        seen_by_running = {slot for other in running for work in other for slot in work.segment.context.tolist()}
+        assert not seen_by_running & set(written), "a slot that the running pass uses is written anew"
+        running.append(works)
+
+    def tokens(works: list[Work], _: None) -> list[int]:
+        """What the device does, in the order in which it was given the passes."""
+        assert running.pop(0) is works
         for work in works:
             segment = work.segment
             assert len(segment.context) == segment.start + len(segment)
@@ -86,10 +97,13 @@ def run(
                 seen = [stored[slot] for slot in segment.context[:end].tolist()]
                 assert [position for position, _ in seen] == list(range(end))
                 chosen.append(next_token(tuple(token for _, token in seen)))
-        begun = [answer.prompt for answer in scheduler.live if not answer.tokens]
-        finished += scheduler.accept(works, chosen)
-        still = [answer.prompt for answer in scheduler.live if not answer.tokens]
-        assert rows > 0 or begun != still, "a pass that neither computed a row nor began an answer"
+        return chosen
+
+    idle = 0
+    for ended in loop.run(scheduler, start, tokens, overlaps):
+        finished += ended
+        idle = 0 if ended or passes else idle + 1
+        assert idle < 3, "passes that neither computed a row nor began an answer"
         assert len(scheduler.live) <= limits.live
     assert sorted(finished) == list(range(len(prompts)))
     assert pool.free == pool.slots
@@ -141,7 +155,8 @@ def test_every_set_is_finished_with_the_right_tokens(data: st.DataObject) -> Non
         live=data.draw(st.one_of(st.integers(1, 4), st.just(100))),
     )
     answers = [greedy(prompt, max_new_tokens) for prompt in prompts]
-    done = run(prompts, max_new_tokens, limits, data.draw(st.sampled_from(COSTS)), data.draw(draft_sets(answers)))
+    cost, candidates = data.draw(st.sampled_from(COSTS)), data.draw(draft_sets(answers))
+    done = run(prompts, max_new_tokens, limits, cost, candidates, data.draw(st.booleans()))
     event(f"recomputed: {done.recomputed_rows > 0}, drafts accepted: {done.accepted > 0}")
     assert done.tokens == answers
 
@@ -149,7 +164,7 @@ def test_every_set_is_finished_with_the_right_tokens(data: st.DataObject) -> Non
 @settings(max_examples=60)
 @given(prompt_sets(), st.integers(1, 20), st.sampled_from([1, 2, 100]), st.integers(1, 10))
 def test_with_ample_memory_each_prefix_is_computed_once(prompts: list, budget: int, live: int, new: int) -> None:
-    done = run(prompts, new, Limits(budget, 5000, live))
+    done = run(prompts, new, Limits(budget, 5000, live), overlaps=live == 2)
     assert done.prompt_rows == build(prompts).tokens
     assert done.recomputed_rows == 0
 
@@ -163,12 +178,13 @@ def long_answers(count: int, max_new_tokens: int) -> list[list[int]]:
     return found
 
 
+@pytest.mark.parametrize("overlaps", [False, True])
 @pytest.mark.parametrize("budget", [1, 5, 64])
 @pytest.mark.parametrize("spare", [10, 20, 30])
-def test_live_answers_that_outgrow_the_pool_are_computed_again(budget: int, spare: int) -> None:
+def test_live_answers_that_outgrow_the_pool_are_computed_again(budget: int, spare: int, overlaps: bool) -> None:
     new = 24
     prompts = long_answers(6, new)
-    done = run(prompts, new, Limits(budget, slots=4 + new + spare, live=100))
+    done = run(prompts, new, Limits(budget, slots=4 + new + spare, live=100), overlaps=overlaps)
     assert done.tokens == [greedy(prompt, new) for prompt in prompts]
     if budget == 64:
         assert done.recomputed_rows > 0

@@ -19,6 +19,9 @@ are as fast as 128, with half the slots)."""
 BUDGET_NEAR_BEST = 0.99
 """How near to the cheapest a row has to be in the largest passes: what is larger needs more memory for nothing."""
 
+MEASURE_S = 0.1
+"""For each size of a pass."""
+
 
 @dataclass(frozen=True)
 class PassCost:
@@ -59,18 +62,22 @@ UNKNOWN = PassCost((1, 2), (1.0, 2.0))
 """Before anything is measured: every row costs the same, so no draft is worth a row."""
 
 
-def measure(run_pass: Callable[[int], None], sizes: Sequence[int], repeats: int = 2) -> PassCost:
-    """Time `run_pass(rows)` at each size, ascending. The least of the repeats counts, after one that does not.
+def measure(run_pass: Callable[[int], None], sizes: Sequence[int]) -> PassCost:
+    """Time `run_pass(rows)` at each size, ascending: the median (of two the lesser) of as many runs as take
+    `MEASURE_S`, two at least, after one that does not count. A device that heats up or is short of power is slower
+    after a while, and that is what a set meets.
 
     A larger pass never costs less: where a measurement says so it is noise, and the larger value stands.
     `run_pass` must not return before the device has finished.
     """
     elapsed: list[float] = []
     for size in sizes:
-        times = []
-        for _ in range(repeats + 1):
+        run_pass(size)
+        times: list[float] = []
+        while len(times) < 2 or sum(times) < MEASURE_S:
             start = time.perf_counter()
             run_pass(size)
             times.append(time.perf_counter() - start)
-        elapsed.append(max(min(times[1:]), elapsed[-1] if elapsed else 0.0))
+        median = sorted(times)[(len(times) - 1) // 2]
+        elapsed.append(max(median, elapsed[-1] if elapsed else 0.0))
     return PassCost(tuple(sizes), tuple(elapsed))

@@ -11,7 +11,7 @@ How often each source was right so far says how far its next guess is worth chec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ SOURCES = ("choices", "lookup")
 LOOKUP_LENGTHS = (4, 3, 2)
 """So many of the newest tokens must have stood together before; longer matches are tried first."""
 
-LONGEST = 16
+LONGEST = {"choices": 64, "lookup": 16}
 """Tokens in one guess at most."""
 
 
@@ -37,15 +37,17 @@ class Draft:
 NONE = Draft()
 
 
-def guess(prompt: Ints, answer: Sequence[int], candidates: Sequence[Sequence[int]], longest: int) -> Draft:
-    """At most `longest` tokens that may follow `answer` (at least one token long)."""
-    longest = min(longest, LONGEST)
+def guess(
+    prompt: Callable[[], Ints], answer: Sequence[int], candidates: Sequence[Sequence[int]], longest: int
+) -> Draft:
+    """At most `longest` tokens that may follow `answer`, which has one at least. `prompt` is asked only if need be."""
     if longest <= 0:
         return NONE
     chosen = from_choices(answer, candidates)
     if chosen:
-        return Draft(chosen[:longest], "choices")
-    return Draft(from_lookup(np.concatenate([prompt, ints(answer)]), longest), "lookup")
+        return Draft(chosen[: min(longest, LONGEST["choices"])], "choices")
+    found = from_lookup(np.concatenate([prompt(), ints(answer)]), min(longest, LONGEST["lookup"]))
+    return Draft(found, "lookup")
 
 
 def from_choices(answer: Sequence[int], candidates: Sequence[Sequence[int]]) -> tuple[int, ...]:

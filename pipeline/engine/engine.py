@@ -23,6 +23,9 @@ from pipeline.engine.segment import Segment, pack
 from pipeline.engine.weights import Weights
 from pipeline.errors import ResourceError
 
+CALIBRATION_ROWS = (1, 8, 16, 32, 64, 128, 192, 256, 384, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
+"""Passes that warm-up times: close together where reading the weights stops to be what takes the time."""
+
 CALIBRATION_CONTEXT = 128
 """Tokens that each segment of a calibration pass has as its context: about what the contest's prompts have."""
 
@@ -103,7 +106,7 @@ class Engine:
     def warm_up(self) -> None:
         """Measure passes of made-up rows, so that limits and drafts follow this device. Sees no data."""
         largest = min(self.limits.budget_rows, self.limits.slots)
-        sizes = [n for n in (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384) if n <= largest]
+        sizes = [n for n in CALIBRATION_ROWS if n <= largest]
         self.cost = cost.measure(self._calibration_pass, sizes)
 
     def generate(
@@ -214,6 +217,11 @@ class Engine:
         lengths = [1] * min(rows, CALIBRATION_ANSWERS)
         while (left := rows - sum(lengths)) > 0:
             lengths.append(min(left, len(context) // 2))
-        segments = [Segment(np.ones(n, np.int64), len(context) - n, context, 1) for n in lengths]
+        # Different tokens: a GPU that multiplies equal rows needs less power and runs faster than it will.
+        tokens = np.random.default_rng(rows).integers(0, self.weights.shape.vocab, rows)
+        ends = np.cumsum(lengths)
+        segments = [
+            Segment(tokens[end - n : end], len(context) - n, context, 1) for n, end in zip(lengths, ends, strict=True)
+        ]
         packed = pack(segments, self.weights.device)
         network.forward(self.weights, self.pool, packed, self.backend).argmax(-1).tolist()

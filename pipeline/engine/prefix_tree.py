@@ -43,7 +43,7 @@ class PrefixTree:
 def build(prompts: Sequence[Sequence[int]]) -> PrefixTree:
     """The tree of `prompts`, each at least one token long. Time: sorting, then each token is looked at once."""
     arrays = [ints(prompt) for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda index: list(prompts[index]))
+    order = sorted(range(len(prompts)), key=lambda index: tuple(prompts[index]))
     nodes: list[Node] = []
     paths: list[tuple[int, ...]] = [()] * len(prompts)
 

@@ -116,6 +116,7 @@ class Scheduler:
         self.recomputed_rows = 0
         self.prompt_rows_left = tree.tokens
         self._prompt_tokens: dict[int, Ints] = {}
+        self._released: list[Ints] = []
 
     @property
     def done(self) -> bool:
@@ -191,6 +192,7 @@ class Scheduler:
             else:
                 still.append(answer)
         self.live = still
+        self._give_back_released()
         return finished
 
     # Answers
@@ -200,11 +202,15 @@ class Scheduler:
         longest = min(self.max_new_tokens - len(answer.tokens) - 1, spare)
         if longest <= 0 or len(answer.slots) + rows < len(answer.tokens):
             return drafts.NONE
-        if answer.prompt not in self._prompt_tokens:
-            self._prompt_tokens[answer.prompt] = tokens_of(self.tree, answer.prompt)
-        draft = drafts.guess(self._prompt_tokens[answer.prompt], answer.tokens, self.candidates[answer.prompt], longest)
+        candidates = self.candidates[answer.prompt]
+        draft = drafts.guess(lambda: self._tokens_of(answer.prompt), answer.tokens, candidates, longest)
         draft = drafts.until(draft, self.stop_tokens)  # what follows the last token of an answer is of no use
         return drafts.worth(draft, self.acceptance.rate(draft.source), likely_rows, len(self.live), self.cost)
+
+    def _tokens_of(self, prompt: int) -> Ints:
+        if prompt not in self._prompt_tokens:
+            self._prompt_tokens[prompt] = tokens_of(self.tree, prompt)
+        return self._prompt_tokens[prompt]
 
     def _continue(self, answer: Answer, rows: int, draft: Draft) -> Work:
         """The next `rows` tokens of an answer, and the draft behind them."""
@@ -235,7 +241,7 @@ class Scheduler:
         answer.tokens.extend(new[: stop + 1])
         unused = len(draft.tokens) - stop  # K/V of the rows behind the last token that counts
         if unused:
-            self.pool.give_back(answer.slots[-unused:])
+            self._released.append(answer.slots[-unused:])
             answer.slots = answer.slots[:-unused]
 
     def _finish(self, answer: Answer) -> None:
@@ -298,6 +304,7 @@ class Scheduler:
             youngest = self.live.pop()
             self.recomputed_rows += len(youngest.slots)
             self._give_back(youngest)
+            self._give_back_released()
             self.waiting.appendleft(youngest)
             self._drop_idle(rows)
         return self.pool.free >= rows
@@ -310,15 +317,22 @@ class Scheduler:
             if prefix.live == 0 and len(prefix.slots) and not any(prefix is other for other in keep):
                 self.recomputed_rows += len(prefix.slots)
                 self._forget(prefix)
+                self._give_back_released()
 
     def _give_back(self, answer: Answer) -> None:
-        self.pool.give_back(answer.slots)
+        self._released.append(answer.slots)
         answer.slots = EMPTY
         for index in self.tree.paths[answer.prompt]:
             self.prefixes[index].live -= 1
 
+    def _give_back_released(self) -> None:
+        """All at once: a set ends thousands of small runs of slots."""
+        if self._released:
+            self.pool.give_back(np.concatenate(self._released))
+            self._released.clear()
+
     def _forget(self, prefix: Prefix) -> None:
         if prefix.unfinished:
             self.prompt_rows_left += len(prefix.slots)
-        self.pool.give_back(prefix.slots)
+        self._released.append(prefix.slots)
         prefix.slots = prefix.context = EMPTY

@@ -32,7 +32,7 @@ def planner(kernels: Kernels) -> Plan:
 
 
 def tiles(packed: Packed, group: int) -> Ints:
-    """(tiles, 5): of the segment first row in the pass, rows, first slot, slots; first (query, head) row of the tile."""
+    """(tiles, 5): of the segment first row in the pass, rows, first slot, slots; first (query, head) row of the tile"""
     queries = packed.query_lengths
     keys = np.array([len(context) for context in packed.contexts])
     counts = -(-queries * group // TILE_ROWS)

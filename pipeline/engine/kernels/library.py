@@ -21,7 +21,7 @@ HEAD_DIMS = (64, 96, 128)
 
 LOWEST_CAPABILITY = (8, 0)
 
-TILE_ROWS = 128
+TILE_ROWS = 64
 """ROWS in attention.cu."""
 
 WIDEST_ROW = 32_768
