@@ -34,6 +34,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke run --model phi3-medium             the contest's model (28 GB; a GPU)
   invoke setup --model phi3-medium           only fetch and verify it
   invoke data --dataset obqa-validation      only fetch and verify a data set
+  invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
   invoke --list                              every task
   invoke --help run                          every option of one
 """
@@ -166,6 +167,21 @@ def run(
         **numbers,
     )
     print(summary.text(request, running.run(request)))
+
+
+@task(
+    help={
+        "model": "a name under configs/models, or a checkpoint's folder",
+        "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
+        "device": "cpu or cuda; left out: a GPU where there is one",
+    }
+)
+@guarded
+def verify_weights(_context: Context, model: str = "standin", dtype: str = "", device: str = "") -> None:
+    """Load a model as a run does, then compare what lies in memory, bit for bit, with the checkpoint's lock."""
+    from pipeline import verify  # noqa: PLC0415 - seconds, for torch
+
+    print(verify.text(verify.weights(model, dtype or None, device or None)))
 
 
 @task(help={"slow": "the slow tests instead", "only": "a file or a test, as pytest names it", "match": "pytest's -k"})

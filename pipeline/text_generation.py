@@ -101,6 +101,10 @@ class TextGenerator:
         """Measure the device. Sees no data."""
         self.engine.warm_up()
 
+    def resident(self) -> dict[str, torch.Tensor]:
+        """The weights as they lie on the device, by their names in the checkpoint's files."""
+        return loader.by_name(self.engine.weights)
+
     def describe(self) -> dict[str, Any]:
         """For a run's manifest: how the engine is set, what the last call did, prediction against measurement."""
         cost, stats = self.engine.cost, self.stats
