@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,6 +32,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke run --dataset obqa-test --limit 50  the first rows of a larger set
   invoke run --dataset my/prompts.jsonl      a file of your own, in the organiser's form
   invoke run --engine reference              transformers' own pipe() under the same clock
+  invoke run --resume runs/NAME              go on with a run that was cut off
   invoke run --model phi3-medium             the contest's model (28 GB; a GPU)
   invoke setup --model phi3-medium           only fetch and verify it
   invoke data --dataset obqa-validation      only fetch and verify a data set
@@ -49,6 +51,7 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
         from pipeline.errors import PipelineError  # noqa: PLC0415
 
         _quiet_log()
+        signal.signal(signal.SIGTERM, _stop)
         try:
             return body(context, *args, **kwargs)
         except PipelineError as error:
@@ -57,12 +60,18 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
             # Where the operating system refuses something that no module expected: still a message, not a traceback.
             refused = files.refused(error)
             raise Exit(f"\n{refused}", code=refused.exit_status) from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             raise Exit(
-                "\nInterrupted. Nothing is half-written; what was answered is in the run folder.", code=130
+                "\nInterrupted. Nothing is half-written; what was answered is in the run folder.",
+                code=143 if stop.args else 130,
             ) from None
 
     return wrapper
+
+
+def _stop(*_: object) -> None:
+    """`docker stop` and a shutdown ask by SIGTERM: an end as by Ctrl-C, with the reason in the run folder."""
+    raise KeyboardInterrupt("stopped (SIGTERM)")
 
 
 def _quiet_log() -> None:
@@ -133,6 +142,7 @@ def data(_context: Context, dataset: str = "all") -> None:
         "max-new-tokens": "instead of the contest's 500",
         "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
         "device": "cpu or cuda; left out: a GPU where there is one",
+        "resume": "go on with a run that was cut off: its folder, or its name under runs/",
     }
 )
 @guarded
@@ -147,6 +157,7 @@ def run(
     max_new_tokens: str = "",
     dtype: str = "",
     device: str = "",
+    resume: str = "",
 ) -> None:
     """Answer a data set under the clock, and write runs/<utc>-<name>/. Example: invoke run --dataset obqa --limit 5"""
     numbers = {
@@ -155,10 +166,11 @@ def run(
         "batch_size": whole("batch-size", batch_size),
         "max_new_tokens": whole("max-new-tokens", max_new_tokens),
     }
+    from pipeline import resume as resuming  # noqa: PLC0415
     from pipeline import run as running  # noqa: PLC0415 - seconds, for torch
     from pipeline import summary  # noqa: PLC0415
 
-    request = running.Request(
+    asked = running.Request(
         dataset=dataset,
         model=model,
         engine=engine,
@@ -166,7 +178,9 @@ def run(
         device=device or None,
         **numbers,
     )
-    print(summary.text(request, running.run(request)))
+    unfinished = resuming.find(resume, asked) if resume else None
+    request = unfinished.request if unfinished else asked
+    print(summary.text(request, running.run(request, unfinished=unfinished)))
 
 
 @task(
