@@ -55,6 +55,8 @@ class RunFolder:
         try:
             self.kept, self._whole_bytes = _whole_rows(path / "outputs.jsonl")
             os.truncate(path / "outputs.jsonl", self._whole_bytes)
+            for part in path.glob(".manifest.json.*.part"):  # of a process that was killed while it wrote
+                part.unlink()
         except OSError as error:
             raise _trouble(error, path / "outputs.jsonl") from error
         self.answers = len(self.kept)

@@ -98,6 +98,7 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
         ]
         validity.check_repeats([section.outputs for section in timed])
         first = timed[0]
+        peak_memory = record.peak_memory()  # before the comparison, which needs a little of its own
         attested = attest(model, ready.pipe.resident(), locked)
         result = score(first.outputs, [row.answer for row in first.rows])
         all_elapsed_s = tuple(section.elapsed_s for section in timed) if unfinished is None else ()
@@ -125,7 +126,7 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
                 "score": {**asdict(result), "share": result.share},
                 "engine": {"name": request.engine, **ready.pipe.describe()},
                 "weights": {key: value for key, value in asdict(attested).items() if key != "elapsed_s"},
-                "peak_memory": record.peak_memory(),
+                "peak_memory": peak_memory,
             }
         )
     return summary
@@ -139,13 +140,18 @@ def _folder(request: Request, unfinished: resume.Unfinished | None) -> record.Ru
 
 
 def _history(unfinished: resume.Unfinished | None, folder: record.RunFolder) -> dict[str, Any]:
-    """For the manifest of a run that is gone on with: how often, from how many answers, and what ended it."""
+    """For the manifest of a run that is gone on with: its first command, and each time how many answers were there, by
+    which code, and what had ended it."""
     if unfinished is None:
         return {}
-    failed = unfinished.began.get("failed")
-    now = {"kept": len(folder.kept), "after": failed["reason"] if failed else "the process ended without a word"}
-    known = {"dataset": unfinished.began["dataset"]} if "dataset" in unfinished.began else {}
-    return {**known, "resumed": [*unfinished.began.get("resumed", []), now]}
+    began = unfinished.began
+    now = {
+        "kept": len(folder.kept),
+        "code": began["code"],
+        "after": began["failed"]["reason"] if "failed" in began else "the process ended without a word",
+    }
+    known = {key: began[key] for key in ("command", "dataset") if key in began}
+    return {**known, "resumed": [*began.get("resumed", []), now]}
 
 
 @contextmanager

@@ -130,6 +130,7 @@ def test_opened_again_only_whole_rows_are_kept(tmp_path: Path, rest: bytes) -> N
         logger.info("the first time")
     outputs = folder.path / "outputs.jsonl"
     outputs.write_bytes(line(5) + line(1) + rest)
+    (folder.path / ".manifest.json.123-abcd.part").write_bytes(b'{"sch')
     assert [row["index"] for row in record.read_outputs(folder.path)] == [1, 5]
     with RunFolder(folder.path) as again:
         assert outputs.read_bytes() == line(5) + line(1)
@@ -138,6 +139,7 @@ def test_opened_again_only_whole_rows_are_kept(tmp_path: Path, rest: bytes) -> N
         assert again.answers == 3
         logger.info("the second time")
     assert [row["index"] for row in record.read_outputs(folder.path)] == [1, 3, 5]
+    assert {path.name for path in folder.path.iterdir()} == {"outputs.jsonl", "run.log"}
     log = (folder.path / "run.log").read_text()
     assert "the first time" in log
     assert "the second time" in log

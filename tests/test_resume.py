@@ -135,14 +135,15 @@ def test_killed_it_leaves_whole_answers_and_what_it_was_asked(
 
 def test_gone_on_with_it_answers_the_rest_and_has_no_time(killed: Path, whole: list[dict[str, Any]]) -> None:
     kept = len(record.read_outputs(killed))
-    before = (killed / "outputs.jsonl").read_bytes()
+    before, code = (killed / "outputs.jsonl").read_bytes(), manifest(killed)["code"]
     done = go_on(killed)
     assert record.read_outputs(killed) == whole
     assert (killed / "outputs.jsonl").read_bytes().startswith(before[: before.rindex(b"\n") + 1])
     assert (done.folder, done.rows, done.kept, done.elapsed_s) == (killed, ROWS, kept, None)
     told = manifest(killed)
     assert told["state"] == "finished"
-    assert told["resumed"] == [{"kept": kept, "after": "the process ended without a word"}]
+    assert told["resumed"] == [{"kept": kept, "code": code, "after": "the process ended without a word"}]
+    assert told["command"][:2] == ["invoke", "run"]
     assert told["elapsed_s"] is None
     assert told["phases_s"]["timed"] == []
     assert told["answer_tokens"] == done.answer_tokens == sum(len(row["token_ids"]) for row in whole)
@@ -214,6 +215,7 @@ def check_survived(runs: Path, kills: int, whole: list[dict[str, Any]]) -> None:
     assert record.read_outputs(folder) == whole
     assert 1 <= len(manifest(folder)["resumed"]) <= kills
     assert (folder / "outputs.jsonl").read_bytes().count(b"\n") == ROWS
+    assert {path.name for path in folder.iterdir()} == {"outputs.jsonl", "manifest.json", "run.log"}
 
 
 def test_killed_again_and_again_it_ends_with_the_same_answers(
@@ -270,7 +272,8 @@ def test_interrupted_it_says_why_and_how_to_go_on(
     assert reason in (folder / "run.log").read_text(encoding="utf-8")
     assert go_on(folder).kept == kept
     assert record.read_outputs(folder) == whole
-    assert manifest(folder)["resumed"] == [{"kept": kept, "after": reason}]
+    (resumed,) = manifest(folder)["resumed"]
+    assert (resumed["kept"], resumed["after"]) == (kept, reason)
     assert "failed" not in manifest(folder)
 
 
