@@ -221,7 +221,7 @@ def test_oldest(_context: Context, torch: str = "") -> None:
         _call([*install, "--require-hashes", "-r", str(locks[0])])
         _call([*install, *([f"torch=={torch}"] if torch else ["-r", str(locks[1])])])
         ready.touch()
-    equality = ["exactness", "text_generation", "form", "choices", "model_config", "model_loader"]
+    equality = ["exactness", "text_generation", "form", "choices", "model_config", "model_loader", "model_attest"]
     _call([str(python), "-m", "pytest", "-m", "not slow", *[f"tests/test_{name}.py" for name in equality]])
 
 

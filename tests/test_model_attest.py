@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from conftest import flip_a_bit
 from safetensors.torch import load_file
 from test_model_loader import tiny as random_phi3
 
@@ -25,12 +26,6 @@ def resident(folder: Path, dtype: torch.dtype, device: str = "cpu", *, packed: b
     """The tensors as a run has them: on a CPU, projections in oneDNN's layout where this torch has it."""
     place = projection.packer(dtype, torch.device(device)) if packed else None
     return loader.by_name(loader.load(folder, dtype, device, rounding=True, place=place))
-
-
-def flip_a_bit(tensor: torch.Tensor, index: int, bit: int) -> None:
-    """In the memory where it lies."""
-    raw = tensor.view(-1).view(torch.uint8)
-    raw[index * tensor.element_size() + bit // 8] ^= 1 << (bit % 8)
 
 
 def differing(folder: Path, tensors: dict[str, torch.Tensor]) -> IntegrityError:

@@ -6,6 +6,8 @@ import ctypes
 import json
 import mmap
 import os
+import re
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -275,6 +277,32 @@ def test_not_enough_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         loader.load(folder, torch.float32, "cpu")
     assert caught.value.code == "R401"
     assert "MB" in caught.value.expected
+
+
+def test_a_model_larger_than_this_machine_is_refused_at_once_with_numbers(tmp_path: Path) -> None:
+    """A terabyte of vocabulary, in a file that has the size and next to no bytes."""
+    folder = tiny(tmp_path, tied=True, shards=False)
+    path = folder / "model.safetensors"
+    tensors = {name: list(tensor.shape) for name, tensor in load_file(path).items()}
+    vocab = 4 * 10**9
+    (folder / "config.json").write_text(
+        json.dumps({**json.loads((folder / "config.json").read_text()), "vocab_size": vocab})
+    )
+    tensors["model.embed_tokens.weight"] = [vocab, 64]
+    header, end = {}, 0
+    for name, size in tensors.items():
+        begin, end = end, end + 4 * prod(size)
+        header[name] = {"dtype": "F32", "shape": size, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    os.truncate(path, 8 + len(text) + end)
+    reads: list[int] = []
+    with pytest.raises(ResourceError) as caught:
+        loader.load(folder, torch.float32, "cpu", reads.append)
+    assert caught.value.code == "R401"
+    assert caught.value.expected == f"{end / 1e6:.0f} MB"
+    assert re.fullmatch(r"\d+ MB free", caught.value.actual)
+    assert reads == []
 
 
 def test_allocation_that_fails_after_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import heeding_interrupts, invoke_command, write_rows
+from conftest import flip_a_bit, heeding_interrupts, invoke_command, write_rows
 from safetensors.torch import load_file, save_file
 
-from pipeline import paths, record, summary, text_generation
+from pipeline import paths, record, reference, summary, text_generation
 from pipeline import run as running
 from pipeline.errors import FormError, IntegrityError, PipelineError, ResourceError, UsageError
 from pipeline.files import sha256_of
@@ -267,6 +267,27 @@ def test_ctrl_c_in_the_middle_leaves_whole_lines(tiny: Path, tmp_path: Path, run
     assert (folder / "outputs.jsonl").read_bytes().endswith(b"}\n")
     assert 20 <= len(record.read_outputs(folder)) < 5000
     assert manifest(folder)["failed"]["kind"] == "KeyboardInterrupt"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_bit_that_tips_while_it_runs_is_named_and_the_answers_kept(
+    tiny: Path, file: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    module = text_generation if engine == "ours" else reference
+    load = module.load
+
+    def load_into_failing_memory(*arguments: Any, **options: Any) -> Any:
+        pipe = load(*arguments, **options)
+        flip_a_bit(pipe.resident()["model.norm.weight"].detach(), 7, bit=2)
+        return pipe
+
+    monkeypatch.setattr(module, "load", load_into_failing_memory)
+    error = refused(IntegrityError, tiny, file, engine=engine)
+    assert (error.code, error.exit_status) == ("M421", 4)
+    assert error.where.endswith("model.norm.weight[7]")
+    (folder,) = runs.iterdir()
+    assert len(record.read_outputs(folder)) == ROWS
+    assert "model.norm.weight" in manifest(folder)["failed"]["reason"]
 
 
 # Wrong data files: the run gets as far as the clock, so the model is loaded once for all of them

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import flip_a_bit
 from invoke import Exit
-from test_model_attest import flip_a_bit
 
 import tasks
 from pipeline import text_generation, verify
