@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,9 +32,11 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke run --dataset obqa-test --limit 50  the first rows of a larger set
   invoke run --dataset my/prompts.jsonl      a file of your own, in the organiser's form
   invoke run --engine reference              transformers' own pipe() under the same clock
+  invoke run --resume runs/NAME              go on with a run that was cut off
   invoke run --model phi3-medium             the contest's model (28 GB; a GPU)
   invoke setup --model phi3-medium           only fetch and verify it
   invoke data --dataset obqa-validation      only fetch and verify a data set
+  invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
   invoke --list                              every task
   invoke --help run                          every option of one
 """
@@ -48,6 +51,7 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
         from pipeline.errors import PipelineError  # noqa: PLC0415
 
         _quiet_log()
+        signal.signal(signal.SIGTERM, _stop)
         try:
             return body(context, *args, **kwargs)
         except PipelineError as error:
@@ -56,12 +60,18 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
             # Where the operating system refuses something that no module expected: still a message, not a traceback.
             refused = files.refused(error)
             raise Exit(f"\n{refused}", code=refused.exit_status) from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             raise Exit(
-                "\nInterrupted. Nothing is half-written; what was answered is in the run folder.", code=130
+                "\nInterrupted. Nothing is half-written; what was answered is in the run folder.",
+                code=143 if stop.args else 130,
             ) from None
 
     return wrapper
+
+
+def _stop(*_: object) -> None:
+    """`docker stop` and a shutdown ask by SIGTERM: an end as by Ctrl-C, with the reason in the run folder."""
+    raise KeyboardInterrupt("stopped (SIGTERM)")
 
 
 def _quiet_log() -> None:
@@ -132,6 +142,7 @@ def data(_context: Context, dataset: str = "all") -> None:
         "max-new-tokens": "instead of the contest's 500",
         "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
         "device": "cpu or cuda; left out: a GPU where there is one",
+        "resume": "go on with a run that was cut off: its folder, or its name under runs/",
     }
 )
 @guarded
@@ -146,6 +157,7 @@ def run(
     max_new_tokens: str = "",
     dtype: str = "",
     device: str = "",
+    resume: str = "",
 ) -> None:
     """Answer a data set under the clock, and write runs/<utc>-<name>/. Example: invoke run --dataset obqa --limit 5"""
     numbers = {
@@ -154,10 +166,11 @@ def run(
         "batch_size": whole("batch-size", batch_size),
         "max_new_tokens": whole("max-new-tokens", max_new_tokens),
     }
+    from pipeline import resume as resuming  # noqa: PLC0415
     from pipeline import run as running  # noqa: PLC0415 - seconds, for torch
     from pipeline import summary  # noqa: PLC0415
 
-    request = running.Request(
+    asked = running.Request(
         dataset=dataset,
         model=model,
         engine=engine,
@@ -165,7 +178,24 @@ def run(
         device=device or None,
         **numbers,
     )
-    print(summary.text(request, running.run(request)))
+    unfinished = resuming.find(resume, asked) if resume else None
+    request = unfinished.request if unfinished else asked
+    print(summary.text(request, running.run(request, unfinished=unfinished)))
+
+
+@task(
+    help={
+        "model": "a name under configs/models, or a checkpoint's folder",
+        "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
+        "device": "cpu or cuda; left out: a GPU where there is one",
+    }
+)
+@guarded
+def verify_weights(_context: Context, model: str = "standin", dtype: str = "", device: str = "") -> None:
+    """Load a model as a run does, then compare what lies in memory, bit for bit, with the checkpoint's lock."""
+    from pipeline import verify  # noqa: PLC0415 - seconds, for torch
+
+    print(verify.text(verify.weights(model, dtype or None, device or None)))
 
 
 @task(help={"slow": "the slow tests instead", "only": "a file or a test, as pytest names it", "match": "pytest's -k"})
@@ -191,7 +221,7 @@ def test_oldest(_context: Context, torch: str = "") -> None:
         _call([*install, "--require-hashes", "-r", str(locks[0])])
         _call([*install, *([f"torch=={torch}"] if torch else ["-r", str(locks[1])])])
         ready.touch()
-    equality = ["exactness", "text_generation", "form", "choices", "model_config", "model_loader"]
+    equality = ["exactness", "text_generation", "form", "choices", "model_config", "model_loader", "model_attest"]
     _call([str(python), "-m", "pytest", "-m", "not slow", *[f"tests/test_{name}.py" for name in equality]])
 
 

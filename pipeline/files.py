@@ -29,11 +29,12 @@ def sha256_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def write_atomically(path: Path) -> Iterator[BinaryIO]:
+def write_atomically(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """A binary file to write to that becomes `path` when the block ends, and vanishes when it does not end well.
 
     `path` is at every moment the old file, the new one, or absent as before; never a part. Its folder is made if it
-    is missing. Raises ResourceError: R101 disk full, R102 not allowed to write there.
+    is missing. `durable` waits for the disk, so that the file survives a power cut too. Raises ResourceError: R101 disk
+    full, R102 not allowed to write there.
     """
     # Beside the target, since a rename is atomic only within one file system; not by `tempfile`, whose files
     # only their owner may read.
@@ -43,9 +44,11 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
         with open(part, "xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(part, path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except OSError as error:
         if trouble := resource_trouble(error, path):
             raise trouble from error

@@ -2,13 +2,18 @@
 
 `runs/<utc>-<name>/`:
 * `outputs.jsonl`, appended as answers are finished: index, pipe()'s output, token ids;
-* `manifest.json`, written at the end: everything that somebody needs to judge or repeat the run;
+* `manifest.json`, written when the run begins, with all that it takes to go on with it, and again when it ends: then
+  with everything that somebody needs to judge or repeat the run. `state` is `unfinished`, `failed` or `finished`;
 * `run.log`.
+
+Killed at any moment, a process leaves whole lines but perhaps for the last one, and a manifest that is the old or the
+new one. A run folder that is opened again loses a last line that is not whole, and nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -25,21 +30,36 @@ import psutil
 from loguru import logger
 
 from pipeline import files, paths
-from pipeline.errors import ResourceError
+from pipeline.errors import ResourceError, UsageError
 
 SCHEMA = "phi3-offline-pipeline/run/1"
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "invoke")
 
 
+UNFINISHED, FAILED, FINISHED = "unfinished", "failed", "finished"
+
+
 class RunFolder:
     """One run's folder, open for writing. Use as a context manager: files are closed whatever happens."""
 
-    def __init__(self, parent: Path, name: str) -> None:
-        """Raises ResourceError (R101, R102) when the folder cannot be made or written."""
-        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
-        self.path = _new_folder(parent, f"{stamp}-{name}")
+    def __init__(self, path: Path) -> None:
+        """Open a folder that exists; what it holds stays, and `kept` are its answers by index.
+
+        Raises ResourceError (R101, R102) when it cannot be written, UsageError (U321) when another process writes it.
+        """
+        self.path = path
+        self._manifest: dict[str, Any] = {}
+        self._finished = False
         self._outputs, self._log_file = self._open("outputs.jsonl"), self._open("run.log")
-        self._whole_bytes = 0
+        self._claim()
+        try:
+            self.kept, self._whole_bytes = _whole_rows(path / "outputs.jsonl")
+            os.truncate(path / "outputs.jsonl", self._whole_bytes)
+            for part in path.glob(".manifest.json.*.part"):  # of a process that was killed while it wrote
+                part.unlink()
+        except OSError as error:
+            raise _trouble(error, path / "outputs.jsonl") from error
+        self.answers = len(self.kept)
         self._log = logger.add(self._write_log, format="{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level} {message}")
 
     def append(self, index: int, output: list[dict[str, Any]], token_ids: list[int]) -> None:
@@ -51,10 +71,27 @@ class RunFolder:
         except OSError as error:
             raise _trouble(error, self.path / "outputs.jsonl") from error
         self._whole_bytes = self._outputs.tell()
+        self.answers += 1
 
-    def write_manifest(self, manifest: dict[str, Any]) -> None:
-        text = json.dumps({"schema": SCHEMA, **manifest}, indent=2, ensure_ascii=False) + "\n"
-        with files.write_atomically(self.path / "manifest.json") as handle:
+    def begin(self, manifest: dict[str, Any]) -> None:
+        """What is known before the first answer."""
+        self._manifest = manifest
+        self._write_manifest(UNFINISHED, {})
+
+    def note(self, more: dict[str, Any]) -> None:
+        """More of it, written under the clock: it outlives the process, though not a power cut."""
+        self._manifest |= more
+        self._write_manifest(UNFINISHED, {}, durable=False)
+
+    def finish(self, more: dict[str, Any]) -> None:
+        """The whole manifest; nothing is written after it."""
+        self._write_manifest(FINISHED, more)
+        self._finished = True
+
+    def _write_manifest(self, state: str, more: dict[str, Any], *, durable: bool = True) -> None:
+        whole = {"schema": SCHEMA, "state": state, **self._manifest, **more}
+        text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+        with files.write_atomically(self.path / "manifest.json", durable=durable) as handle:
             handle.write(text.encode())
 
     def __enter__(self) -> RunFolder:
@@ -86,23 +123,63 @@ class RunFolder:
 
     def _write_failure(self, error: BaseException) -> None:
         """Say in the folder why the run ended early; if even that cannot be written, the error itself still goes up."""
-        reason = str(error) or type(error).__name__
+        if self._finished:
+            return
+        reason = str(error) or REASONS.get(type(error), type(error).__name__)
         logger.info("the run ended early: {}", reason)
         with contextlib.suppress(OSError, ResourceError):
-            self.write_manifest({"failed": {"kind": type(error).__name__, "reason": reason}})
+            self._write_manifest(FAILED, {"failed": {"kind": type(error).__name__, "reason": reason}})
 
     def _open(self, name: str) -> Any:
         try:
-            return open(self.path / name, "w", encoding="utf-8")
+            return open(self.path / name, "a", encoding="utf-8")
         except OSError as error:
             raise _trouble(error, self.path / name) from error
 
+    def _claim(self) -> None:
+        """One process a folder; the system lets go of the lock also when the process is killed."""
+        try:
+            fcntl.flock(self._log_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                "U321",
+                "this run is still going on",
+                where=paths.shown(self.path),
+                actual="another process writes to this folder",
+                fix="wait for it, or end it first",
+            ) from error
+        except OSError:
+            logger.debug("this file system has no locks")
+
+
+REASONS = {KeyboardInterrupt: "interrupted (Ctrl-C)", MemoryError: "the host's memory was short"}
+
+
+def new_folder(parent: Path, name: str) -> RunFolder:
+    """A folder for a new run, named by the time. Raises ResourceError (R101, R102) when it cannot be made."""
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
+    return RunFolder(_make_folder(parent, f"{stamp}-{name}"))
+
 
 def read_outputs(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's outputs, in file order of the data set."""
-    # Not splitlines(): U+2028 and its like are ordinary characters inside a JSON string.
-    lines = (folder / "outputs.jsonl").read_text(encoding="utf-8").split("\n")
-    return sorted((json.loads(line) for line in lines if line), key=lambda row: row["index"])
+    """The whole rows of a run's outputs, in file order of the data set."""
+    rows, _ = _whole_rows(folder / "outputs.jsonl")
+    return [rows[index] for index in sorted(rows)]
+
+
+def _whole_rows(path: Path) -> tuple[dict[int, dict[str, Any]], int]:
+    """Rows by index up to the first line that is not whole, and how many bytes that is."""
+    rows: dict[int, dict[str, Any]] = {}
+    whole_bytes = 0
+    # Bytes, and not splitlines(): U+2028 and its like are ordinary characters inside a JSON string.
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            row = json.loads(line)
+            rows[row["index"]] = {key: row[key] for key in ("index", "output", "token_ids")}
+        except (ValueError, KeyError, TypeError):
+            break  # after a power cut a file may hold zeros
+        whole_bytes += len(line) + 1
+    return rows, whole_bytes
 
 
 def environment() -> dict[str, Any]:
@@ -147,7 +224,7 @@ def peak_memory() -> dict[str, int | None]:
     }
 
 
-def _new_folder(parent: Path, name: str) -> Path:
+def _make_folder(parent: Path, name: str) -> Path:
     number = 1
     while True:
         path = parent / (name if number == 1 else f"{name}-{number}")

@@ -57,6 +57,10 @@ class Reference:
     def warm_up(self) -> None:
         """Nothing of its own: the warm-up chat is all."""
 
+    def resident(self) -> dict[str, Any]:
+        """The weights as they lie on the device, by their names in the checkpoint's files."""
+        return self.pipe.model.state_dict()
+
     def describe(self) -> dict[str, Any]:
         return {}
 

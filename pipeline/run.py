@@ -1,34 +1,36 @@
-"""One run: load, warm up, answer the file under the clock, score, write it all down.
+"""One run: load, warm up, answer the file under the clock, compare the weights, score, write it all down.
 
 The clock: what happens between start and stop is reading the file, tokenising, generating, decoding.
 Nothing that depends on the data happens before; the result is a list of texts and the device is idle
 before it stops.
+
+A run that was cut off can be gone on with (`resume`). Its answers are those of one run, its time is none.
 """
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from loguru import logger
 
-from pipeline import paths, record, reference, settings, text_generation
+from pipeline import paths, record, reference, resume, settings, text_generation, validity
 from pipeline.accuracy.score import Score, score
 from pipeline.dataset import fetch, records
-from pipeline.errors import InvalidRun, UsageError
-from pipeline.files import sha256_of
+from pipeline.errors import ResourceError, UsageError
 from pipeline.model import lock
 from pipeline.model import setup as model_setup
+from pipeline.model.attest import attest
 from pipeline.progress import Bar
-
-ENGINES = ("ours", "reference")
+from pipeline.request import Request, arguments_of, check
 
 WARM_UP_TOKENS = 16
 """Of the warm-up chat's answer: enough to touch every path."""
@@ -44,23 +46,8 @@ class Pipe(Protocol):
     def describe(self) -> dict[str, Any]:
         """For the manifest: how it was set, and what its last call did."""
 
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asks for. Names are as on the command line."""
-
-    dataset: str = "obqa"
-    model: str = "standin"
-    engine: str = "ours"
-    limit: int | None = None
-    """Only the first rows of the file."""
-    repeat: int = 1
-    """Timed sections, one after another; their median counts."""
-    batch_size: int | None = None
-    """Of the reference; ours packs by itself."""
-    max_new_tokens: int | None = None
-    dtype: str | None = None
-    device: str | None = None
+    def resident(self) -> dict[str, torch.Tensor]:
+        """The weights as they lie on the device, by their names in the checkpoint's files."""
 
 
 @dataclass(frozen=True)
@@ -69,92 +56,112 @@ class Summary:
     rows: int
     load_s: float
     warm_up_s: float
-    elapsed_s: float
-    """Median of the timed sections."""
+    elapsed_s: float | None
+    """Median of the timed sections; None for a run that was gone on with."""
     all_elapsed_s: tuple[float, ...]
     score: Score
     answer_tokens: int
+    kept: int
+    """Answers that were there already when the run was gone on with."""
 
 
-def run(request: Request, say: Callable[[str], None] = print) -> Summary:
-    """Do a run. Raises any PipelineError; whatever was answered until then stays in the run folder."""
+def run(request: Request, say: Callable[[str], None] = print, unfinished: resume.Unfinished | None = None) -> Summary:
+    """Do a run, or go on with an unfinished one whose `request` this is.
+
+    Raises any PipelineError; whatever was answered until then stays in the run folder.
+    """
     check(request)
     data = fetch.resolve(request.dataset, say)
     model = model_setup.resolve(request.model, say)
     arguments = arguments_of(request)
-    name = f"{Path(request.dataset).stem[:60]}-{Path(request.model).name[:60]}-{request.engine}"
-    with record.RunFolder(paths.runs(), name) as folder:
-        locked = lock.verify(model, say=say)
+    locked = lock.current(model)
+    began = {
+        "command": ["invoke", *sys.argv[1:]],
+        "request": asdict(request),
+        "arguments": arguments,
+        "dtype": str(text_generation.pick_dtype(request.dtype, model)).removeprefix("torch."),
+        "device": str(text_generation.pick_device(request.device)),
+        "model": {"name": request.model, "lock_sha256": locked.root},
+        "code": record.commit(),
+        "environment": record.environment(),
+    }
+    if unfinished is not None:
+        # A run that is gone on with has no time: its file may be read at once, rather than after minutes of loading.
+        known = {"dataset": {"name": request.dataset, "sha256": _sha256(_bytes_of(data))}}
+        resume.check_same(unfinished, {**began, **known})
+    with _folder(request, unfinished) as folder, _telling_what_is_kept(folder, say):
+        folder.begin({**began, **_history(unfinished, folder)})
         ready = _prepare(request, model, arguments)
+        turns = request.repeat if unfinished is None else 1
         timed = [
-            _timed(ready, data, request, arguments, folder if turn == 0 else None) for turn in range(request.repeat)
+            _timed(ready, data, request, arguments, folder if turn == 0 else None, unfinished) for turn in range(turns)
         ]
-        _same_outputs([section.outputs for section in timed])
+        validity.check_repeats([section.outputs for section in timed])
         first = timed[0]
+        peak_memory = record.peak_memory()  # before the comparison, which needs a little of its own
+        attested = attest(model, ready.pipe.resident(), locked)
         result = score(first.outputs, [row.answer for row in first.rows])
+        all_elapsed_s = tuple(section.elapsed_s for section in timed) if unfinished is None else ()
         summary = Summary(
             folder=folder.path,
             rows=len(first.rows),
             load_s=ready.load_s,
             warm_up_s=ready.warm_up_s,
-            elapsed_s=statistics.median(section.elapsed_s for section in timed),
-            all_elapsed_s=tuple(section.elapsed_s for section in timed),
+            elapsed_s=statistics.median(all_elapsed_s) if all_elapsed_s else None,
+            all_elapsed_s=all_elapsed_s,
             score=result,
             answer_tokens=first.answer_tokens,
+            kept=len(folder.kept),
         )
-        folder.write_manifest(
+        folder.finish(
             {
-                "command": ["invoke", *sys.argv[1:]],
-                "request": asdict(request),
-                "arguments": arguments,
-                "dtype": str(text_generation.pick_dtype(request.dtype, model)).removeprefix("torch."),
-                "device": str(ready.device),
-                "model": {"name": request.model, "lock_sha256": locked.root},
-                "dataset": {"name": request.dataset, "sha256": sha256_of(data), "rows": len(first.rows)},
-                "phases_s": {"load": ready.load_s, "warm_up": ready.warm_up_s, "timed": summary.all_elapsed_s},
+                "phases_s": {
+                    "load": ready.load_s,
+                    "warm_up": ready.warm_up_s,
+                    "timed": all_elapsed_s,
+                    "attestation": attested.elapsed_s,
+                },
                 "elapsed_s": summary.elapsed_s,
                 "answer_tokens": first.answer_tokens,
                 "score": {**asdict(result), "share": result.share},
                 "engine": {"name": request.engine, **ready.pipe.describe()},
-                "code": record.commit(),
-                "environment": record.environment(),
-                "peak_memory": record.peak_memory(),
+                "weights": {key: value for key, value in asdict(attested).items() if key != "elapsed_s"},
+                "peak_memory": peak_memory,
             }
         )
     return summary
 
 
-def arguments_of(request: Request) -> dict[str, Any]:
-    """What the pipe is called with: the organiser's rules, and what the user changed."""
-    rules = settings.run()
-    return {
-        "max_new_tokens": request.max_new_tokens or rules.max_new_tokens,
-        "return_full_text": rules.return_full_text,
-        "do_sample": rules.do_sample,
-        "temperature": rules.temperature,
-        "batch_size": request.batch_size,
+def _folder(request: Request, unfinished: resume.Unfinished | None) -> record.RunFolder:
+    if unfinished is not None:
+        return record.RunFolder(unfinished.path)
+    name = f"{Path(request.dataset).stem[:60]}-{Path(request.model).name[:60]}-{request.engine}"
+    return record.new_folder(paths.runs(), name)
+
+
+def _history(unfinished: resume.Unfinished | None, folder: record.RunFolder) -> dict[str, Any]:
+    """For the manifest of a run that is gone on with: its first command, and each time how many answers were there, by
+    which code, and what had ended it."""
+    if unfinished is None:
+        return {}
+    began = unfinished.began
+    now = {
+        "kept": len(folder.kept),
+        "code": began["code"],
+        "after": began["failed"]["reason"] if "failed" in began else "the process ended without a word",
     }
+    known = {key: began[key] for key in ("command", "dataset") if key in began}
+    return {**known, "resumed": [*began.get("resumed", []), now]}
 
 
-def check(request: Request) -> None:
-    """Refuse before anything is fetched or loaded. Raises UsageError U301 to U303, U204."""
-    text_generation.pick_device(request.device)
-    if request.engine not in ENGINES:
-        raise settings.unknown("U301", "engine", request.engine, list(ENGINES), "nothing else")
-    for key in ("limit", "repeat", "batch_size", "max_new_tokens"):
-        value = getattr(request, key)
-        if value is not None and value < 1:
-            raise UsageError(
-                "U302", f"--{key.replace('_', '-')} must be at least 1", actual=value, fix="give 1 or more"
-            )
-    if request.batch_size is not None and request.engine == "ours":
-        raise UsageError(
-            "U303",
-            "--batch-size is the reference's",
-            expected="--engine reference",
-            actual="--engine ours, which packs passes by itself",
-            fix="leave --batch-size out",
-        )
+@contextmanager
+def _telling_what_is_kept(folder: record.RunFolder, say: Callable[[str], None]) -> Iterator[None]:
+    """When what stops a run lies outside of it, it can go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, ResourceError):
+        say(f"{folder.answers} answers are kept; to go on: invoke run --resume {paths.shown(folder.path)}")
+        raise
 
 
 @dataclass(frozen=True)
@@ -194,62 +201,65 @@ class Timed:
 
 
 def _timed(
-    ready: Ready, data: Path, request: Request, arguments: dict[str, Any], folder: record.RunFolder | None
+    ready: Ready,
+    data: Path,
+    request: Request,
+    arguments: dict[str, Any],
+    folder: record.RunFolder | None,
+    unfinished: resume.Unfinished | None,
 ) -> Timed:
-    """The section that counts."""
+    """The section that counts. With a folder it writes to it, and leaves out what is answered there."""
+    kept: Mapping[int, dict[str, Any]] = {} if folder is None else folder.kept
     with Bar(request.dataset) as bar:
+        todo: list[records.Record] = []
 
         def on_answer(answered: text_generation.Answered) -> None:
             if folder is not None:
-                folder.append(answered.index, answered.output, answered.token_ids)
+                folder.append(todo[answered.index].index, answered.output, answered.token_ids)
             bar.answered(len(answered.token_ids))
 
         text_generation.synchronize(ready.device)
         start = time.perf_counter()
-        rows = records.read(data)[: request.limit]
-        bar.begin(len(rows))
+        content = _bytes_of(data)
+        rows = records.parse(data, content)[: request.limit]
+        if folder is not None:
+            dataset = {"name": request.dataset, "sha256": _sha256(content), "rows": len(rows)}
+            if unfinished is not None:
+                resume.check_same(unfinished, {"dataset": dataset})
+            folder.note({"dataset": dataset})
+        todo.extend(row for row in rows if row.index not in kept)
+        bar.begin(len(todo))
         try:
-            outputs = ready.pipe([row.messages for row in rows], **arguments, on_answer=on_answer, on_pass=bar.passed)
+            outputs = ready.pipe([row.messages for row in todo], **arguments, on_answer=on_answer, on_pass=bar.passed)
         except text_generation.PromptTooLong as error:
-            error.where = f"{paths.shown(data)} line {error.index + 1}"
+            error.where = f"{paths.shown(data)} line {todo[error.index].index + 1}"
             raise
         text_generation.synchronize(ready.device)
         elapsed_s = time.perf_counter() - start
-    _check_materialised(outputs, len(rows))
-    logger.info("{} prompts in {:.3f} s, {} tokens", len(rows), elapsed_s, bar.tokens)
-    return Timed(elapsed_s, rows, outputs, bar.tokens)
+    validity.check_materialised(outputs, len(todo))
+    logger.info("{} prompts in {:.3f} s, {} tokens", len(todo), elapsed_s, bar.tokens)
+    by_index = {row.index: output for row, output in zip(todo, outputs, strict=True)}
+    by_index |= {index: row["output"] for index, row in kept.items()}
+    tokens = bar.tokens + sum(len(row["token_ids"]) for row in kept.values())
+    return Timed(elapsed_s, rows, [by_index[row.index] for row in rows], tokens)
 
 
-def _check_materialised(outputs: Any, rows: int) -> None:
-    """A lazy result would not have been timed. Raises InvalidRun (I101)."""
-    fine = isinstance(outputs, list) and len(outputs) == rows
-    fine = fine and all(_is_output(out) for out in outputs)
-    if not fine:
-        raise InvalidRun(
-            "I101",
-            "the timed section did not end with all texts",
-            expected=f"a list of {rows} outputs in pipe()'s form",
-            actual=f"{type(outputs).__name__}",
-            fix="report this: the time of this run means nothing",
-        )
+def _bytes_of(data: Path) -> bytes:
+    """The data file, which was there when the run began. Raises ResourceError (R103) where it is not any more."""
+    try:
+        return records.read_bytes(data)
+    except UsageError as error:
+        if data.exists():
+            raise
+        raise ResourceError(
+            "R103",
+            "the data file has vanished since the run began",
+            where=paths.shown(data),
+            expected="the file that was there",
+            actual=error.actual,
+            fix="bring it back, then go on",
+        ) from error
 
 
-def _is_output(out: Any) -> bool:
-    """One prompt's output as pipe() returns it with return_full_text=False."""
-    one = isinstance(out, list) and len(out) == 1 and isinstance(out[0], dict)
-    return one and isinstance(out[0].get("generated_text"), str)
-
-
-def _same_outputs(repeats: list[list[Any]]) -> None:
-    """Repeats must agree, or the time is not of one thing. Raises InvalidRun (I102)."""
-    for turn, outputs in enumerate(repeats[1:], start=2):
-        differing = [index for index, (a, b) in enumerate(zip_longest(repeats[0], outputs)) if a != b]
-        if differing:
-            raise InvalidRun(
-                "I102",
-                f"repeat {turn} answers otherwise than the first",
-                where=f"rows {', '.join(map(str, differing[:10]))}",
-                expected="the same outputs",
-                actual=f"{len(differing)} of {len(outputs)} rows differ",
-                fix="in bfloat16 compare the two with a look at near ties; in float32 report this",
-            )
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -105,6 +105,10 @@ class TextGenerator:
         gc.collect()
         gc.freeze()
 
+    def resident(self) -> dict[str, torch.Tensor]:
+        """The weights as they lie on the device, by their names in the checkpoint's files."""
+        return loader.by_name(self.engine.weights)
+
     def describe(self) -> dict[str, Any]:
         """For a run's manifest: how the engine is set, what the last call did, prediction against measurement."""
         cost, stats = self.engine.cost, self.stats

@@ -133,6 +133,12 @@ def as_nobody(tmp_path: Path) -> Callable[..., str]:
     return call
 
 
+def flip_a_bit(tensor: torch.Tensor, index: int, bit: int) -> None:
+    """In the memory where it lies."""
+    raw = tensor.view(-1).view(torch.uint8)
+    raw[index * tensor.element_size() + bit // 8] ^= 1 << (bit % 8)
+
+
 def write_rows(path: Path, count: int) -> Path:
     """A file in the organiser's form whose prompts share a beginning and list choices."""
     lines = [

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import os
+import re
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,8 @@ from transformers import Phi3Config, Phi3ForCausalLM
 
 from pipeline.engine.weights import Weights
 from pipeline.errors import IntegrityError, ResourceError
-from pipeline.model import loader
+from pipeline.files import sha256_of
+from pipeline.model import loader, lock, reader
 from pipeline.model.config import read_shape
 
 
@@ -66,10 +71,10 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.view(torch.uint8), b.view(torch.uint8))
 
 
-@pytest.fixture(params=[64, 1000, loader.CHUNK_BYTES])
+@pytest.fixture(params=[64, 1000, reader.CHUNK_BYTES])
 def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors are read in many pieces, in a few, and in one."""
-    monkeypatch.setattr(loader, "CHUNK_BYTES", request.param)
+    monkeypatch.setattr(reader, "CHUNK_BYTES", request.param)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -162,8 +167,77 @@ def test_truncated_or_longer(tmp_path: Path, change: int) -> None:
 
 def test_shrinking_while_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny(tmp_path, shards=False)
-    monkeypatch.setattr(loader.os, "preadv", lambda *_: 0)
+    monkeypatch.setattr(reader.os, "preadv", lambda *_: 0)
     assert refused(folder).code == "M411"
+
+
+def damaged_without_a_trace(folder: Path) -> Path:
+    """A bit of a locked shard tips on the disk: its size and times, and so its stamp, are those that were locked."""
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-9] + bytes([data[-9] ^ 4]) + data[-8:])
+    stamps = json.loads((folder / lock.STAMPS).read_text())
+    stamps[shard.name]["stamp"] = lock._stamp(shard)
+    (folder / lock.STAMPS).write_text(json.dumps(stamps))
+    return shard
+
+
+@pytest.mark.parametrize("asked", [torch.float32, torch.bfloat16])
+def test_what_is_read_is_what_was_locked(tmp_path: Path, asked: torch.dtype, chunks: None) -> None:
+    locked = lock.verify(tiny(tmp_path))
+    loader.load(tmp_path, asked, "cpu", rounding=True)
+    shard = damaged_without_a_trace(tmp_path)
+    assert lock.verify(tmp_path) == locked  # the stamp says that nothing changed
+    with pytest.raises(IntegrityError) as caught:
+        loader.load(tmp_path, asked, "cpu", rounding=True)
+    error = caught.value
+    assert (error.code, error.exit_status) == ("M412", 4)
+    assert shard.name in error.where
+    assert error.expected == next(file.sha256 for file in locked.files if file.name == shard.name)
+    assert error.actual == sha256_of(shard)
+    with pytest.raises(IntegrityError) as caught:
+        lock.verify(tmp_path)  # which the fix calls: it does not believe the stamp any more
+    assert caught.value.code == "M203"
+
+
+def test_projections_that_are_copied_as_they_come_are_hashed_before_the_buffer_is_used_again(tmp_path: Path) -> None:
+    lock.verify(tiny(tmp_path))
+    for _ in range(20):
+        loader.load(tmp_path, torch.float32, "cpu", place=torch.clone)
+
+
+def test_a_shard_that_the_lock_does_not_know(tmp_path: Path) -> None:
+    names = [path.name for path in tiny(tmp_path).iterdir()]
+    shard = sorted(name for name in names if name.startswith("model-"))[0]
+    lock.write(tmp_path, [name for name in names if name != shard])
+    error = refused(tmp_path)
+    assert error.code == "M413"
+    assert shard in error.where
+
+
+def pages_in_cache(path: Path) -> int:
+    """How many of a file's pages the system holds in memory (mincore of a mapping that is never touched)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        pages = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))()
+        address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        assert libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(len(mapped)), pages) == 0
+    return sum(page & 1 for page in pages)
+
+
+def test_a_load_leaves_nothing_in_the_page_cache(tmp_path: Path) -> None:
+    path = tiny(tmp_path, shards=False) / "model.safetensors"
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        file.read()
+        before = pages_in_cache(path)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        least = pages_in_cache(path)  # none, but on a file system that is memory itself
+        file.seek(0)
+        file.read()
+    assert pages_in_cache(path) == before == -(-path.stat().st_size // mmap.PAGESIZE)
+    loader.load(tmp_path, torch.float32, "cpu")
+    assert pages_in_cache(path) == least
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"weight_map": {}}', '{"weight_map": {"a": "../x.safetensors"}}'])
@@ -203,6 +277,32 @@ def test_not_enough_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         loader.load(folder, torch.float32, "cpu")
     assert caught.value.code == "R401"
     assert "MB" in caught.value.expected
+
+
+def test_a_model_larger_than_this_machine_is_refused_at_once_with_numbers(tmp_path: Path) -> None:
+    """A terabyte of vocabulary, in a file that has the size and next to no bytes."""
+    folder = tiny(tmp_path, tied=True, shards=False)
+    path = folder / "model.safetensors"
+    tensors = {name: list(tensor.shape) for name, tensor in load_file(path).items()}
+    vocab = 4 * 10**9
+    (folder / "config.json").write_text(
+        json.dumps({**json.loads((folder / "config.json").read_text()), "vocab_size": vocab})
+    )
+    tensors["model.embed_tokens.weight"] = [vocab, 64]
+    header, end = {}, 0
+    for name, size in tensors.items():
+        begin, end = end, end + 4 * prod(size)
+        header[name] = {"dtype": "F32", "shape": size, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    os.truncate(path, 8 + len(text) + end)
+    reads: list[int] = []
+    with pytest.raises(ResourceError) as caught:
+        loader.load(folder, torch.float32, "cpu", reads.append)
+    assert caught.value.code == "R401"
+    assert caught.value.expected == f"{end / 1e6:.0f} MB"
+    assert re.fullmatch(r"\d+ MB free", caught.value.actual)
+    assert reads == []
 
 
 def test_allocation_that_fails_after_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

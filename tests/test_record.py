@@ -7,19 +7,20 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loguru import logger
 
 from pipeline import paths, record
-from pipeline.errors import ResourceError
+from pipeline.errors import ResourceError, UsageError
 from pipeline.record import RunFolder
 
 OUTPUT = [{"generated_text": "Да\n\u2028"}]
 
 
 def test_rows_read_back_by_index(tmp_path: Path) -> None:
-    with RunFolder(tmp_path, "x") as folder:
+    with record.new_folder(tmp_path, "x") as folder:
         for index in (2, 0, 1):
             folder.append(index, OUTPUT, [index])
     assert record.read_outputs(folder.path) == [
@@ -28,36 +29,45 @@ def test_rows_read_back_by_index(tmp_path: Path) -> None:
 
 
 def test_a_row_is_on_its_way_to_the_disk_at_once(tmp_path: Path) -> None:
-    with RunFolder(tmp_path, "x") as folder:
+    with record.new_folder(tmp_path, "x") as folder:
         folder.append(0, OUTPUT, [1])
         assert (folder.path / "outputs.jsonl").read_bytes().endswith(b"\n")
 
 
 def test_a_folder_is_named_by_its_time_and_what_ran(tmp_path: Path) -> None:
-    with RunFolder(tmp_path / "not" / "there", "obqa-standin-ours") as folder:
+    with record.new_folder(tmp_path / "not" / "there", "obqa-standin-ours") as folder:
         assert re.fullmatch(r"\d{8}T\d{6}-obqa-standin-ours", folder.path.name)
 
 
 def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
     folders = []
     for _ in range(5):
-        with RunFolder(tmp_path, "x") as folder:
+        with record.new_folder(tmp_path, "x") as folder:
             folders.append(folder.path)
     assert len(set(folders)) == 5
 
 
 def test_the_log_is_the_runs_own(tmp_path: Path) -> None:
-    with RunFolder(tmp_path, "x") as folder:
+    with record.new_folder(tmp_path, "x") as folder:
         logger.info("during {}", 1)
     logger.info("after")
     assert "during 1" in (folder.path / "run.log").read_text()
     assert "after" not in (folder.path / "run.log").read_text()
 
 
-@pytest.mark.parametrize("error", [ValueError("why not"), KeyboardInterrupt(), MemoryError()])
-def test_a_failure_leaves_the_finished_rows_and_says_why(tmp_path: Path, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("why not"), "why not"),
+        (ValueError(), "ValueError"),
+        (KeyboardInterrupt(), "interrupted (Ctrl-C)"),
+        (MemoryError(), "the host's memory was short"),
+    ],
+)
+def test_a_failure_leaves_the_finished_rows_and_says_why(tmp_path: Path, error: BaseException, reason: str) -> None:
     def fail() -> None:
-        with RunFolder(tmp_path, "x") as folder:
+        with record.new_folder(tmp_path, "x") as folder:
+            folder.begin({"asked": "this"})
             folder.append(0, OUTPUT, [1])
             raise error
 
@@ -65,16 +75,86 @@ def test_a_failure_leaves_the_finished_rows_and_says_why(tmp_path: Path, error: 
         fail()
     path = next(tmp_path.iterdir())
     failed = json.loads((path / "manifest.json").read_text())
-    assert failed["schema"] == record.SCHEMA
-    assert failed["failed"] == {"kind": type(error).__name__, "reason": str(error) or type(error).__name__}
+    assert (failed["schema"], failed["state"], failed["asked"]) == (record.SCHEMA, "failed", "this")
+    assert failed["failed"] == {"kind": type(error).__name__, "reason": reason}
     assert len(record.read_outputs(path)) == 1
     assert "ended early" in (path / "run.log").read_text()
 
 
-def test_without_a_failure_the_manifest_is_what_was_given(tmp_path: Path) -> None:
-    with RunFolder(tmp_path, "x") as folder:
-        folder.write_manifest({"a": "é"})
-    assert json.loads((folder.path / "manifest.json").read_text()) == {"schema": record.SCHEMA, "a": "é"}
+def told(folder: RunFolder) -> dict[str, Any]:
+    return json.loads((folder.path / "manifest.json").read_text())
+
+
+def test_the_manifest_grows_and_says_how_far_it_is(tmp_path: Path) -> None:
+    with record.new_folder(tmp_path, "x") as folder:
+        folder.begin({"a": "é"})
+        assert told(folder) == {"schema": record.SCHEMA, "state": "unfinished", "a": "é"}
+        folder.note({"b": 1})
+        assert told(folder) == {"schema": record.SCHEMA, "state": "unfinished", "a": "é", "b": 1}
+        folder.finish({"c": 2})
+    assert told(folder) == {"schema": record.SCHEMA, "state": "finished", "a": "é", "b": 1, "c": 2}
+
+
+def test_what_comes_after_the_end_does_not_undo_it(tmp_path: Path) -> None:
+    def finish_and_fail() -> None:
+        with record.new_folder(tmp_path, "x") as folder:
+            folder.finish({})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finish_and_fail()
+    assert json.loads(next(tmp_path.glob("*/manifest.json")).read_text())["state"] == "finished"
+
+
+def line(index: int) -> bytes:
+    return json.dumps({"index": index, "output": OUTPUT, "token_ids": [index]}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"",
+        line(2)[:1],
+        line(2)[:-20],
+        line(2)[:-1],  # all but the newline
+        b"\n",
+        b"\0" * 4096 + line(2),  # what a power cut may leave
+        b"[]\n" + line(2),
+        b'{"index": 2}\n',
+        b'{"index": [], "output": [], "token_ids": []}\n',
+        line(2)[:9] + b"\xff" + line(2)[9:],
+    ],
+)
+def test_opened_again_only_whole_rows_are_kept(tmp_path: Path, rest: bytes) -> None:
+    with record.new_folder(tmp_path, "x") as folder:
+        logger.info("the first time")
+    outputs = folder.path / "outputs.jsonl"
+    outputs.write_bytes(line(5) + line(1) + rest)
+    (folder.path / ".manifest.json.123-abcd.part").write_bytes(b'{"sch')
+    assert [row["index"] for row in record.read_outputs(folder.path)] == [1, 5]
+    with RunFolder(folder.path) as again:
+        assert outputs.read_bytes() == line(5) + line(1)
+        assert {index: row["token_ids"] for index, row in again.kept.items()} == {5: [5], 1: [1]}
+        again.append(3, OUTPUT, [3])
+        assert again.answers == 3
+        logger.info("the second time")
+    assert [row["index"] for row in record.read_outputs(folder.path)] == [1, 3, 5]
+    assert {path.name for path in folder.path.iterdir()} == {"outputs.jsonl", "run.log"}
+    log = (folder.path / "run.log").read_text()
+    assert "the first time" in log
+    assert "the second time" in log
+
+
+def test_one_process_a_folder(tmp_path: Path) -> None:
+    with record.new_folder(tmp_path, "x") as folder:
+        folder.append(0, OUTPUT, [1])
+        with pytest.raises(UsageError) as caught:
+            RunFolder(folder.path)
+        assert caught.value.code == "U321"
+        assert "still going on" in caught.value.what
+        folder.append(1, OUTPUT, [1])
+    with RunFolder(folder.path) as again:
+        assert set(again.kept) == {0, 1}
 
 
 class NearlyFull(io.FileIO):
@@ -97,7 +177,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
         return io.TextIOWrapper(io.BufferedWriter(NearlyFull(self.path / name, "w")), encoding="utf-8")
 
     def fill() -> None:
-        with RunFolder(tmp_path, "x") as folder:
+        with record.new_folder(tmp_path, "x") as folder:
             for index in range(100):
                 folder.append(index, OUTPUT, [1])
 
@@ -117,7 +197,7 @@ def test_a_log_that_cannot_be_written_costs_nothing_else(
         return open_as_usual(self, name) if name != "run.log" else open("/dev/full", "w", encoding="utf-8")
 
     monkeypatch.setattr(RunFolder, "_open", full)
-    with RunFolder(tmp_path, "x") as folder:
+    with record.new_folder(tmp_path, "x") as folder:
         logger.info("lost")
         folder.append(0, OUTPUT, [1])
     assert len(record.read_outputs(folder.path)) == 1
@@ -128,7 +208,7 @@ def test_a_log_that_cannot_be_written_costs_nothing_else(
 def test_a_parent_that_is_a_file(tmp_path: Path, parent: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ResourceError) as caught:
-        RunFolder(tmp_path / parent, "x")
+        record.new_folder(tmp_path / parent, "x")
     assert caught.value.exit_status == 5
     assert "file" in caught.value.where
 
@@ -136,8 +216,8 @@ def test_a_parent_that_is_a_file(tmp_path: Path, parent: str) -> None:
 def test_a_parent_without_permission(tmp_path: Path, as_nobody: Callable[..., str]) -> None:
     tmp_path.chmod(0o555)
     said = as_nobody(
-        "from pathlib import Path; from pipeline.record import RunFolder; from pipeline.errors import ResourceError",
-        "try: RunFolder(Path('runs'), 'x')\nexcept ResourceError as error: print(error)",
+        "from pathlib import Path; from pipeline.record import new_folder; from pipeline.errors import ResourceError",
+        "try: new_folder(Path('runs'), 'x')\nexcept ResourceError as error: print(error)",
     )
     assert said.startswith("R102 ")
     assert "Permission denied" in said

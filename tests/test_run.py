@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import heeding_interrupts, invoke_command, write_rows
+from conftest import flip_a_bit, heeding_interrupts, invoke_command, write_rows
 from safetensors.torch import load_file, save_file
 
-from pipeline import paths, record, summary, text_generation
+from pipeline import paths, record, reference, summary, text_generation
 from pipeline import run as running
 from pipeline.errors import FormError, IntegrityError, PipelineError, ResourceError, UsageError
 from pipeline.files import sha256_of
 from pipeline.model import lock
-from pipeline.run import Request
+from pipeline.request import ENGINES, Request, arguments_of
 
 pytestmark = pytest.mark.usefixtures("one_thread", "runs")
 
@@ -61,14 +61,14 @@ def both(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PIPELINE_RUNS", str(folder / "runs"))
         file = write_rows(folder / "rows.jsonl", ROWS)
-        yield {engine: run(tiny, file, engine=engine) for engine in running.ENGINES}
+        yield {engine: run(tiny, file, engine=engine) for engine in ENGINES}
 
 
 # What a run writes
 
 
 def test_both_engines_write_the_same_rows(both: dict[str, running.Summary]) -> None:
-    ours, theirs = (record.read_outputs(both[engine].folder) for engine in running.ENGINES)
+    ours, theirs = (record.read_outputs(both[engine].folder) for engine in ENGINES)
     assert ours == theirs
     assert [row["index"] for row in ours] == list(range(ROWS))
     assert all(isinstance(row["output"][0]["generated_text"], str) for row in ours)
@@ -77,7 +77,7 @@ def test_both_engines_write_the_same_rows(both: dict[str, running.Summary]) -> N
     assert both["ours"].answer_tokens == both["reference"].answer_tokens == 8 * ROWS
 
 
-@pytest.mark.parametrize("engine", running.ENGINES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_the_manifest_has_what_a_judge_needs(both: dict[str, running.Summary], tiny: Path, engine: str) -> None:
     done = both[engine]
     told = manifest(done.folder)
@@ -95,14 +95,19 @@ def test_the_manifest_has_what_a_judge_needs(both: dict[str, running.Summary], t
     assert told["model"] == {"name": str(tiny), "lock_sha256": lock.read(tiny).root}
     data = Path(told["dataset"]["name"])
     assert told["dataset"] == {"name": str(data), "sha256": sha256_of(data), "rows": ROWS}
-    assert told["phases_s"] == {"load": done.load_s, "warm_up": done.warm_up_s, "timed": list(done.all_elapsed_s)}
+    phases_s = told["phases_s"]
+    assert phases_s.pop("attestation") > 0
+    assert phases_s == {"load": done.load_s, "warm_up": done.warm_up_s, "timed": list(done.all_elapsed_s)}
+    assert told["weights"].pop("size_bytes") > 6_000_000
+    assert told["weights"] == {"lock_sha256": lock.read(tiny).root, "tensors": 14, "rounded": False}
     assert all(seconds > 0 for seconds in [told["phases_s"]["load"], told["phases_s"]["warm_up"], told["elapsed_s"]])
     assert told["answer_tokens"] == 8 * ROWS
     assert told["score"] == {"correct": 0, "scored": ROWS, "share": 0.0}
     assert set(told["code"]) == {"commit", "dirty"}
     assert {"python", "platform", "cores", "threads", "memory_bytes", "packages"} <= set(told["environment"])
     assert told["peak_memory"]["host_bytes"] > 100_000_000
-    assert "failed" not in told
+    assert told["state"] == "finished"
+    assert not {"failed", "resumed"} & set(told)
 
 
 def test_the_manifest_has_what_the_engine_did(both: dict[str, running.Summary]) -> None:
@@ -179,7 +184,7 @@ def test_dtype_is_taken_and_written_down(tiny: Path, file: Path) -> None:
     assert manifest(run(tiny, file, dtype="bfloat16", limit=2).folder)["dtype"] == "bfloat16"
 
 
-@pytest.mark.parametrize("engine", running.ENGINES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_file_without_answers_is_run_and_not_scored(tiny: Path, tmp_path: Path, engine: str) -> None:
     file = tmp_path / "plain.jsonl"
     file.write_text('{"message": [{"role": "user", "content": "Why?"}]}\n')
@@ -264,12 +269,33 @@ def test_ctrl_c_in_the_middle_leaves_whole_lines(tiny: Path, tmp_path: Path, run
     assert manifest(folder)["failed"]["kind"] == "KeyboardInterrupt"
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_bit_that_tips_while_it_runs_is_named_and_the_answers_kept(
+    tiny: Path, file: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    module = text_generation if engine == "ours" else reference
+    load = module.load
+
+    def load_into_failing_memory(*arguments: Any, **options: Any) -> Any:
+        pipe = load(*arguments, **options)
+        flip_a_bit(pipe.resident()["model.norm.weight"].detach(), 7, bit=2)
+        return pipe
+
+    monkeypatch.setattr(module, "load", load_into_failing_memory)
+    error = refused(IntegrityError, tiny, file, engine=engine)
+    assert (error.code, error.exit_status) == ("M421", 4)
+    assert error.where.endswith("model.norm.weight[7]")
+    (folder,) = runs.iterdir()
+    assert len(record.read_outputs(folder)) == ROWS
+    assert "model.norm.weight" in manifest(folder)["failed"]["reason"]
+
+
 # Wrong data files: the run gets as far as the clock, so the model is loaded once for all of them
 
 
 @pytest.fixture(scope="module")
 def loaded(tiny: Path) -> running.Ready:
-    return running._prepare(Request(model=str(tiny)), tiny, running.arguments_of(Request()))
+    return running._prepare(Request(model=str(tiny)), tiny, arguments_of(Request()))
 
 
 @pytest.fixture
@@ -406,7 +432,7 @@ def test_a_checkpoint_in_shards_gives_the_same(copy: Path, file: Path, both: dic
     assert record.read_outputs(run(copy, file).folder) == record.read_outputs(both["ours"].folder)
 
 
-@pytest.mark.parametrize("engine", running.ENGINES)
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("how", "code"), [("missing", "M201"), ("truncated", "M202"), ("altered", "M203")])
 def test_a_damaged_shard_is_named(copy: Path, file: Path, runs: Path, how: str, code: str, engine: str) -> None:
     lock.verify(copy)
@@ -425,7 +451,7 @@ def test_a_damaged_shard_is_named_also_where_no_lock_was(copy: Path, file: Path,
     assert "model-00002-of-00002.safetensors" in error.where
 
 
-@pytest.mark.parametrize("engine", running.ENGINES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_another_architecture_is_refused(copy: Path, file: Path, engine: str) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))

@@ -36,7 +36,11 @@ def read(path: Path) -> list[Record]:
     start, no newline at the end or several. Raises FormError (F101 to F114) for the first line that is wrong, in file
     order, and UsageError (U111 to U113) when there is no such file.
     """
-    data = _bytes_of(path)
+    return parse(path, read_bytes(path))
+
+
+def parse(path: Path, data: bytes) -> list[Record]:
+    """The records in a file's bytes; `path` is for the errors, which are those of `read`."""
     body = data[len(_BOM) :] if data.startswith(_BOM) else data
     try:
         return _records(path, body.decode("utf-8"))
@@ -86,7 +90,8 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _bytes_of(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """A whole data file. Raises UsageError: U111, U112 as `check_path` does, U113 it may not be read."""
     try:
         return path.read_bytes()
     except OSError as error:

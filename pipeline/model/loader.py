@@ -1,15 +1,16 @@
 """Checkpoint files to tensors, with the weights in memory exactly once.
 
-Each tensor is allocated once, where it stays, and filled by positioned reads: on the CPU straight into its memory, on a
-GPU through one small pinned buffer. Nothing is mapped: memory-mapped loading can need twice the weights
-(https://github.com/huggingface/safetensors/issues/758, /759; transformers #47257).
+Each tensor is allocated once, where it stays, and filled by plain reads: on the CPU straight into its memory, on a
+GPU through two small pinned buffers. Nothing is mapped: memory-mapped loading can need twice the weights
+(https://github.com/huggingface/safetensors/issues/758, /759; transformers #47257). What is read is hashed on its way
+and compared with the checkpoint's lock (`reader`), so that the bytes verified are the bytes loaded.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
+from itertools import groupby
 from math import prod
 from pathlib import Path
 
@@ -20,14 +21,11 @@ from torch import Tensor
 from pipeline import paths
 from pipeline.engine.weights import LayerWeights, Shape, Weights
 from pipeline.errors import IntegrityError, ResourceError
-from pipeline.model import lock
+from pipeline.model import lock, reader
 from pipeline.model.config import read_shape
 from pipeline.model.safetensors_file import Entry, read_header
 
 DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32}
-
-CHUNK_BYTES = 16 << 20
-"""One read. On a GPU also the size of the buffer."""
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -65,25 +63,35 @@ def load(
     are read into one buffer then, so that there are never two copies of the model.
 
     Raises what `read_shape` and `plan` raise, IntegrityError (M409: float32 weights asked for in bfloat16 without
-    `rounding`; M411: a file shrank while it was read), ResourceError (R401: not enough memory, R402: cannot be read).
+    `rounding`; M411: a file shrank while it was read; M412, M413: what was read is not what the lock says),
+    ResourceError (R401: not enough memory, R402: cannot be read).
     """
     shape = read_shape(folder)
     entries = plan(folder, shape)
     device = torch.device(device)
     if dtype is torch.bfloat16 and not rounding:
         _refuse_rounding(folder, entries)
-    _need_memory(sum(prod(entry.shape) for entry in entries.values()) * dtype.itemsize, device)
-
-    tensors: dict[str, Tensor] = {}
-    reader = _Reader(dtype, device, on_bytes or (lambda _: None), lock.fix(folder))
     placed = {name for name, entry in entries.items() if place and len(entry.shape) == 2 and name != EMBEDDING}
-    scratch = reader.allocate("the largest projection", (max((prod(entries[n].shape) for n in placed), default=0),))
-    # File by file, front to back: what a disk likes best.
-    for entry in sorted(entries.values(), key=lambda e: (e.path, e.offset)):
-        if place and entry.name in placed:
-            tensors[entry.name] = place(reader.read(entry, scratch[: prod(entry.shape)].view(entry.shape)))
-        else:
-            tensors[entry.name] = reader.read(entry, reader.allocate(entry.name, entry.shape))
+    largest = max((prod(entries[name].shape) for name in placed), default=0)
+    _need_memory((sum(prod(entry.shape) for entry in entries.values()) + largest) * dtype.itemsize, device)
+
+    locked = lock.known(folder)
+    tensors: dict[str, Tensor] = {}
+    filler = _Filler(dtype, device, on_bytes or (lambda _: None))
+    scratch = filler.allocate("the largest projection", (largest,))
+    for path, in_file in groupby(in_order(entries), key=lambda entry: entry.path):
+        with reader.Shard(path, lock.fix(folder)) as shard:
+            for entry in in_file:
+                shard.skip_to(entry.offset)
+                if place and entry.name in placed:
+                    shard.wait()  # the buffer may still be hashed
+                    tensors[entry.name] = place(
+                        filler.fill(shard, entry, scratch[: prod(entry.shape)].view(entry.shape))
+                    )
+                else:
+                    tensors[entry.name] = filler.fill(shard, entry, filler.allocate(entry.name, entry.shape))
+            if locked is not None:
+                lock.check_read(folder, locked, path.name, shard.sha256)
     embed = tensors[EMBEDDING]
     return Weights(
         shape=shape,
@@ -95,6 +103,21 @@ def load(
         norm=tensors["model.norm.weight"],
         head=embed if shape.tied else tensors["lm_head.weight"],
     )
+
+
+def by_name(weights: Weights) -> dict[str, Tensor]:
+    """The tensors of a loaded model by their names in the files; a tied head has none of its own."""
+    named = {EMBEDDING: weights.embed, "model.norm.weight": weights.norm}
+    if weights.head is not weights.embed:
+        named["lm_head.weight"] = weights.head
+    for i, layer in enumerate(weights.layers):
+        named |= {f"model.layers.{i}.{name}": getattr(layer, field) for field, name in LAYER_TENSORS.items()}
+    return named
+
+
+def in_order(entries: dict[str, Entry]) -> list[Entry]:
+    """File by file, front to back: what a disk likes best."""
+    return sorted(entries.values(), key=lambda entry: (entry.path, entry.offset))
 
 
 def expected_tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
@@ -176,12 +199,12 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / shard for shard in shards]
 
 
-class _Reader:
-    """Reads tensors one after another, with one buffer for all where one is needed."""
+class _Filler:
+    """Makes tensors and fills them, through two buffers where bytes cannot go straight to where they stay."""
 
-    def __init__(self, dtype: torch.dtype, device: torch.device, on_bytes: Callable[[int], object], fix: str) -> None:
-        self.dtype, self.device, self.on_bytes, self.fix = dtype, device, on_bytes, fix
-        self.buffer: Tensor | None = None
+    def __init__(self, dtype: torch.dtype, device: torch.device, on_bytes: Callable[[int], object]) -> None:
+        self.dtype, self.device, self.on_bytes = dtype, device, on_bytes
+        self.buffers: list[Tensor] = []
 
     def allocate(self, name: str, shape: tuple[int, ...]) -> Tensor:
         try:
@@ -191,49 +214,27 @@ class _Reader:
             size_bytes = torch.empty(shape, dtype=self.dtype, device="meta").nbytes
             raise _no_memory(f"{size_bytes / 1e6:.0f} MB more for {name}", error) from error
 
-    def read(self, entry: Entry, tensor: Tensor) -> Tensor:
-        """Fill `tensor`, contiguous and of the entry's shape, and return it."""
-        flat = tensor.view(-1)
-        try:
-            handle = os.open(entry.path, os.O_RDONLY)
-        except OSError as error:
-            raise ResourceError(
-                "R402",
-                "a weight file cannot be read",
-                where=paths.shown(entry.path),
-                actual=error.strerror,
-                fix="allow reading it",
-            ) from error
-        try:
-            if self.device.type == "cpu" and DTYPES[entry.dtype] is self.dtype:
-                self._fill(handle, entry, entry.offset, flat.view(torch.uint8))
-            else:
-                self._fill_through_buffer(handle, entry, flat)
-        finally:
-            os.close(handle)
-        return tensor
-
-    def _fill_through_buffer(self, handle: int, entry: Entry, flat: Tensor) -> None:
-        if self.buffer is None:
-            self.buffer = torch.empty(CHUNK_BYTES, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        stored = DTYPES[entry.dtype]
-        step = CHUNK_BYTES // stored.itemsize
+    def fill(self, shard: reader.Shard, entry: Entry, tensor: Tensor) -> Tensor:
+        """Fill `tensor`, contiguous and of the entry's shape, with what comes next in the file, and return it."""
+        flat, stored = tensor.view(-1), DTYPES[entry.dtype]
+        if self.device.type == "cpu" and stored is self.dtype:
+            self.on_bytes(shard.fill(flat.view(torch.uint8)))
+            return tensor
+        step = reader.CHUNK_BYTES // stored.itemsize
         for start in range(0, flat.numel(), step):
             part = flat[start : start + step]
-            raw = self.buffer[: part.numel() * stored.itemsize]
-            self._fill(handle, entry, entry.offset + start * stored.itemsize, raw)
-            part.copy_(raw.view(stored))  # blocks, so the buffer is free again; converts where dtypes differ
+            raw = self._next_buffer()[: part.numel() * stored.itemsize]
+            self.on_bytes(shard.fill(raw))
+            part.copy_(raw.view(stored))  # blocks; converts where dtypes differ
+        return tensor
 
-    def _fill(self, handle: int, entry: Entry, offset: int, raw: Tensor) -> None:
-        """Read from `offset` until `raw` (bytes, on the CPU) is full."""
-        memory = memoryview(raw.numpy())
-        done = 0
-        while done < len(memory):
-            count = os.preadv(handle, [memory[done : done + CHUNK_BYTES]], offset + done)
-            if count == 0:
-                raise _wrong("M411", "a weight file became shorter while it was read", entry.path, self.fix)
-            done += count
-            self.on_bytes(count)
+    def _next_buffer(self) -> Tensor:
+        """Two, in turn: while one is read into, the other is hashed."""
+        if not self.buffers:
+            pinned = self.device.type == "cuda"
+            self.buffers = [torch.empty(reader.CHUNK_BYTES, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)]
+        self.buffers.reverse()
+        return self.buffers[0]
 
 
 def _refuse_rounding(folder: Path, entries: dict[str, Entry]) -> None:

@@ -107,6 +107,39 @@ def verify(folder: Path, *, full: bool = False, say: Callable[[str], object] = l
     return lock
 
 
+def known(folder: Path) -> Lock | None:
+    """The lock as it stands in the folder, or None where there is none. Raises IntegrityError (M205)."""
+    return read(folder) if (folder / NAME).exists() else None
+
+
+def current(folder: Path) -> Lock:
+    """The lock of a folder that was verified just now: nothing is hashed again, but where there is nowhere to write a
+    lock. Raises what `verify` raises."""
+    return known(folder) or verify(folder)
+
+
+def check_read(folder: Path, lock: Lock, name: str, sha256: str) -> None:
+    """Compare the hash of a file as it was read with the lock. Raises IntegrityError: M412 it differs, M413 the lock
+    does not know the file."""
+    expected = next((file.sha256 for file in lock.files if file.name == name), None)
+    if expected == sha256:
+        return
+    # The stamp said that the file is as it was; without it, the fix looks at every byte.
+    with contextlib.suppress(OSError):
+        (folder / STAMPS).unlink()
+    where = paths.shown(folder / name)
+    if expected is None:
+        raise IntegrityError("M413", "a weight file is not in the checkpoint's lock", where=where, fix=fix(folder))
+    raise IntegrityError(
+        "M412",
+        "what was read of a weight file is not what the lock says",
+        where=where,
+        expected=expected,
+        actual=sha256,
+        fix=fix(folder),
+    )
+
+
 def damaged(folder: Path, expected: dict[str, str]) -> dict[str, str]:
     """Of files whose sha256 is known from elsewhere: name to what is wrong with it. Empty where all is well."""
     present = [name for name in sorted(expected) if (folder / name).is_file()]

@@ -1,0 +1,62 @@
+"""What a user asks of a run, and what of it cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import settings, text_generation
+from pipeline.errors import UsageError
+
+ENGINES = ("ours", "reference")
+
+
+@dataclass(frozen=True)
+class Request:
+    """Names are as on the command line."""
+
+    dataset: str = "obqa"
+    model: str = "standin"
+    engine: str = "ours"
+    limit: int | None = None
+    """Only the first rows of the file."""
+    repeat: int = 1
+    """Timed sections, one after another; their median counts."""
+    batch_size: int | None = None
+    """Of the reference; ours packs by itself."""
+    max_new_tokens: int | None = None
+    dtype: str | None = None
+    device: str | None = None
+
+
+def arguments_of(request: Request) -> dict[str, Any]:
+    """What the pipe is called with: the organiser's rules, and what the user changed."""
+    rules = settings.run()
+    return {
+        "max_new_tokens": request.max_new_tokens or rules.max_new_tokens,
+        "return_full_text": rules.return_full_text,
+        "do_sample": rules.do_sample,
+        "temperature": rules.temperature,
+        "batch_size": request.batch_size,
+    }
+
+
+def check(request: Request) -> None:
+    """Refuse before anything is fetched or loaded. Raises UsageError U301 to U303, U204."""
+    text_generation.pick_device(request.device)
+    if request.engine not in ENGINES:
+        raise settings.unknown("U301", "engine", request.engine, list(ENGINES), "nothing else")
+    for key in ("limit", "repeat", "batch_size", "max_new_tokens"):
+        value = getattr(request, key)
+        if value is not None and value < 1:
+            raise UsageError(
+                "U302", f"--{key.replace('_', '-')} must be at least 1", actual=value, fix="give 1 or more"
+            )
+    if request.batch_size is not None and request.engine == "ours":
+        raise UsageError(
+            "U303",
+            "--batch-size is the reference's",
+            expected="--engine reference",
+            actual="--engine ours, which packs passes by itself",
+            fix="leave --batch-size out",
+        )

@@ -1,0 +1,43 @@
+"""What makes the time of a run one that counts."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Any
+
+from pipeline.errors import InvalidRun
+
+
+def check_materialised(outputs: Any, rows: int) -> None:
+    """A lazy result would not have been timed. Raises InvalidRun (I101)."""
+    fine = isinstance(outputs, list) and len(outputs) == rows
+    fine = fine and all(is_output(out) for out in outputs)
+    if not fine:
+        raise InvalidRun(
+            "I101",
+            "the timed section did not end with all texts",
+            expected=f"a list of {rows} outputs in pipe()'s form",
+            actual=f"{type(outputs).__name__}",
+            fix="report this: the time of this run means nothing",
+        )
+
+
+def is_output(out: Any) -> bool:
+    """One prompt's output as pipe() returns it with return_full_text=False."""
+    one = isinstance(out, list) and len(out) == 1 and isinstance(out[0], dict)
+    return one and isinstance(out[0].get("generated_text"), str)
+
+
+def check_repeats(repeats: list[list[Any]]) -> None:
+    """Repeats must agree, or the time is not of one thing. Raises InvalidRun (I102)."""
+    for turn, outputs in enumerate(repeats[1:], start=2):
+        differing = [index for index, (a, b) in enumerate(zip_longest(repeats[0], outputs)) if a != b]
+        if differing:
+            raise InvalidRun(
+                "I102",
+                f"repeat {turn} answers otherwise than the first",
+                where=f"rows {', '.join(map(str, differing[:10]))}",
+                expected="the same outputs",
+                actual=f"{len(differing)} of {len(outputs)} rows differ",
+                fix="in bfloat16 compare the two with a look at near ties; in float32 report this",
+            )
