@@ -37,6 +37,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke setup --model phi3-medium           only fetch and verify it
   invoke data --dataset obqa-validation      only fetch and verify a data set
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
+  invoke plan --device orin-32gb             predict memory and time on a device that need not be here
   invoke --list                              every task
   invoke --help run                          every option of one
 """
@@ -196,6 +197,31 @@ def verify_weights(_context: Context, model: str = "standin", dtype: str = "", d
     from pipeline import verify  # noqa: PLC0415 - seconds, for torch
 
     print(verify.text(verify.weights(model, dtype or None, device or None)))
+
+
+@task(
+    help={
+        "device": "a name under configs/devices; the device need not be here",
+        "model": "a name under configs/models, or a checkpoint's folder; it need not be here",
+        "dataset": "a name, a file, or 'all': every set on this disk",
+        "json": "for programs",
+    }
+)
+@guarded
+def plan(
+    _context: Context,
+    device: str = "orin-32gb",
+    model: str = "phi3-medium",
+    dataset: str = "all",
+    json: bool = False,
+) -> None:
+    """Predict memory, passes and seconds on a device that need not be here. Example: invoke plan --dataset obqa"""
+    from json import dumps  # noqa: PLC0415
+
+    from pipeline import plan as planning  # noqa: PLC0415 - seconds, for torch
+
+    planned = planning.plan(device, model, dataset, (lambda line: None) if json else print)
+    print(dumps(planning.as_json(planned), default=str) if json else planning.text(planned))
 
 
 @task(help={"slow": "the slow tests instead", "only": "a file or a test, as pytest names it", "match": "pytest's -k"})

@@ -90,6 +90,23 @@ class StandinConfig(Strict):
     """The finished checkpoint: sha256 of every file."""
 
 
+class ShapeConfig(Strict):
+    """What `invoke plan` needs of a checkpoint that is not here yet; once it is, its own config.json counts."""
+
+    vocab: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    norm_eps: float
+    rope_theta: float
+    max_positions: int
+    window: int | None
+    tied: bool
+
+
 class HubModelConfig(Strict):
     """A checkpoint on the Hugging Face hub."""
 
@@ -100,6 +117,7 @@ class HubModelConfig(Strict):
     repo: str
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
     files: tuple[str, ...]
+    shape: ShapeConfig
 
 
 ModelConfig = Annotated[StandinConfig | HubModelConfig, Field(discriminator="kind")]
@@ -107,6 +125,22 @@ ModelConfig = Annotated[StandinConfig | HubModelConfig, Field(discriminator="kin
 
 class _ModelFile(Strict):
     model: ModelConfig
+
+
+class DeviceConfig(Strict):
+    """A device that need not be here, as a roofline."""
+
+    name: str
+    title: str
+    memory_mib: Annotated[int, Field(gt=0)]
+    in_use_mib: Annotated[int, Field(ge=0)]
+    """By everything but us."""
+    flops_per_s: Annotated[float, Field(gt=0)]
+    """Of dense matrix products in bfloat16, at best."""
+    flops_share: Annotated[float, Field(gt=0, le=1)]
+    """What matrix products reach of it."""
+    bytes_per_s: Annotated[float, Field(gt=0)]
+    bytes_share: Annotated[float, Field(gt=0, le=1)]
 
 
 class RunConfig(Strict):
@@ -155,6 +189,18 @@ def model(name: str) -> StandinConfig | HubModelConfig:
     if name not in model_names():
         raise unknown("U102", "model", name, model_names(), "or a path to a checkpoint's folder")
     return load(paths.CONFIGS / "models" / f"{name}.yaml", _ModelFile).model
+
+
+def device_names() -> list[str]:
+    """Names that `invoke plan --device` knows."""
+    return sorted(path.stem for path in (paths.CONFIGS / "devices").glob("*.yaml"))
+
+
+def device(name: str) -> DeviceConfig:
+    """The roofline of a device. Raises UsageError (U104) with the nearest names."""
+    if name not in device_names():
+        raise unknown("U104", "device", name, device_names(), "or one that you describe in configs/devices")
+    return load(paths.CONFIGS / "devices" / f"{name}.yaml", DeviceConfig)
 
 
 def run() -> RunConfig:

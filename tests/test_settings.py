@@ -14,7 +14,12 @@ FILES = sorted(paths.CONFIGS.rglob("*.yaml"))
 
 
 def load(path: Path) -> object:
-    kinds = {"datasets": settings.DatasetConfig, "models": settings._ModelFile, "configs": settings.RunConfig}
+    kinds = {
+        "datasets": settings.DatasetConfig,
+        "models": settings._ModelFile,
+        "devices": settings.DeviceConfig,
+        "configs": settings.RunConfig,
+    }
     return settings.load(path, kinds[path.parent.name])
 
 
@@ -40,6 +45,7 @@ def test_a_file_is_named_as_what_it_describes() -> None:
     assert settings.model_names()
     assert all(settings.dataset(name).name == name for name in settings.dataset_names())
     assert all(settings.model(name).name == name for name in settings.model_names())
+    assert all(settings.device(name).name == name for name in settings.device_names())
 
 
 def test_the_run_is_what_the_organisers_script_fixes() -> None:
@@ -77,6 +83,7 @@ def test_a_file_that_cannot_be_read_is_named(configs: Path, content: bytes) -> N
         (settings.dataset, "openbookqa", "U101", "obqa"),
         (settings.model, "standim", "U102", "standin"),
         (settings.model, "phi3medium", "U102", "phi3-medium"),
+        (settings.device, "orin32gb", "U104", "orin-32gb"),
     ],
 )
 def test_a_typo_gets_the_nearest_names(ask, name: str, code: str, nearest: str) -> None:

@@ -11,6 +11,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pipeline.engine.weights import Shape
+
 NEAR_BEST = 0.65
 """How near to the cheapest a row has to be for its pass to be large enough. Not nearer: prompt rows ride along and
 make most passes larger than their answers, and every live answer holds slots (`benchmarks/cpu.py`: 32 live answers
@@ -81,3 +83,16 @@ def measure(run_pass: Callable[[int], None], sizes: Sequence[int]) -> PassCost:
         median = sorted(times)[(len(times) - 1) // 2]
         elapsed.append(max(median, elapsed[-1] if elapsed else 0.0))
     return PassCost(tuple(sizes), tuple(elapsed))
+
+
+def roofline(shape: Shape, element_bytes: int, flops_per_s: float, bytes_per_s: float, largest: int) -> PassCost:
+    """The curve of a device of which only the rates that it reaches are known, up to passes of `largest` rows.
+
+    The products take their arithmetic or the reading of their weights, whichever is longer; what lies between
+    them is memory traffic on top (Williams, Waterman, Patterson: Roofline, CACM 52(4), 2009).
+    """
+    sweep_s = shape.swept_parameters * element_bytes / bytes_per_s
+    row_s, moved_s = shape.flops_per_row / flops_per_s, shape.moved_elements_per_row * element_bytes / bytes_per_s
+    break_even = max(1, int(sweep_s / row_s))
+    rows = sorted({n for n in (1, break_even, largest) if n <= largest})
+    return PassCost(tuple(rows), tuple(max(sweep_s, n * row_s) + n * moved_s for n in rows))

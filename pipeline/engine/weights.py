@@ -48,6 +48,22 @@ class Shape:
         return 2.0 * self.layers * per_layer
 
     @property
+    def swept_parameters(self) -> int:
+        """Of the projections and the head: what a pass reads, however few rows it has."""
+        return int(self.flops_per_row + self.flops_per_head_row) // 2
+
+    @property
+    def parameters(self) -> int:
+        norms = (2 * self.layers + 1) * self.hidden
+        return self.swept_parameters + norms + (0 if self.tied else self.vocab * self.hidden)
+
+    @property
+    def moved_elements_per_row(self) -> int:
+        """Read or written between the matrix products: twice sum, norm and residual, rotation, attention, SwiGLU."""
+        wide = self.heads * self.head_dim
+        return self.layers * (8 * self.hidden + 2 * self.qkv_rows + 2 * wide + 3 * self.intermediate)
+
+    @property
     def flops_per_head_row(self) -> float:
         """Of the head, for a row that wants logits."""
         return 2.0 * self.hidden * self.vocab
