@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from pipeline import text_generation  # noqa: E402
 from pipeline.dataset import fetch, records  # noqa: E402
-from pipeline.engine import cost  # noqa: E402
+from pipeline.engine import drafts  # noqa: E402
 from pipeline.model import setup  # noqa: E402
 
 
@@ -51,11 +51,9 @@ def main() -> None:
     pipe.warm_up()
     measured = pipe.engine.cost
     found = {"as the cost model says": measure(pipe, chats, options.max_new_tokens)}
-    # Rows that all cost the same: no draft is worth one. The number of live answers stays as measured.
-    pipe.engine.limits, pipe.engine.cost = pipe.engine.limits_in_use(), cost.UNKNOWN
+    drafts.worth = lambda *_: drafts.NONE
     found["without"] = measure(pipe, chats, options.max_new_tokens)
-    # A pass that costs the same at any size: every draft is worth checking.
-    pipe.engine.cost = cost.PassCost((pipe.engine.limits.live,), (1.0,))
+    drafts.worth = lambda draft, *_: draft
     found["every draft"] = measure(pipe, chats, options.max_new_tokens)
 
     first = found["as the cost model says"]["outputs"]

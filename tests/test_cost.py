@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine.cost import NEAR_BEST, UNKNOWN, PassCost, measure
+from pipeline.engine.cost import BUDGET_NEAR_BEST, MEASURE_S, NEAR_BEST, UNKNOWN, PassCost, measure
 
 
 @st.composite
@@ -59,7 +59,7 @@ def test_before_anything_is_measured_every_row_costs_the_same() -> None:
     assert {UNKNOWN.seconds(n) / n for n in (1, 2, 50, 4096)} == {1.0}
 
 
-def test_measuring_takes_each_size_in_order_and_leaves_the_first_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_begins_with_the_largest_and_leaves_each_first_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     lasts = {1: iter([9.0, 2.0, 3.0]), 8: iter([9.0, 1.0, 1.5]), 64: iter([0.5, 7.0, 6.0])}
     asked: list[int] = []
@@ -70,6 +70,30 @@ def test_measuring_takes_each_size_in_order_and_leaves_the_first_run_out(monkeyp
 
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     cost = measure(run_pass, [1, 8, 64])
-    assert asked == [1, 1, 1, 8, 8, 8, 64, 64, 64]
+    assert asked == [64, 64, 64, 8, 8, 8, 1, 1, 1]
     # 8 rows were quicker than 1: noise, so the larger value stands.
     assert cost == PassCost((1, 8, 64), (2.0, 2.0, 6.0))
+
+
+def test_a_quick_pass_is_measured_more_often_and_its_median_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    lasts = iter([9.0, *[0.25 * MEASURE_S, 0.2 * MEASURE_S, 5 * MEASURE_S]])
+
+    def run_pass(rows: int) -> None:
+        now[0] += next(lasts)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    assert measure(run_pass, [4]).elapsed_s == (pytest.approx(0.25 * MEASURE_S),)
+
+
+@given(curves(), st.integers(128, 9000))
+def test_the_best_budget_is_a_measured_size_that_nothing_smaller_equals(cost: PassCost, limit: int) -> None:
+    budget = cost.best_budget(limit)
+    sizes = [n for n in cost.rows if n <= limit]
+    if not sizes:
+        assert budget == limit
+        return
+    each = {n: cost.seconds(n) / n for n in sizes}
+    assert budget in sizes
+    assert each[budget] * BUDGET_NEAR_BEST <= min(each.values()) * (1 + 1e-9)
+    assert all(each[n] * BUDGET_NEAR_BEST > min(each.values()) * (1 - 1e-9) for n in sizes if n < budget)

@@ -111,29 +111,29 @@ def test_an_empty_draft_says_nothing_about_its_source() -> None:
 DRAFT = Draft(tuple(range(10)), "choices")
 
 
-@given(st.floats(0.01, 0.99), st.integers(1, 600), st.integers(1, 600))
-def test_what_is_worth_checking_is_the_start_of_the_draft(rate: float, rows: int, live: int) -> None:
+@given(st.floats(0.01, 0.99), st.integers(1, 600), st.floats(1e-4, 2.0))
+def test_what_is_worth_checking_is_the_start_of_the_draft(rate: float, rows: int, saved_s: float) -> None:
     cost = PassCost((1, 8, 64, 512), (1.0, 1.1, 2.0, 12.0))
-    kept = worth(DRAFT, rate, rows, live, cost)
+    kept = worth(DRAFT, rate, rows, saved_s, cost)
     assert kept.tokens == DRAFT.tokens[: len(kept.tokens)]
-    better = worth(DRAFT, min(0.999, rate * 1.01), rows, live, cost)
+    better = worth(DRAFT, min(0.999, rate * 1.01), rows, saved_s, cost)
     assert len(better.tokens) >= len(kept.tokens)
 
 
 def test_below_break_even_a_whole_draft_is_free() -> None:
     flat = PassCost((1, 128), (1.0, 1.0))
-    assert worth(DRAFT, 0.1, rows=1, live=1, cost=flat) == DRAFT
+    assert worth(DRAFT, 0.1, rows=1, saved_s=1.0, cost=flat) == DRAFT
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.99])
 def test_where_every_row_costs_the_same_no_draft_pays(rate: float) -> None:
-    assert worth(DRAFT, rate, rows=4, live=4, cost=UNKNOWN) == NONE
+    assert worth(DRAFT, rate, rows=4, saved_s=UNKNOWN.seconds(4) / 4, cost=UNKNOWN) == NONE
 
 
 def test_a_draft_ends_where_it_stops_to_pay() -> None:
     # One row: 1 s; each row more: 0.2 s. At rate 0.5 the second token is worth 0.25 s, the third 0.125 s.
     cost = PassCost((1, 100), (1.0, 20.8))
-    assert len(worth(DRAFT, 0.5, rows=1, live=1, cost=cost).tokens) == 2
+    assert len(worth(DRAFT, 0.5, rows=1, saved_s=1.0, cost=cost).tokens) == 2
 
 
 def test_lookup_on_a_long_prompt_is_quick_enough_to_be_free() -> None:

@@ -10,6 +10,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from pipeline.engine.weights import Shape
 
@@ -65,24 +66,23 @@ UNKNOWN = PassCost((1, 2), (1.0, 2.0))
 
 
 def measure(run_pass: Callable[[int], None], sizes: Sequence[int]) -> PassCost:
-    """Time `run_pass(rows)` at each size, ascending: the median (of two the lesser) of as many runs as take
-    `MEASURE_S`, two at least, after one that does not count. A device that heats up or is short of power is slower
-    after a while, and that is what a set meets.
+    """Time `run_pass(rows)` at each of the ascending sizes: the median (of two the lesser) of as many runs as take
+    `MEASURE_S`, two at least, after one that does not count.
 
-    A larger pass never costs less: where a measurement says so it is noise, and the larger value stands.
-    `run_pass` must not return before the device has finished.
+    The largest come first: a device that heats up or is short of power is slower after a while, and that is what
+    a set meets. A larger pass never costs less: where a measurement says so it is noise, and the larger value
+    stands. `run_pass` must not return before the device has finished.
     """
-    elapsed: list[float] = []
-    for size in sizes:
+    median_s: dict[int, float] = {}
+    for size in reversed(sizes):
         run_pass(size)
         times: list[float] = []
         while len(times) < 2 or sum(times) < MEASURE_S:
             start = time.perf_counter()
             run_pass(size)
             times.append(time.perf_counter() - start)
-        median = sorted(times)[(len(times) - 1) // 2]
-        elapsed.append(max(median, elapsed[-1] if elapsed else 0.0))
-    return PassCost(tuple(sizes), tuple(elapsed))
+        median_s[size] = sorted(times)[(len(times) - 1) // 2]
+    return PassCost(tuple(sizes), tuple(accumulate((median_s[size] for size in sizes), max)))
 
 
 def roofline(shape: Shape, element_bytes: int, flops_per_s: float, bytes_per_s: float, largest: int) -> PassCost:

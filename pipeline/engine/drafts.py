@@ -103,13 +103,12 @@ class Acceptance:
         self._looked_at[draft.source] += min(accepted + 1, len(draft.tokens))
 
 
-def worth(draft: Draft, rate: float, rows: int, live: int, cost: PassCost) -> Draft:
+def worth(draft: Draft, rate: float, rows: int, saved_s: float, cost: PassCost) -> Draft:
     """The start of a draft that pays in a pass that has `rows` rows already.
 
-    A token at depth d is right with probability rate^d and then saves its row of a later pass, which
-    costs that pass's mean row. Checking it costs what one more row costs now: nothing below break-even.
+    A token at depth d is right with probability rate^d and then saves a row of a later pass, which takes
+    `saved_s`. Checking it takes what one more row takes now: nothing below break-even.
     """
-    saved_s = cost.seconds(live) / live
     keep, chance = 0, rate
     while keep < len(draft.tokens) and chance * saved_s > cost.one_more(rows + keep):
         keep += 1

@@ -46,9 +46,8 @@ class Slots:
 
     def reset(self) -> None:
         """All slots free again; the peak is kept."""
-        self._is_free[:] = True
-        self._stack = np.arange(self.slots)[::-1].copy()
-        self.free = self.slots
+        if self.free < self.slots:
+            self.give_back(np.flatnonzero(~self._is_free))
 
 
 class SlotPool(Slots):

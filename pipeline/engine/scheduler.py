@@ -33,6 +33,10 @@ from pipeline.engine.segment import Segment
 HEADROOM = 8
 """Slots kept free for every live answer before a new prompt is let in."""
 
+HASTE = 1.2
+"""What a row of an answer is worth more now than in a later pass that is as full: answers end and give their slots
+back sooner, few are left when the prompts are through, and longer segments are fewer (`benchmarks/gpu.py`, drafts)."""
+
 ROUND_ROWS = 128
 """Passes of a multiple of these many rows fill the tiles of a matrix product."""
 
@@ -205,7 +209,12 @@ class Scheduler:
         candidates = self.candidates[answer.prompt]
         draft = drafts.guess(lambda: self._tokens_of(answer.prompt), answer.tokens, candidates, longest)
         draft = drafts.until(draft, self.stop_tokens)  # what follows the last token of an answer is of no use
-        return drafts.worth(draft, self.acceptance.rate(draft.source), likely_rows, len(self.live), self.cost)
+        if self.waiting:
+            # The later pass will be full as well, so its row is as dear as one of this pass.
+            saved_s = HASTE * self.cost.one_more(likely_rows)
+        else:
+            saved_s = self.cost.seconds(len(self.live)) / len(self.live)
+        return drafts.worth(draft, self.acceptance.rate(draft.source), likely_rows, saved_s, self.cost)
 
     def _tokens_of(self, prompt: int) -> Ints:
         if prompt not in self._prompt_tokens:
