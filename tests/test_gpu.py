@@ -177,8 +177,8 @@ def greedy(model: Phi3ForCausalLM, prompt: list[int], new: int) -> tuple[list[in
     return answer, least
 
 
-LIMITS = [Limits(4096, 8192, 512), Limits(64, 8192, 512), Limits(150, 400, 512), Limits(16, 70, 3)]
-COSTS = [UNKNOWN, PassCost((1, 128), (1.0, 1.0)), PassCost((1, 8, 64), (1.0, 1.1, 3.0))]
+LIMITS = [Limits(4096, 8192, 512), Limits(64, 8192, 512), Limits(150, 400, 512)]
+COSTS = [UNKNOWN, PassCost((1, 128), (1.0, 1.0))]
 
 
 def test_float32_gives_the_tokens_of_transformers(model: tuple[Phi3ForCausalLM, Path], device: torch.device) -> None:
@@ -199,7 +199,7 @@ def test_float32_gives_the_tokens_of_transformers(model: tuple[Phi3ForCausalLM, 
 def test_bfloat16_with_kernels_is_as_near_as_without(model: tuple[Phi3ForCausalLM, Path], device: torch.device) -> None:
     """Tokens of answers that float32 is sure of by far are the same through every way."""
     asked = prompts(11, count=80)
-    sure = [(prompt, answer) for prompt in asked for answer, gap in [greedy(model[0], prompt, 6)] if gap > 0.3]
+    sure = [(prompt, answer) for prompt in asked for answer, gap in [greedy(model[0], prompt, 6)] if gap > 0.2]
     assert len(sure) >= 5
     weights = loader.load(model[1], BF16, device, rounding=True)
     for without in ((), ("paged",), ("kernels",), ("kernels", "flash")):
