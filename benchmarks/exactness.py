@@ -21,6 +21,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from transformers.utils import logging  # noqa: E402
+
 from pipeline import record, reference, text_generation  # noqa: E402
 from pipeline.accuracy.score import score  # noqa: E402
 from pipeline.dataset import records  # noqa: E402
@@ -69,6 +71,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--max-new-tokens", type=int, default=500)
     options = parser.parse_args()
+    logging.set_verbosity_error()  # the reference's pipe warns at every call
 
     rows = records.read(Path(options.data))[: options.limit]
     chats, answers = [row.messages for row in rows], [row.answer for row in rows]

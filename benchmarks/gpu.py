@@ -21,177 +21,33 @@ import gc
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.scripted import (  # noqa: E402
+    END,
+    SHAPES,
+    Floor,
+    Scripted,
+    Set,
+    random_weights,
+    read_sets,
+    timed,
+)
 from pipeline.engine import backend, drafts, memory, network  # noqa: E402
-from pipeline.engine.engine import Engine, Result, Started  # noqa: E402
 from pipeline.engine.forecast import Script, forecast  # noqa: E402
-from pipeline.engine.prefix_tree import build as build_tree  # noqa: E402
-from pipeline.engine.scheduler import Limits, Work  # noqa: E402
 from pipeline.engine.segment import Segment, pack  # noqa: E402
-from pipeline.engine.weights import LayerWeights, Shape, Weights  # noqa: E402
+from pipeline.engine.weights import Weights  # noqa: E402
+from pipeline.engine.work import Limits  # noqa: E402
 
-MEDIUM = Shape(
-    vocab=32064, hidden=5120, layers=40, heads=40, kv_heads=10, head_dim=128, intermediate=17920, norm_eps=1e-5,
-    rope_theta=1e4, max_positions=4096, window=2047, tied=False,
-)  # fmt: skip
-TINY = replace(MEDIUM, hidden=256, layers=3, heads=4, kv_heads=1, head_dim=64, intermediate=384)
-SHAPES = {"phi3-medium": MEDIUM, "tiny": TINY}
-END = 32007
-MAX_NEW_TOKENS = 500
 REPEATS = 3
-
-Ids = list[list[int]]
-
-
-@dataclass(frozen=True)
-class Set:
-    name: str
-    prompts: Ids
-    script: Script
-
-    @property
-    def answer_rows(self) -> int:
-        """Each answer token is a row; the end token comes out of the last of them."""
-        return sum(len(answer) - 1 for answer in self.script.answers)
-
-
-class Scripted(Engine):
-    """Our engine, with the model's choices replaced once they are on the host; and the device's time of each pass."""
-
-    script: Script
-    events: list[tuple[torch.cuda.Event, torch.cuda.Event]]
-
-    def answer(self, data: Set) -> tuple[float, Result]:
-        """Seconds of the whole call, everything on the host included."""
-        self.script, self.events = data.script, []
-        synchronize()
-        start = time.perf_counter()
-        result = self.generate(
-            data.prompts,
-            max_new_tokens=MAX_NEW_TOKENS,
-            stop_tokens=frozenset({END}),
-            candidates=data.script.candidates,
-        )
-        elapsed_s = time.perf_counter() - start
-        if result.tokens != [list(answer) for answer in data.script.answers]:
-            raise SystemExit(f"{data.name}: the answers are not the script's")
-        return elapsed_s, result
-
-    def device_s(self) -> float:
-        """Of the last call: what the device spent in passes."""
-        return sum(begin.elapsed_time(end) for begin, end in self.events) / 1e3
-
-    def _start(self, works: list[Work], stats: Any) -> Started:
-        if self.weights.device.type != "cuda":
-            return super()._start(works, stats)
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        kept = self.backend
-
-        def plan(*given: Any) -> Any:
-            begin.record()  # the pass is packed
-            return kept.plan(*given)
-
-        self.backend = replace(kept, plan=plan)
-        started = super()._start(works, stats)
-        self.backend = kept
-        end.record()
-        self.events.append((begin, end))
-        return started
-
-    def _tokens(self, works: Sequence[Work], started: Started) -> list[int]:
-        super()._tokens(works, started)
-        return self.script.choose(works)
-
-
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def timed(what: Callable[[], Any]) -> float:
-    synchronize()
-    start = time.perf_counter()
-    what()
-    synchronize()
-    return time.perf_counter() - start
-
-
-def random_weights(shape: Shape, device: torch.device) -> Weights:
-    def random(*size: int, scale: float = 0.02) -> torch.Tensor:
-        return torch.randn(*size, device=device, dtype=torch.bfloat16) * scale
-
-    def ones() -> torch.Tensor:
-        return torch.ones(shape.hidden, device=device, dtype=torch.bfloat16)
-
-    wide = shape.heads * shape.head_dim
-    layers = [
-        LayerWeights(
-            ones(),
-            random(shape.qkv_rows, shape.hidden),
-            random(shape.hidden, wide),
-            ones(),
-            random(2 * shape.intermediate, shape.hidden),
-            random(shape.hidden, shape.intermediate, scale=0.01),
-        )
-        for _ in range(shape.layers)
-    ]
-    embed, head = random(shape.vocab, shape.hidden, scale=1.0), random(shape.vocab, shape.hidden)
-    return Weights(shape, embed, tuple(layers), ones(), head)
-
-
-def read_sets(path: str, names: list[str], limit: int | None) -> list[Set]:
-    found = json.loads(Path(path).read_text())
-    sets = []
-    for name in names or list(found):
-        rows = found[name][:limit]
-        sets.append(Set(name, [row[0] for row in rows], Script([[*[100] * row[1], END] for row in rows])))
-    return sets
-
-
-# The floor
-
-
-class Floor:
-    """The four projections of all layers, alone."""
-
-    def __init__(self, weights: Weights) -> None:
-        self.weights = weights
-        self.sweep_s = 0.0
-
-    def pass_s(self, rows: int, times: int = 1) -> float:
-        """Seconds of `times` passes of `rows` rows, one after another, divided by `times`."""
-        shape, device = self.weights.shape, self.weights.device
-        x = torch.randn(rows, shape.hidden, device=device, dtype=torch.bfloat16)
-        mixed = torch.randn(rows, shape.heads * shape.head_dim, device=device, dtype=torch.bfloat16)
-        inner = torch.randn(rows, shape.intermediate, device=device, dtype=torch.bfloat16)
-
-        def run() -> None:
-            for _ in range(times):
-                for layer in self.weights.layers:
-                    F.linear(x, layer.qkv), F.linear(mixed, layer.o)
-                    F.linear(x, layer.gate_up), F.linear(inner, layer.down)
-
-        run()
-        return timed(run) / times
-
-    def of(self, data: Set, pass_rows: int) -> float:
-        """Seconds. `pass_rows`: of the largest pass that ours makes of this set."""
-        prompt_rows = build_tree(data.prompts).tokens
-        passes = max(1, round((prompt_rows + data.answer_rows) / pass_rows))
-        row_s = self.pass_s(pass_rows, passes) / pass_rows
-        return prompt_rows * row_s + max(data.answer_rows * row_s, self.sweep_s)
-
 
 # Parts of the report. Each prints its table and returns it for the JSON.
 

@@ -17,8 +17,8 @@ from pipeline import choices, paths, settings
 from pipeline.dataset import fetch, records
 from pipeline.engine import cost, memory
 from pipeline.engine.forecast import Forecast, Script, forecast
-from pipeline.engine.scheduler import Limits
 from pipeline.engine.weights import Shape
+from pipeline.engine.work import Limits
 from pipeline.errors import ResourceError
 from pipeline.model import config
 from pipeline.model import setup as model_setup

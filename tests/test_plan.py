@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pipeline import paths, plan, settings
 from pipeline.engine import cost
 from pipeline.engine.forecast import Script, forecast
-from pipeline.engine.scheduler import Limits
 from pipeline.engine.weights import Shape
+from pipeline.engine.work import Limits
 from pipeline.errors import ResourceError, UsageError
 
 MEDIUM = Shape(**settings.model("phi3-medium").shape.model_dump())

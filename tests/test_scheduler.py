@@ -17,8 +17,9 @@ from pipeline.engine import loop
 from pipeline.engine.cost import UNKNOWN, PassCost
 from pipeline.engine.pool import Slots
 from pipeline.engine.prefix_tree import build
-from pipeline.engine.scheduler import Limits, Prefix, Scheduler, Work
+from pipeline.engine.scheduler import Scheduler
 from pipeline.engine.weights import Shape
+from pipeline.engine.work import Limits, Prefix, Work
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

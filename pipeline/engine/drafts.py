@@ -52,10 +52,12 @@ def guess(
 
 def from_choices(answer: Sequence[int], candidates: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """What every candidate that starts with `answer` goes on with."""
-    known = len(answer)
-    open_ones = [tuple(c[known:]) for c in candidates if len(c) > known and tuple(c[:known]) == tuple(answer)]
+    known, start = len(answer), list(answer)
+    open_ones = [tuple(c[known:]) for c in candidates if len(c) > known and list(c[:known]) == start]
     if not open_ones:
         return ()
+    if len(open_ones) == 1:
+        return open_ones[0]
     low, high = min(open_ones), max(open_ones)  # sorted: what these two share, all share
     shared = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(len(low), len(high)))
     return low[:shared]

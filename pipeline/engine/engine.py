@@ -18,13 +18,17 @@ from pipeline.engine import cost, loop, network, prefix_tree
 from pipeline.engine.backend import Backend, choose
 from pipeline.engine.drafts import SOURCES
 from pipeline.engine.pool import SlotPool
-from pipeline.engine.scheduler import Limits, Prefix, Scheduler, Work
+from pipeline.engine.scheduler import Scheduler
 from pipeline.engine.segment import Segment, pack
 from pipeline.engine.weights import Weights
+from pipeline.engine.work import Limits, Prefix, Work
 from pipeline.errors import ResourceError
 
 CALIBRATION_ROWS = (1, 8, 16, 32, 64, 128, 192, 256, 384, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 """Passes that warm-up times: close together where reading the weights stops to be what takes the time."""
+
+HEAT_UP_S = 1.5
+"""Of full passes on a GPU before any is timed."""
 
 CALIBRATION_CONTEXT = 128
 """Tokens that each segment of a calibration pass has as its context: about what the contest's prompts have."""
@@ -107,6 +111,8 @@ class Engine:
         """Measure passes of made-up rows, so that limits and drafts follow this device. Sees no data."""
         largest = min(self.limits.budget_rows, self.limits.slots)
         sizes = [n for n in CALIBRATION_ROWS if n <= largest]
+        if self._overlaps and sizes:
+            self._heat_up(sizes[-1])
         self.cost = cost.measure(self._calibration_pass, sizes)
 
     def generate(
@@ -208,6 +214,12 @@ class Engine:
                 actual=f"{len(prompts[longest]):,} + {max_new_tokens:,} new = {need:,}",
                 fix="leave more memory free, or ask for fewer new tokens",
             )
+
+    def _heat_up(self, rows: int) -> None:
+        """A GPU runs faster than it can go on for about a second, until it is at its power limit."""
+        start = time.perf_counter()
+        while time.perf_counter() - start < HEAT_UP_S:
+            self._calibration_pass(rows)
 
     def _calibration_pass(self, rows: int) -> None:
         """Answers of one token up to `CALIBRATION_ANSWERS`, what is more comes as prompts do: a run of tokens, one

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pipeline.engine import loop, prefix_tree
 from pipeline.engine.cost import PassCost
 from pipeline.engine.pool import Slots
-from pipeline.engine.scheduler import Limits, Prefix, Scheduler, Work
+from pipeline.engine.scheduler import Scheduler
+from pipeline.engine.work import Limits, Prefix, Work
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from pipeline.engine.scheduler import Scheduler, Work
+from pipeline.engine.scheduler import Scheduler
+from pipeline.engine.work import Work
 
 Started = TypeVar("Started")
 

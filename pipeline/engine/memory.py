@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.engine.scheduler import Limits
 from pipeline.engine.weights import Shape
+from pipeline.engine.work import Limits
 from pipeline.errors import ResourceError
 
 MARGIN = 0.10

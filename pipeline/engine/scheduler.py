@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,8 +26,9 @@ from pipeline.engine.arrays import EMPTY, Ints, ints
 from pipeline.engine.cost import PassCost
 from pipeline.engine.drafts import Acceptance, Draft
 from pipeline.engine.pool import Slots
-from pipeline.engine.prefix_tree import Node, PrefixTree, tokens_of
+from pipeline.engine.prefix_tree import PrefixTree, tokens_of
 from pipeline.engine.segment import Segment
+from pipeline.engine.work import Answer, Limits, Prefix, Work
 
 HEADROOM = 8
 """Slots kept free for every live answer before a new prompt is let in."""
@@ -39,59 +39,6 @@ back sooner, few are left when the prompts are through, and longer segments are 
 
 ROUND_ROWS = 128
 """Passes of a multiple of these many rows fill the tiles of a matrix product."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What memory and the device allow."""
-
-    budget_rows: int
-    """Rows of a pass at most."""
-    slots: int
-    """Slots of the pool."""
-    live: int
-    """Answers that are being written at the same time."""
-
-
-@dataclass(slots=True)
-class Prefix:
-    """What is known of one node of the tree."""
-
-    node: Node
-    unfinished: int = 0
-    """Prompts through this node that have no full answer yet."""
-    live: int = 0
-    """Those of them that are being answered, or let in, now."""
-    slots: Ints = field(default_factory=lambda: EMPTY)
-    """K/V of the first len(slots) tokens."""
-    context: Ints = field(default_factory=lambda: EMPTY)
-    """Slots of every position up to the end of this node, once all are there."""
-    next_token: int | None = None
-    """What the model says after this node's last token, if a prompt ends there."""
-
-    @property
-    def missing(self) -> int:
-        return len(self.node.tokens) - len(self.slots)
-
-
-@dataclass(slots=True)
-class Answer:
-    """A prompt's answer on its way. K/V exists for tokens[:len(slots)]."""
-
-    prompt: int
-    tokens: list[int]
-    slots: Ints = field(default_factory=lambda: EMPTY)
-    running: bool = False
-    """The device is at its newest rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A segment and whose it is: a node's, or an answer's with the draft that it checks."""
-
-    segment: Segment
-    owner: Prefix | Answer
-    draft: Draft = drafts.NONE
 
 
 class Scheduler:
@@ -148,9 +95,13 @@ class Scheduler:
             owed += rows
         # Waiting prompts will fill the pass, so a draft's row costs what a row of a full pass costs.
         likely_rows = room if self.waiting else owed
+        if self.waiting:  # the later pass will be full as well: its row is as dear as one of this pass
+            saved_s = HASTE * self.cost.one_more(room)
+        else:
+            saved_s = self.cost.seconds(len(self.live)) / max(1, len(self.live))
         checked: list[tuple[Answer, int, Draft]] = []
         for answer, rows in due:
-            draft = self._draft(answer, rows, likely_rows, min(room, self.pool.free) - owed)
+            draft = self._draft(answer, rows, likely_rows, saved_s, min(room, self.pool.free) - owed)
             owed += len(draft.tokens)
             likely_rows = max(likely_rows, owed)
             checked.append((answer, rows, draft))
@@ -201,7 +152,7 @@ class Scheduler:
 
     # Answers
 
-    def _draft(self, answer: Answer, rows: int, likely_rows: int, spare: int) -> Draft:
+    def _draft(self, answer: Answer, rows: int, likely_rows: int, saved_s: float, spare: int) -> Draft:
         """A guess behind the answer's next `rows` tokens that pays in a pass of `likely_rows` rows."""
         longest = min(self.max_new_tokens - len(answer.tokens) - 1, spare)
         if longest <= 0 or len(answer.slots) + rows < len(answer.tokens):
@@ -209,11 +160,6 @@ class Scheduler:
         candidates = self.candidates[answer.prompt]
         draft = drafts.guess(lambda: self._tokens_of(answer.prompt), answer.tokens, candidates, longest)
         draft = drafts.until(draft, self.stop_tokens)  # what follows the last token of an answer is of no use
-        if self.waiting:
-            # The later pass will be full as well, so its row is as dear as one of this pass.
-            saved_s = HASTE * self.cost.one_more(likely_rows)
-        else:
-            saved_s = self.cost.seconds(len(self.live)) / len(self.live)
         return drafts.worth(draft, self.acceptance.rate(draft.source), likely_rows, saved_s, self.cost)
 
     def _tokens_of(self, prompt: int) -> Ints:

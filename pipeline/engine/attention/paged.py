@@ -21,14 +21,18 @@ UNLIMITED = 2**30
 
 def planner(kernels: Kernels) -> Plan:
     def plan(packed: Packed, shape: Shape, dtype: torch.dtype) -> Attend:
-        contexts = np.concatenate(packed.contexts)
-        table = tiles(packed, shape.heads // shape.kv_heads)
+        contexts, table = host_tables(packed, shape.heads // shape.kv_heads)
         slots, flat = upload([contexts, table.ravel()], packed.tokens.device, np.int32)
         on_device = flat.view(-1, table.shape[1])
         window = shape.window or UNLIMITED
         return lambda qkv, layer: kernels.attend(qkv, layer, slots, on_device, shape, window)
 
     return plan
+
+
+def host_tables(packed: Packed, group: int) -> tuple[Ints, Ints]:
+    """Slots of the contexts end to end, and `tiles`."""
+    return np.concatenate(packed.contexts), tiles(packed, group)
 
 
 def tiles(packed: Packed, group: int) -> Ints:

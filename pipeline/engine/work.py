@@ -1,0 +1,64 @@
+"""What the scheduler keeps books on: the limits, the nodes of the tree, the answers on their way, a pass's works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.engine import drafts
+from pipeline.engine.arrays import EMPTY, Ints
+from pipeline.engine.drafts import Draft
+from pipeline.engine.prefix_tree import Node
+from pipeline.engine.segment import Segment
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What memory and the device allow."""
+
+    budget_rows: int
+    """Rows of a pass at most."""
+    slots: int
+    """Slots of the pool."""
+    live: int
+    """Answers that are being written at the same time."""
+
+
+@dataclass(slots=True)
+class Prefix:
+    """What is known of one node of the tree."""
+
+    node: Node
+    unfinished: int = 0
+    """Prompts through this node that have no full answer yet."""
+    live: int = 0
+    """Those of them that are being answered, or let in, now."""
+    slots: Ints = field(default_factory=lambda: EMPTY)
+    """K/V of the first len(slots) tokens."""
+    context: Ints = field(default_factory=lambda: EMPTY)
+    """Slots of every position up to the end of this node, once all are there."""
+    next_token: int | None = None
+    """What the model says after this node's last token, if a prompt ends there."""
+
+    @property
+    def missing(self) -> int:
+        return len(self.node.tokens) - len(self.slots)
+
+
+@dataclass(slots=True)
+class Answer:
+    """A prompt's answer on its way. K/V exists for tokens[:len(slots)]."""
+
+    prompt: int
+    tokens: list[int]
+    slots: Ints = field(default_factory=lambda: EMPTY)
+    running: bool = False
+    """The device is at its newest rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A segment and whose it is: a node's, or an answer's with the draft that it checks."""
+
+    segment: Segment
+    owner: Prefix | Answer
+    draft: Draft = drafts.NONE
