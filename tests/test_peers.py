@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -12,11 +11,11 @@ from transformers import Phi3ForCausalLM
 
 from pipeline import paths
 from pipeline.engine import network
+from pipeline.engine.backend import plain
 from pipeline.engine.pool import SlotPool
 from pipeline.engine.segment import Segment, pack
 from pipeline.engine.weights import LayerWeights, Shape, Weights
 from pipeline.model import loader
-from pipeline.model.config import window_tokens
 
 sys.path.insert(0, str(paths.ROOT))  # `benchmarks` is not installed
 
@@ -24,9 +23,6 @@ from benchmarks import peers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CONTINUOUS = pytest.mark.skipif(
-    importlib.util.find_spec("transformers.generation.continuous_batching") is None, reason="not in this transformers"
-)
 END = 1
 PROMPTS = [[5, 6, 7, 8], [9], [5, 6, 7, 8, 9, 10, 11], [12, 13], [5, 6, 7, 14]]
 ANSWERS = [[3, 4, END], [END], [3, 3, 3, 3, 3, END], [4, END], [7, 8, 9, END]]
@@ -74,7 +70,7 @@ def engine_logits(weights: Weights, tokens: list[int]) -> torch.Tensor:
     """Of every token, in one pass of ours."""
     pool = SlotPool(weights.shape, len(tokens), weights.dtype, weights.device)
     segment = Segment(torch.tensor(tokens).numpy(), 0, pool.take(len(tokens)), len(tokens))
-    return network.forward(weights, pool, pack([segment], weights.device))
+    return network.forward(weights, pool, pack([segment], weights.device), plain())
 
 
 @torch.no_grad()
@@ -101,8 +97,6 @@ def test_weights_made_in_inference_mode_will_do() -> None:
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("window", [None, 5])
 def test_float32_logits_are_those_of_our_engine(window: int | None, tied: bool) -> None:
-    if window_tokens(window) != window:
-        pytest.skip("this transformers has no window outside of flash-attention")
     weights = random_weights(window=window, tied=tied)
     tokens = torch.randint(40, (23,)).tolist()
     torch.testing.assert_close(peer_logits(weights, tokens), engine_logits(weights, tokens), atol=1e-5, rtol=1e-5)
@@ -136,7 +130,6 @@ def test_generate_refuses_a_script_that_cannot_be_played(answers: list[list[int]
         peers.generate(peers.build(random_weights()), [[5], [6]], answers, 2)
 
 
-@CONTINUOUS
 @pytest.mark.parametrize("window", [None, 64])
 def test_continuous_batching_writes_as_many_tokens(window: int | None) -> None:
     """On the CPU it runs too, with a cache of a given size. 34 tokens are the same in all prompts: two blocks."""
@@ -154,7 +147,6 @@ def test_continuous_batching_writes_as_many_tokens(window: int | None) -> None:
     assert rows[True] <= rows[False] - 3 * 2 * peers.SHARED_BLOCK
 
 
-@CONTINUOUS
 def test_continuous_batching_fails_in_one_piece() -> None:
     model = peers.build(random_weights())
     attention = model.config._attn_implementation
@@ -164,7 +156,6 @@ def test_continuous_batching_fails_in_one_piece() -> None:
     assert peers.generate(model, PROMPTS, ANSWERS, 2) > 0
 
 
-@CONTINUOUS
 def test_without_the_window_only_contexts_within_it_are_the_same() -> None:
     with pytest.raises(ValueError, match="another computation"):
         peers.generate_batch(peers.build(random_weights(window=8)), PROMPTS, ANSWERS, sharing=True)

@@ -55,7 +55,10 @@ def build(capability: tuple[int, int]) -> Path:
         fresh = Path(temporary, name)
         arch = f"arch=compute_{capability[0]}{capability[1]},code=sm_{capability[0]}{capability[1]}"
         command = [nvcc, *FLAGS, "-gencode", arch, "-o", str(fresh), *SOURCES]
-        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise CannotBuild(f"{nvcc} cannot be run: {error.strerror}") from error
         if done.returncode != 0:
             errors = [line for line in (done.stdout + done.stderr).splitlines() if "error" in line.lower()]
             raise CannotBuild(f"{nvcc} failed with {done.returncode}: {errors[0] if errors else done.stderr[-200:]!r}")
