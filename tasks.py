@@ -224,11 +224,19 @@ def plan(
     print(dumps(planning.as_json(planned), default=str) if json else planning.text(planned))
 
 
-@task(help={"slow": "the slow tests instead", "only": "a file or a test, as pytest names it", "match": "pytest's -k"})
+@task(
+    help={
+        "slow": "the slow tests instead",
+        "gpu": "those that need a CUDA device instead",
+        "only": "a file or a test, as pytest names it",
+        "match": "pytest's -k",
+    }
+)
 @guarded
-def test(_context: Context, slow: bool = False, only: str = "", match: str = "") -> None:
-    """Run the tests. The slow ones (exactness on hundreds of rows) run by --slow and in CI."""
-    arguments = ["-m", "slow" if slow else "not slow", *([only] if only else []), *(["-k", match] if match else [])]
+def test(_context: Context, slow: bool = False, gpu: bool = False, only: str = "", match: str = "") -> None:
+    """Run the tests; the slow ones (exactness on hundreds of rows) by --slow and in CI, those for a GPU by --gpu."""
+    chosen = "slow" if slow else "gpu" if gpu else "not slow and not gpu"
+    arguments = ["-m", chosen, *([only] if only else []), *(["-k", match] if match else [])]
     _call([sys.executable, "-m", "pytest", *arguments])
 
 
@@ -248,7 +256,7 @@ def test_oldest(_context: Context, torch: str = "") -> None:
         _call([*install, *([f"torch=={torch}"] if torch else ["-r", str(locks[1])])])
         ready.touch()
     equality = ["exactness", "text_generation", "form", "choices", "model_config", "model_loader", "model_attest"]
-    _call([str(python), "-m", "pytest", "-m", "not slow", *[f"tests/test_{name}.py" for name in equality]])
+    _call([str(python), "-m", "pytest", "-m", "not slow and not gpu", *[f"tests/test_{name}.py" for name in equality]])
 
 
 @task

@@ -114,6 +114,11 @@ class TextGenerator:
         cost, stats = self.engine.cost, self.stats
         return {
             "limits": asdict(self.engine.limits_in_use()),
+            "backend": {
+                "steps": self.engine.backend.ops_name,
+                "attention": self.engine.backend.attention_name,
+                "passed_over": self.engine.backend.passed_over,
+            },
             "cost": {"rows": cost.rows, "elapsed_s": cost.elapsed_s},
             "stats": asdict(stats),
             "tokens_saved_by_sharing": stats.prompt_tokens - stats.tree_tokens,
@@ -159,8 +164,15 @@ def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None 
     if kind is torch.bfloat16 and config.own_dtype(folder) == "float32":
         logger.warning("the weights are stored in float32 and are rounded to bfloat16, as asked")
     weights = loader.load(folder, kind, place, rounding=dtype is not None, place=projection.packer(kind, place))
-    limits = memory.plan(shape, kind, place, free_bytes(place))
-    return TextGenerator(Engine(weights, limits), tokenizer, stop_tokens)
+    engine = Engine(weights, memory.plan(shape, kind, place, free_bytes(place)))
+    chosen = engine.backend
+    logger.info(
+        "between the products: {}, attention: {}; passed over: {}",
+        chosen.ops_name,
+        chosen.attention_name,
+        "; ".join(f"{name} ({reason})" for name, reason in chosen.passed_over.items()) or "none",
+    )
+    return TextGenerator(engine, tokenizer, stop_tokens)
 
 
 def load_dataset(path: Path | str) -> list[dict[str, Any]]:
