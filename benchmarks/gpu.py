@@ -285,7 +285,7 @@ def our_parts(weights: Weights, sets: list[Set], only: Sequence[str]) -> dict[st
     """All but the peers; what it held on the device is free when it returns."""
     device = weights.device
     free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else 2**32
-    limits = memory.plan(weights.shape, weights.dtype, device, free)
+    limits = memory.plan(weights.shape, weights.dtype, device, free).limits
     floor, engine = Floor(weights), Scripted(weights, limits)
     report: dict[str, Any] = {"ceilings": ceilings(floor)}
     chosen = engine.backend

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from pipeline.engine.engine import Engine, Result, Started
+from pipeline.engine.engine import Engine, Result
 from pipeline.engine.forecast import Script
+from pipeline.engine.passes import Started
 from pipeline.engine.prefix_tree import build as build_tree
 from pipeline.engine.weights import LayerWeights, Shape, Weights
 from pipeline.engine.work import Work
@@ -72,9 +73,9 @@ class Scripted(Engine):
         """Of the last call: what the device spent in passes."""
         return sum(begin.elapsed_time(end) for begin, end in self.events) / 1e3
 
-    def _start(self, works: list[Work], stats: Any) -> Started:
+    def _start(self, works: list[Work], scheduler: Any, stats: Any) -> Started:
         if self.weights.device.type != "cuda":
-            return super()._start(works, stats)
+            return super()._start(works, scheduler, stats)
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         kept = self.backend
 
@@ -82,9 +83,9 @@ class Scripted(Engine):
             begin.record()  # the pass is packed
             return kept.plan(*given)
 
-        self.backend = replace(kept, plan=plan)
-        started = super()._start(works, stats)
-        self.backend = kept
+        self._passes.backend = replace(kept, plan=plan)
+        started = super()._start(works, scheduler, stats)
+        self._passes.backend = kept
         end.record()
         self.events.append((begin, end))
         return started

@@ -45,8 +45,7 @@ class Plan:
     device: DeviceConfig
     model: str
     weights_bytes: int
-    limits: Limits
-    kv_bytes: int
+    memory: memory.Plan
     sweep_s: float
     tokenizer: str
     """Whose token counts these are."""
@@ -63,7 +62,8 @@ def plan(device_name: str, model: str, dataset: str, say: Callable[[str], None] 
     shape, tokenizer_folder = _model(model, say)
     weights_bytes = shape.parameters * DTYPE.itemsize
     free_bytes = (device.memory_mib - device.in_use_mib) * MIB - weights_bytes
-    limits = memory.plan(shape, DTYPE, torch.device("cuda"), max(0, free_bytes))
+    planned = memory.plan(shape, DTYPE, torch.device("cuda"), max(0, free_bytes))
+    limits = planned.limits
     flops_per_s, bytes_per_s = device.flops_per_s * device.flops_share, device.bytes_per_s * device.bytes_share
     curve = cost.roofline(shape, DTYPE.itemsize, flops_per_s, bytes_per_s, limits.budget_rows)
     data = _on_disk() if dataset == "all" else {Path(dataset).stem: fetch.resolve(dataset, say)}
@@ -72,8 +72,7 @@ def plan(device_name: str, model: str, dataset: str, say: Callable[[str], None] 
         device=device,
         model=model,
         weights_bytes=weights_bytes,
-        limits=limits,
-        kv_bytes=limits.slots * shape.kv_elements_per_token * DTYPE.itemsize,
+        memory=planned,
         sweep_s=curve.seconds(1),
         tokenizer=tokenizer_folder.name,
         sets=tuple(_set_plan(name, path, tokenizer, limits, curve) for name, path in data.items()),
@@ -130,7 +129,7 @@ def _set_plan(name: str, path: Path, tokenizer: Any, limits: Limits, curve: cost
 
 def text(planned: Plan) -> str:
     """For the terminal: what was assumed, then a row a set."""
-    device, limits = planned.device, planned.limits
+    device = planned.device
     left = device.memory_mib - device.in_use_mib - planned.weights_bytes / MIB
     lines = [
         f"{planned.model} on {device.name}: a PREDICTION; nothing here was measured on that device",
@@ -139,8 +138,8 @@ def text(planned: Plan) -> str:
         f"{device.bytes_share:.0%} of {device.bytes_per_s / 1e9:.0f} GB/s",
         f"  memory   {device.memory_mib:,} MiB, {device.in_use_mib:,} in use, weights "
         f"{planned.weights_bytes / MIB:,.0f}, left {left:,.0f}",
-        f"  plan     passes of {limits.budget_rows:,} rows, {limits.slots:,} K/V slots "
-        f"({planned.kv_bytes / MIB:,.0f} MiB), one reading of the weights {planned.sweep_s * 1e3:.0f} ms",
+        f"  plan     {planned.memory.text()}",
+        f"  weights  read once in {planned.sweep_s * 1e3:.0f} ms",
         f"  tokens   counted with the tokenizer of {planned.tokenizer}",
         "",
         f"  {'set':<20}{'prompts':>8}{'tokens':>9}{'as a tree':>11}{'answers':>9}{'longest':>9}"

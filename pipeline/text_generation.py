@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from loguru import logger
 
@@ -25,6 +24,7 @@ from pipeline.engine import memory, projection
 from pipeline.engine.engine import Engine, Progress, Stats
 from pipeline.errors import FormError, UsageError
 from pipeline.form import Form, probe
+from pipeline.free_memory import free_bytes
 from pipeline.model import config, loader
 
 Chat = Sequence[dict[str, str]]
@@ -44,7 +44,8 @@ class Answered:
 class TextGenerator:
     """A loaded model, called like a pipe. `stats` is of the last call."""
 
-    def __init__(self, engine: Engine, tokenizer: Any, stop_tokens: frozenset[int]) -> None:
+    def __init__(self, engine: Engine, tokenizer: Any, stop_tokens: frozenset[int], planned: memory.Plan) -> None:
+        self.planned = planned
         self.engine, self.tokenizer, self.stop_tokens = engine, tokenizer, stop_tokens
         self.form: Form = probe()
         self.end = choices.end_of_answer(tokenizer, stop_tokens)
@@ -113,6 +114,7 @@ class TextGenerator:
         """For a run's manifest: how the engine is set, what the last call did, prediction against measurement."""
         cost, stats = self.engine.cost, self.stats
         return {
+            "memory_plan": asdict(self.planned),
             "limits": asdict(self.engine.limits_in_use()),
             "backend": {
                 "steps": self.engine.backend.ops_name,
@@ -164,7 +166,9 @@ def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None 
     if kind is torch.bfloat16 and config.own_dtype(folder) == "float32":
         logger.warning("the weights are stored in float32 and are rounded to bfloat16, as asked")
     weights = loader.load(folder, kind, place, rounding=dtype is not None, place=projection.packer(kind, place))
-    engine = Engine(weights, memory.plan(shape, kind, place, free_bytes(place)))
+    planned = memory.plan(shape, kind, place, free_bytes(place))
+    logger.info("memory beside the weights: {}", planned.text())
+    engine = Engine(weights, planned.limits)
     chosen = engine.backend
     logger.info(
         "between the products: {}, attention: {}; passed over: {}",
@@ -172,7 +176,7 @@ def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None 
         chosen.attention_name,
         "; ".join(f"{name} ({reason})" for name, reason in chosen.passed_over.items()) or "none",
     )
-    return TextGenerator(engine, tokenizer, stop_tokens)
+    return TextGenerator(engine, tokenizer, stop_tokens, planned)
 
 
 def load_dataset(path: Path | str) -> list[dict[str, Any]]:
@@ -218,12 +222,6 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that was asked of it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
 
 
 def _refuse(max_new_tokens: int, do_sample: bool, unknown: dict[str, Any]) -> None:

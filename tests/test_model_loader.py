@@ -272,7 +272,7 @@ def test_tensor_twice(tmp_path: Path) -> None:
 
 def test_not_enough_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny(tmp_path)
-    monkeypatch.setattr(loader, "_available_bytes", lambda _: 1000)
+    monkeypatch.setattr(loader, "free_bytes", lambda _: 1000)
     with pytest.raises(ResourceError, match="do not fit") as caught:
         loader.load(folder, torch.float32, "cpu")
     assert caught.value.code == "R401"

@@ -77,7 +77,7 @@ def test_a_plan_without_the_model_counts_with_the_standins_tokenizer_and_says_so
     assert (one.name, one.prompts) == ("mine", 12)
     assert one.forecast.prompt_rows < one.prompt_tokens
     assert one.forecast.elapsed_s >= 2 * planned.sweep_s  # the prompts, and a check of the answers
-    assert one.longest <= planned.limits.slots
+    assert one.longest <= planned.memory.limits.slots
     shown = plan.text(planned)
     assert "PREDICTION" in shown
     assert "tokenizer of standin" in shown
@@ -89,8 +89,8 @@ def test_less_memory_means_smaller_passes_and_fewer_slots(configs: Path, standin
     ample = plan.plan("orin-32gb", "phi3-medium", file, quiet)
     with_memory(configs, 29_400)
     tight = plan.plan("orin-32gb", "phi3-medium", file, quiet)
-    assert tight.limits.budget_rows <= ample.limits.budget_rows
-    assert tight.limits.slots < ample.limits.slots
+    assert tight.memory.limits.budget_rows <= ample.memory.limits.budget_rows
+    assert tight.memory.limits.slots < ample.memory.limits.slots
 
 
 def test_a_device_that_the_model_does_not_fit_is_refused_with_numbers(

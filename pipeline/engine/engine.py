@@ -11,15 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from pipeline.engine import cost, loop, network, prefix_tree
+from pipeline.engine import cost, loop, prefix_tree
 from pipeline.engine.backend import Backend, choose
 from pipeline.engine.drafts import SOURCES
+from pipeline.engine.passes import Passes, Started
 from pipeline.engine.pool import SlotPool
 from pipeline.engine.scheduler import Scheduler
-from pipeline.engine.segment import Segment, pack
+from pipeline.engine.segment import Segment
 from pipeline.engine.weights import Weights
 from pipeline.engine.work import Limits, Prefix, Work
 from pipeline.errors import ResourceError
@@ -55,6 +54,10 @@ class Stats:
     """Rows of answers, drafts included."""
     recomputed_rows: int = 0
     """Rows computed again because memory was short."""
+    failed_allocations: int = 0
+    """Passes that had to be done again in smaller pieces."""
+    smallest_budget_rows: int | None = None
+    """To which the budget went down for that; None: it never did."""
     drafts_proposed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     drafts_accepted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     peak_slots: int = 0
@@ -81,14 +84,6 @@ class Result:
     stats: Stats
 
 
-@dataclass(frozen=True)
-class Started:
-    """A pass that the device has been given."""
-
-    chosen: Tensor  # (W), on the host once `arrived`
-    arrived: torch.cuda.Event | None
-
-
 class Engine:
     """A model on a device, ready for sets of prompts."""
 
@@ -106,6 +101,7 @@ class Engine:
         self.backend = backend or choose(weights.shape, weights.dtype, weights.device)
         self._overlaps = weights.device.type == "cuda"
         self.pool = SlotPool(weights.shape, limits.slots, weights.dtype, weights.device)
+        self._passes = Passes(weights, self.pool, self.backend)
 
     def warm_up(self) -> None:
         """Measure passes of made-up rows, so that limits and drafts follow this device. Sees no data."""
@@ -146,9 +142,16 @@ class Engine:
         )
         stats = Stats(prompt_tokens=sum(map(len, prompts)), tree_tokens=tree.tokens)
         self.pool.peak_used = 0
+        faults_before = self._passes.faults
         start = time.perf_counter()
+
+        def start_pass(works: Sequence[Work]) -> Started:
+            return self._start(works, scheduler, stats)
+
         try:
-            for finished in loop.run(scheduler, lambda works: self._start(works, stats), self._tokens, self._overlaps):
+            for finished in loop.run(
+                scheduler, lambda works: self._start(works, scheduler, stats), self._tokens, self._overlaps
+            ):
                 stats.passes_s = time.perf_counter() - start
                 for prompt in finished:
                     stats.answer_tokens += len(scheduler.finished[prompt])
@@ -158,9 +161,11 @@ class Engine:
             self.pool.reset()
         stats.drafts_proposed, stats.drafts_accepted = scheduler.acceptance.proposed, scheduler.acceptance.accepted
         stats.recomputed_rows, stats.peak_slots = scheduler.recomputed_rows, self.pool.peak_used
+        stats.failed_allocations = self._passes.faults - faults_before
+        stats.smallest_budget_rows = self._passes.smallest_rows
         return Result([scheduler.finished[index] for index in range(len(prompts))], stats)
 
-    def _start(self, works: Sequence[Work], stats: Stats) -> Started:
+    def _start(self, works: Sequence[Work], scheduler: Scheduler, stats: Stats) -> Started:
         """Hand a pass to the device. Does not wait for a CUDA device."""
         rows = sum(len(work.segment) for work in works)
         prompt_rows = sum(len(work.segment) for work in works if isinstance(work.owner, Prefix))
@@ -168,21 +173,13 @@ class Engine:
         stats.prompt_rows += prompt_rows
         stats.answer_rows += rows - prompt_rows
         stats.predicted_s += self.cost.seconds(rows)
-        packed = pack([work.segment for work in works], self.weights.device)
-        chosen = network.forward(self.weights, self.pool, packed, self.backend).argmax(-1)
-        if not self._overlaps:
-            return Started(chosen, None)
-        on_host = torch.empty(chosen.shape, dtype=chosen.dtype, pin_memory=True)
-        on_host.copy_(chosen, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        return Started(on_host, arrived)
+        started = self._passes.run([work.segment for work in works])
+        planned = self.limits_in_use()
+        scheduler.limits = replace(planned, budget_rows=self._passes.budget_rows(planned.budget_rows))
+        return started
 
     def _tokens(self, works: Sequence[Work], started: Started) -> list[int]:
-        """The likeliest token of every wanted row, once the device has them."""
-        if started.arrived is not None:
-            started.arrived.synchronize()
-        return started.chosen.tolist()
+        return started.tokens()
 
     def _progress(self, scheduler: Scheduler, stats: Stats, prompts: int) -> Progress:
         """What is left: prompt rows are known, answers are taken to be as long as those seen so far."""
@@ -235,5 +232,4 @@ class Engine:
         segments = [
             Segment(tokens[end - n : end], len(context) - n, context, 1) for n, end in zip(lengths, ends, strict=True)
         ]
-        packed = pack(segments, self.weights.device)
-        network.forward(self.weights, self.pool, packed, self.backend).argmax(-1).tolist()
+        self._passes.run(segments).tokens()

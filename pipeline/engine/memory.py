@@ -1,19 +1,27 @@
-"""How large a pass and how many K/V slots fit into what the device has left.
+"""How large a pass and how many K/V slots fit into what the device has left. Made once, before the first allocation.
 
-A first plan, made once before the first allocation: activations of the largest pass, then slots out
-of the rest, with a margin kept free.
+What is left is cut into four: a margin that stays free, workspaces of libraries, the activations of the largest pass,
+and K/V slots with all the rest. If an allocation fails all the same, `passes.py` goes on with smaller passes.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
+from pipeline.engine.network import HEAD_ROWS
 from pipeline.engine.weights import Shape
 from pipeline.engine.work import Limits
 from pipeline.errors import ResourceError
 
+MIB = 2**20
+
 MARGIN = 0.10
-"""Share of the free memory that stays free."""
+"""Share of the free memory that stays free: fragmentation, and what others on the device may take meanwhile."""
+
+WORKSPACE_BYTES = {"cpu": 0, "cuda": 96 * MIB}
+"""Of cuBLAS and the like: 32 MiB a handle and stream on Hopper, and the pieces that an allocator rounds up."""
 
 BUDGET_ROWS = {"cpu": 256, "cuda": 8192}
 """Rows of a pass at most: beyond these a row gets no cheaper (`benchmarks/cpu.py`, `benchmarks/gpu.py`)."""
@@ -28,29 +36,58 @@ CONTEXTS = {"cpu": 2, "cuda": 32}
 """Slots for so many of the longest contexts at most; a CPU's answers are few at a time."""
 
 
-def plan(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int) -> Limits:
-    """The limits of an engine whose weights are resident already.
+@dataclass(frozen=True)
+class Plan:
+    """Where the free bytes go."""
+
+    free_bytes: int
+    margin_bytes: int
+    workspace_bytes: int
+    pass_bytes: int
+    kv_bytes: int
+    limits: Limits
+
+    def text(self) -> str:
+        parts = {
+            "free": self.free_bytes,
+            "margin": self.margin_bytes,
+            "workspaces": self.workspace_bytes,
+            f"a pass of {self.limits.budget_rows:,} rows": self.pass_bytes,
+            f"K/V of {self.limits.slots:,} tokens": self.kv_bytes,
+        }
+        return ", ".join(f"{name} {size / MIB:,.0f} MiB" for name, size in parts.items())
+
+
+def plan(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int) -> Plan:
+    """For an engine whose weights are resident already.
 
     Raises ResourceError (R302) when not even one prompt of the longest context would fit.
     """
-    usable = int(free_bytes * (1 - MARGIN))
-    row_bytes = activation_bytes_per_row(shape, dtype)
+    margin_bytes, workspace_bytes = int(free_bytes * MARGIN), WORKSPACE_BYTES[device.type]
+    usable = free_bytes - margin_bytes - workspace_bytes
     budget_rows = BUDGET_ROWS[device.type]
-    while budget_rows > 128 and budget_rows * row_bytes > PASS_SHARE * usable:
+    while budget_rows > 128 and pass_bytes(shape, dtype, budget_rows) > PASS_SHARE * usable:
         budget_rows //= 2
-    usable -= budget_rows * row_bytes
-    kv_bytes = shape.kv_elements_per_token * dtype.itemsize
-    slots = min(CONTEXTS[device.type] * shape.max_positions, usable // kv_bytes)
+    of_pass = pass_bytes(shape, dtype, budget_rows)
+    slot_bytes = shape.kv_elements_per_token * dtype.itemsize
+    slots = min(CONTEXTS[device.type] * shape.max_positions, (usable - of_pass) // slot_bytes)
     if slots < shape.max_positions:
+        short = (shape.max_positions - slots) * slot_bytes
         raise ResourceError(
             "R302",
             "too little memory is left for the longest context",
             where=str(device),
-            expected=f"{shape.max_positions:,} tokens of K/V, {shape.max_positions * kv_bytes / 2**20:,.0f} MiB",
-            actual=f"{max(0, usable) / 2**20:,.0f} MiB beside activations and margin",
+            expected=f"{shape.max_positions:,} tokens of K/V, {shape.max_positions * slot_bytes / MIB:,.0f} MiB",
+            actual=f"{max(0, slots):,} tokens beside activations and margin; {short / MIB:,.0f} MiB are missing",
             fix="end other programs, or use a smaller model",
         )
-    return Limits(budget_rows=budget_rows, slots=slots, live=LIVE)
+    limits = Limits(budget_rows=budget_rows, slots=slots, live=LIVE)
+    return Plan(free_bytes, margin_bytes, workspace_bytes, of_pass, slots * slot_bytes, limits)
+
+
+def pass_bytes(shape: Shape, dtype: torch.dtype, rows: int) -> int:
+    """The most that a pass of `rows` rows holds at once: in a layer, or the logits of the rows that want them."""
+    return rows * activation_bytes_per_row(shape, dtype) + min(rows, HEAD_ROWS) * shape.vocab * dtype.itemsize
 
 
 def activation_bytes_per_row(shape: Shape, dtype: torch.dtype) -> int:

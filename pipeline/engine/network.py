@@ -16,6 +16,16 @@ from pipeline.engine.projection import linear
 from pipeline.engine.segment import Packed
 from pipeline.engine.weights import Shape, Weights
 
+HEAD_ROWS = 1024
+"""Rows whose logits are held at the same time."""
+
+
+@torch.inference_mode()
+def choose(weights: Weights, pool: SlotPool, packed: Packed, backend: Backend) -> Tensor:
+    """The likeliest token (W) of each row that wants one, the first of equals. Otherwise as `forward`."""
+    last = _layers(weights, pool, packed, backend)
+    return torch.cat([linear(part, weights.head).argmax(-1) for part in last.split(HEAD_ROWS)])
+
 
 @torch.inference_mode()
 def forward(weights: Weights, pool: SlotPool, packed: Packed, backend: Backend) -> Tensor:
@@ -24,6 +34,11 @@ def forward(weights: Weights, pool: SlotPool, packed: Packed, backend: Backend) 
     K/V goes into the pool before attention reads it, so a segment may continue another one of the
     same pass. Nothing here waits for the device.
     """
+    return linear(_layers(weights, pool, packed, backend), weights.head)
+
+
+def _layers(weights: Weights, pool: SlotPool, packed: Packed, backend: Backend) -> Tensor:
+    """(W, H): the rows that want logits, after the last norm."""
     shape, ops = weights.shape, backend.ops
     attend = backend.plan(packed, shape, weights.dtype)
     cos, sin = rotary(packed.positions, shape, weights.dtype)
@@ -37,9 +52,11 @@ def forward(weights: Weights, pool: SlotPool, packed: Packed, backend: Backend) 
         if index == shape.layers - 1:
             # Nothing depends on the other rows any more.
             mixed, hidden = mixed[packed.wanted], hidden[packed.wanted]
-        x = ops.add_norm(hidden, linear(mixed, layer.o), layer.norm_mlp, shape.norm_eps)
+        delta = linear(mixed, layer.o)
+        del qkv, mixed  # the MLP needs the room
+        x = ops.add_norm(hidden, delta, layer.norm_mlp, shape.norm_eps)
         delta = linear(ops.swiglu(linear(x, layer.gate_up)), layer.down)
-    return linear(ops.add_norm(hidden, delta, weights.norm, shape.norm_eps), weights.head)
+    return ops.add_norm(hidden, delta, weights.norm, shape.norm_eps)
 
 
 def rotary(positions: Tensor, shape: Shape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

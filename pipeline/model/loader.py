@@ -14,13 +14,13 @@ from itertools import groupby
 from math import prod
 from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor
 
 from pipeline import paths
 from pipeline.engine.weights import LayerWeights, Shape, Weights
 from pipeline.errors import IntegrityError, ResourceError
+from pipeline.free_memory import free_bytes
 from pipeline.model import lock, reader
 from pipeline.model.config import read_shape
 from pipeline.model.safetensors_file import Entry, read_header
@@ -251,21 +251,11 @@ def _refuse_rounding(folder: Path, entries: dict[str, Entry]) -> None:
 
 
 def _need_memory(needed_bytes: int, device: torch.device) -> None:
-    available_bytes = _available_bytes(device)
-    if available_bytes is not None and available_bytes < needed_bytes:
+    if device.type == "meta":
+        return
+    available_bytes = free_bytes(device)
+    if available_bytes < needed_bytes:
         raise _no_memory(f"{needed_bytes / 1e6:.0f} MB", f"{available_bytes / 1e6:.0f} MB free")
-
-
-def _available_bytes(device: torch.device) -> int | None:
-    """None where nobody can say."""
-    if device.type == "cpu":
-        return psutil.virtual_memory().available
-    if device.type == "cuda":
-        if torch.cuda.get_device_properties(device).is_integrated:
-            # Memory is the machine's own, and cudaMemGetInfo does not count the page cache, which gives way.
-            return psutil.virtual_memory().available
-        return torch.cuda.mem_get_info(device)[0]
-    return None
 
 
 def _no_memory(expected: str, actual: object) -> ResourceError:
