@@ -169,7 +169,7 @@ def run(
     }
     from pipeline import resume as resuming  # noqa: PLC0415
     from pipeline import run as running  # noqa: PLC0415 - seconds, for torch
-    from pipeline import summary  # noqa: PLC0415
+    from pipeline import summary, validity  # noqa: PLC0415
 
     asked = running.Request(
         dataset=dataset,
@@ -181,7 +181,9 @@ def run(
     )
     unfinished = resuming.find(resume, asked) if resume else None
     request = unfinished.request if unfinished else asked
-    print(summary.text(request, running.run(request, unfinished=unfinished)))
+    done = running.run(request, unfinished=unfinished)
+    print(summary.text(request, done))
+    validity.check_verdict(done.verdict, done.folder)
 
 
 @task(

@@ -4,7 +4,7 @@
 * `outputs.jsonl`, appended as answers are finished: index, pipe()'s output, token ids;
 * `manifest.json`, written when the run begins, with all that it takes to go on with it, and again when it ends: then
   with everything that somebody needs to judge or repeat the run. `state` is `unfinished`, `failed` or `finished`;
-* `run.log`.
+* `run.log`, and `telemetry.csv`: what the board did under the clock.
 
 Killed at any moment, a process leaves whole lines but perhaps for the last one, and a manifest that is the old or the
 new one. A run folder that is opened again loses a last line that is not whole, and nothing else.
@@ -55,7 +55,7 @@ class RunFolder:
         try:
             self.kept, self._whole_bytes = _whole_rows(path / "outputs.jsonl")
             os.truncate(path / "outputs.jsonl", self._whole_bytes)
-            for part in path.glob(".manifest.json.*.part"):  # of a process that was killed while it wrote
+            for part in path.glob(".*.part"):  # of a process that was killed while it wrote
                 part.unlink()
         except OSError as error:
             raise _trouble(error, path / "outputs.jsonl") from error

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_board
 import pytest
 import torch
+from fake_board import FakeBoard
 from hypothesis import HealthCheck, settings
 from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
 
@@ -152,3 +154,12 @@ def write_rows(path: Path, count: int) -> Path:
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBoard:
+    """An Orin 32GB as it is after flashing, in the place of this machine."""
+    made = fake_board.make(tmp_path)
+    for name, value in made.environment().items():
+        monkeypatch.setenv(name, value)
+    return made
