@@ -37,6 +37,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke setup --model phi3-medium           only fetch and verify it
   invoke data --dataset obqa-validation      only fetch and verify a data set
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
+  invoke doctor                              look at all that can spoil a run, with remedies
   invoke plan --device orin-32gb             predict memory and time on a device that need not be here
   invoke --list                              every task
   invoke --help run                          every option of one
@@ -107,16 +108,63 @@ def help_(_context: Context) -> None:
     print(EXAMPLES)
 
 
-@task(help={"model": "a name under configs/models", "dataset": "a name under configs/datasets"})
+@task(
+    help={
+        "model": "a name under configs/models",
+        "dataset": "a name under configs/datasets",
+        "plan": "only say what would be done",
+        "reboot": "let the board boot if its power mode needs that",
+        "unlock": "instead: clocks and fan as they were before set-up locked them",
+    }
+)
 @guarded
-def setup(_context: Context, model: str = "standin", dataset: str = "obqa") -> None:
-    """Fetch and verify a model and a data set. Finds out by itself what is missing or damaged."""
-    from pipeline.dataset import fetch  # noqa: PLC0415
-    from pipeline.model import setup as model_setup  # noqa: PLC0415
+def setup(
+    _context: Context,
+    model: str = "standin",
+    dataset: str = "obqa",
+    plan: bool = False,
+    reboot: bool = False,
+    unlock: bool = False,
+) -> None:
+    """Fetch and verify a model and a data set; on a Jetson set power mode and clocks. Does only what is left to do."""
+    from pipeline import setup as setting_up  # noqa: PLC0415
+    from pipeline.device import host, power  # noqa: PLC0415
 
-    model_setup.resolve(model)
-    fetch.resolve(dataset)
-    print(f"Ready: model {model}, data set {dataset}")
+    if unlock:
+        print(f"clocks: {power.restore_clocks(host.current())}")
+        return
+    steps = setting_up.plan(host.current(), model, dataset, reboot=reboot)
+    print(setting_up.text(steps))
+    if not plan:
+        setting_up.carry_out(steps)
+        print(f"Ready: model {model}, data set {dataset}")
+
+
+@task(
+    help={
+        "model": "a name under configs/models, or a checkpoint's folder",
+        "dataset": "a name under configs/datasets",
+        "fix": "mend what can be mended, then look again",
+        "json": "for programs",
+    }
+)
+@guarded
+def doctor(
+    _context: Context, model: str = "standin", dataset: str = "obqa", fix: bool = False, json: bool = False
+) -> None:
+    """Look at everything that can spoil a run: the board, torch, memory, disk, locks. One table, with remedies."""
+    from json import dumps  # noqa: PLC0415
+
+    from pipeline.device import doctor as doctoring  # noqa: PLC0415 - seconds, for torch
+    from pipeline.device import host  # noqa: PLC0415
+
+    quiet = (lambda line: None) if json else print
+    found = doctoring.examine(host.current(), model, dataset, quiet)
+    if fix:
+        doctoring.mend(found, quiet)
+        found = doctoring.examine(host.current(), model, dataset, quiet)
+    print(dumps(doctoring.as_json(found), indent=2) if json else doctoring.table(found))
+    doctoring.conclude(found)
 
 
 @task(help={"dataset": "a name under configs/datasets, or 'all'"})
@@ -280,7 +328,7 @@ def bench(_context: Context, model: str = "standin", rows: str = "100", max_new_
 def lock(_context: Context) -> None:
     """Compile requirements/*.in into locked files with hashes."""
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
-    for name in ("cpu", "dev", "oldest"):
+    for name in ("cpu", "dev", "oldest", "jetpack6"):
         flags = ["--universal", "--python-version", "3.10", "--generate-hashes", "--no-header", "--quiet"]
         _call([uv, "pip", "compile", *flags, "-o", f"{name}.lock", f"{name}.in"], folder=ROOT / "requirements")
 

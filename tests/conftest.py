@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
 
 from pipeline import paths
+from pipeline.engine.kernels import build
 from pipeline.model import lock, setup
 
 # The same examples in every run, so that a red test is red for everybody. To look for new ones:
@@ -162,4 +163,6 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBoard:
     made = fake_board.make(tmp_path)
     for name, value in made.environment().items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(build, "find_nvcc", lambda: None)  # the board's, not this machine's
+    monkeypatch.setattr(build, "BUILT", tmp_path / "built")
     return made

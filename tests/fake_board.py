@@ -67,6 +67,8 @@ DOCKER = """#!/bin/bash
 echo '{"ServerVersion":"27.5.1","Runtimes":{"runc":{"path":"runc"},"nvidia":{"path":"nvidia-container-runtime"}}}'
 """
 
+NO_COMPILER = "#!/bin/bash\necho error: none of this board's; exit 1\n"
+
 HWMON = {
     "hwmon0/name": "pwmfan",
     "hwmon1/name": "ina3221",
@@ -126,7 +128,8 @@ class FakeBoard:
         path.rmdir() if path.is_dir() else path.unlink()
 
     def environment(self) -> dict[str, str]:
-        return {"PIPELINE_HOST": str(self.root), "PATH": f"{self.bin}:{os.environ['PATH']}"}
+        path = f"{self.bin}:{os.environ['PATH']}"
+        return {"PIPELINE_HOST": str(self.root), "PATH": path, "CUDA_HOME": str(self.bin.parent)}
 
     def boot_into(self, mode: str) -> None:
         self.write("var/lib/nvpmodel/status", f"pmode:000{MODES[mode][0]}")
@@ -182,6 +185,7 @@ def make(folder: Path, *, module: str = "p3701-0004", l4t: str = "36.3.0", mode:
         "usr/bin/jetson_clocks": JETSON_CLOCKS,
         "usr/bin/docker": DOCKER,
         "../bin/chroot": CHROOT,
+        "../bin/nvcc": NO_COMPILER,
     }.items():
         board.write(place, text.rstrip("\n")).chmod(0o755)
     return board
