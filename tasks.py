@@ -38,6 +38,8 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke data --dataset obqa-validation      only fetch and verify a data set
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
   invoke doctor                              look at all that can spoil a run, with remedies
+  invoke reproduce --run runs/NAME           do a recorded run again and compare
+  invoke image, invoke shell                 the container for JetPack 6.0 (docs/jetson.md)
   invoke plan --device orin-32gb             predict memory and time on a device that need not be here
   invoke --list                              every task
   invoke --help run                          every option of one
@@ -272,6 +274,68 @@ def plan(
 
     planned = planning.plan(device, model, dataset, (lambda line: None) if json else print)
     print(dumps(planning.as_json(planned), default=str) if json else planning.text(planned))
+
+
+@task(
+    help={
+        "name": "the image's name",
+        "torch-sha256": "of NVIDIA's wheel, as an earlier build told it",
+        "show": "only print the command",
+    }
+)
+@guarded
+def image(_context: Context, name: str = "phi3-pipeline", torch_sha256: str = "", show: bool = False) -> None:
+    """Build the image for JetPack 6.0 from Dockerfile.l4t; prints the docker command."""
+    from pipeline import container  # noqa: PLC0415
+
+    command = container.build(name, torch_sha256)
+    print(container.text(command)) if show else container.call(command)
+
+
+@task(
+    help={
+        "image": "its name",
+        "task": "a task and its options in quotes, as 'run --dataset obqa'; left out, a shell",
+        "host": "with the whole host at /host, as set-up and doctor want it",
+        "show": "only print the command",
+    }
+)
+@guarded
+def shell(
+    _context: Context, image: str = "phi3-pipeline", task: str = "", host: bool = False, show: bool = False
+) -> None:
+    """A shell in the image, or one task of it, without a network; prints the docker command."""
+    from shlex import split  # noqa: PLC0415
+
+    from pipeline import container  # noqa: PLC0415
+    from pipeline.device import host as device_host  # noqa: PLC0415
+
+    command = container.run(device_host.current(), image, split(task), shell=not task, whole_host=host)
+    print(container.text(command)) if show else container.call(command)
+
+
+@task(
+    help={
+        "run": "a finished run's folder, or its name under runs/",
+        "image": "in this image instead of here",
+        "show": "with --image: only print the docker command",
+    }
+)
+@guarded
+def reproduce(_context: Context, run: str = "", image: str = "", show: bool = False) -> None:
+    """Do a recorded run again, offline, and compare answers and time. Writes reproduction.json."""
+    from pipeline import container  # noqa: PLC0415
+    from pipeline.device import host  # noqa: PLC0415
+
+    if image:
+        command = container.run(host.current(), image, ["reproduce", "--run", Path(run).name])
+        print(container.text(command)) if show else container.call(command)
+        return
+    from pipeline import reproduce as reproducing  # noqa: PLC0415 - seconds, for torch
+
+    result = reproducing.reproduce(run, host.current())
+    print(reproducing.text(result))
+    reproducing.conclude(result)
 
 
 @task(help={"slow": "the slow tests instead", "only": "a file or a test, as pytest names it", "match": "pytest's -k"})

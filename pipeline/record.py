@@ -198,7 +198,8 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """The code's commit, and whether files differ from it; nulls where this is no checkout."""
+    """The code's commit, and whether files differ from it; nulls where this is no checkout. An image has no checkout,
+    and says in PIPELINE_COMMIT what it was built from."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -209,6 +210,8 @@ def commit() -> dict[str, Any]:
             return None  # no git on this machine
         return done.stdout.strip() if done.returncode == 0 else None
 
+    if built_from := os.environ.get("PIPELINE_COMMIT"):
+        return {"commit": built_from.removesuffix("-dirty"), "dirty": built_from.endswith("-dirty")}
     head, changed = git("rev-parse", "HEAD"), git("status", "--porcelain")
     return {"commit": head, "dirty": None if changed is None else bool(changed)}
 
