@@ -297,12 +297,18 @@ def image(_context: Context, name: str = "phi3-pipeline", torch_sha256: str = ""
         "image": "its name",
         "task": "a task and its options in quotes, as 'run --dataset obqa'; left out, a shell",
         "host": "with the whole host at /host, as set-up and doctor want it",
+        "network": "with a network, as set-up wants it to fetch a model",
         "show": "only print the command",
     }
 )
 @guarded
 def shell(
-    _context: Context, image: str = "phi3-pipeline", task: str = "", host: bool = False, show: bool = False
+    _context: Context,
+    image: str = "phi3-pipeline",
+    task: str = "",
+    host: bool = False,
+    network: bool = False,
+    show: bool = False,
 ) -> None:
     """A shell in the image, or one task of it, without a network; prints the docker command."""
     from shlex import split  # noqa: PLC0415
@@ -310,7 +316,7 @@ def shell(
     from pipeline import container  # noqa: PLC0415
     from pipeline.device import host as device_host  # noqa: PLC0415
 
-    command = container.run(device_host.current(), image, split(task), shell=not task, whole_host=host)
+    command = container.run(device_host.current(), image, split(task), shell=not task, whole_host=host, network=network)
     print(container.text(command)) if show else container.call(command)
 
 
@@ -363,6 +369,15 @@ def test_oldest(_context: Context, torch: str = "") -> None:
         ready.touch()
     equality = ["exactness", "text_generation", "form", "choices", "model_config", "model_loader", "model_attest"]
     _call([str(python), "-m", "pytest", "-m", "not slow", *[f"tests/test_{name}.py" for name in equality]])
+
+
+@task(help={"arch": "amd64, or arm64 under qemu; left out, as ARCH in the environment says"})
+@guarded
+def image_test(_context: Context, arch: str = "") -> None:
+    """Build Dockerfile.l4t on a stand-in for its base, without Docker, and run the image offline. Root on Debian."""
+    setup(_context)
+    os.environ["PYTHON"] = sys.executable
+    _call([str(ROOT / "tests" / "image" / "check.sh"), arch or os.environ.get("ARCH", "amd64")])
 
 
 @task

@@ -1,7 +1,8 @@
 """The docker commands of Dockerfile.l4t, in full, so that they can be read, pasted and run without this program.
 
 A run has no network and sees of the host what its record needs: `/models`, `/data` and `/runs`, and on a Jetson, read
-only, the release and the power mode. Only `whole_host` mounts everything, for set-up and doctor.
+only, the release, the module and the power mode. Only `whole_host` mounts everything, for set-up and doctor; only
+`network` lets a set-up fetch a model.
 """
 
 from __future__ import annotations
@@ -14,14 +15,20 @@ import sys
 from collections.abc import Sequence
 
 from pipeline import paths, record
+from pipeline.device import board
 from pipeline.device.host import Host
 from pipeline.errors import EnvironmentProblem
 
 IMAGE = "phi3-pipeline"
 DOCKERFILE = "Dockerfile.l4t"
 
-SEEN_OF_THE_HOST = ("etc/nv_tegra_release", "etc/nvpmodel.conf", "var/lib/nvpmodel")
-"""What verdicts need and a container's own root lacks."""
+SEEN_OF_THE_HOST = {
+    "etc/nv_tegra_release": "/etc/nv_tegra_release",
+    "etc/nvpmodel.conf": "/etc/nvpmodel.conf",
+    "var/lib/nvpmodel": "/var/lib/nvpmodel",
+    "sys/firmware/devicetree/base": board.SHOWN_DEVICE_TREE,
+}
+"""What verdicts need and a container's own root lacks: host's to container's."""
 
 
 def build(image: str, torch_sha256: str = "") -> list[str]:
@@ -34,18 +41,25 @@ def build(image: str, torch_sha256: str = "") -> list[str]:
 
 
 def run(
-    host: Host, image: str, arguments: Sequence[str], *, shell: bool = False, whole_host: bool = False
+    host: Host,
+    image: str,
+    arguments: Sequence[str],
+    *,
+    shell: bool = False,
+    whole_host: bool = False,
+    network: bool = False,
 ) -> list[str]:
     """One task of the image, or a shell in it. Folders are this checkout's, or those that PIPELINE_… names."""
     volumes = [(str(paths.models()), "/models"), (str(paths.data()), "/data"), (str(paths.runs()), "/runs")]
-    volumes += [(f"/{name}", f"/{name}:ro") for name in SEEN_OF_THE_HOST if host.path(name).exists()]
+    volumes += [(f"/{name}", f"{shown}:ro") for name, shown in SEEN_OF_THE_HOST.items() if host.path(name).exists()]
     if whole_host:
         volumes.append(("/", "/host"))
     options = [part for source, target in volumes for part in ("-v", f"{source}:{target}")]
     options += ["--privileged", "--pid=host"] if whole_host else []
     options += ["-it", "--entrypoint", "bash"] if shell else []
     limits = ["--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
-    fixed = ["--rm", "--runtime", "nvidia", "--network", "none", "--ipc", "host", *limits]
+    reach = ["--network", "host", "-e", "HF_HUB_OFFLINE=0"] if network else ["--network", "none"]
+    fixed = ["--rm", "--runtime", "nvidia", *reach, "--ipc", "host", *limits]
     return ["docker", "run", *fixed, *options, image, *arguments]
 
 

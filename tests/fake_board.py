@@ -67,7 +67,7 @@ DOCKER = """#!/bin/bash
 echo '{"ServerVersion":"27.5.1","Runtimes":{"runc":{"path":"runc"},"nvidia":{"path":"nvidia-container-runtime"}}}'
 """
 
-NO_COMPILER = "#!/bin/bash\necho error: none of this board's; exit 1\n"
+NO_COMPILER = "#!/bin/bash\necho error: this board has no compiler; exit 1\n"
 
 HWMON = {
     "hwmon0/name": "pwmfan",

@@ -15,6 +15,7 @@ from conftest import write_rows
 from fake_board import FakeBoard
 
 from pipeline import container, paths, record
+from pipeline.device import board as boards
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,6 +46,19 @@ def test_the_whole_host_is_only_by_asking(board: FakeBoard) -> None:
     command = container.run(board.host, "img", [], shell=True, whole_host=True)
     assert {"--privileged", "--pid=host", "/:/host", "-it"} <= set(command)
     assert command[-3:] == ["--entrypoint", "bash", "img"]
+
+
+def test_a_set_up_may_have_a_network(board: FakeBoard) -> None:
+    told = container.text(container.run(board.host, "img", ["setup"], network=True))
+    assert "--network host -e HF_HUB_OFFLINE=0" in told
+
+
+def test_a_container_that_is_shown_the_device_tree_knows_its_module(board: FakeBoard) -> None:
+    (board.root / "proc/device-tree").rename(board.root / "run/device-tree")
+    assert boards.look(board.host).module == "p3701-0004"
+    board.remove("run/device-tree")
+    (board.root / "sys/firmware/devicetree/base").mkdir(parents=True)
+    assert "-v /sys/firmware/devicetree/base:/run/device-tree:ro" in container.text(container.run(board.host, "i", []))
 
 
 def test_elsewhere_nothing_of_the_host_is_mounted(tmp_path: Path) -> None:

@@ -199,6 +199,7 @@ def test_a_container_that_sees_nothing_says_so(board: FakeBoard, tmp_path: Path)
     found = judged(board, tmp_path)
     assert found.state == "VALID with notes"
     assert any("-v /:/host" in note for note in found.notes)
+    assert "the module could not be seen" in found.notes
     assert any("not measured: power" in note for note in found.notes)
 
 

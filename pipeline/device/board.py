@@ -28,6 +28,9 @@ MODULES = {
     "p3701-0008": "Jetson AGX Orin Industrial",
 }
 
+SHOWN_DEVICE_TREE = "/run/device-tree"
+"""Where our docker commands mount the device tree, since its own place is hidden in a container."""
+
 TARGET_JETPACK, TARGET_MODULE = "6.0", "p3701-0004"
 """The contest's device."""
 
@@ -82,7 +85,8 @@ def memory(host: Host) -> dict[str, int]:
 
 def _device_tree(host: Host, name: str) -> str | None:
     # /proc/device-tree is a link; within a mounted root it is the second name that surely leads there.
-    return host.read(f"proc/device-tree/{name}") or host.read(f"sys/firmware/devicetree/base/{name}")
+    places = ("proc/device-tree", "sys/firmware/devicetree/base", SHOWN_DEVICE_TREE)
+    return next((text for place in places if (text := host.read(f"{place}/{name}"))), None)
 
 
 def _l4t(host: Host) -> str | None:

@@ -59,7 +59,9 @@ def judge(before: State, after: State, seen: Recording) -> Verdict:
         return _verdict(False, [], [*wrong, *notes, "not on a Jetson"])
     if before.clocks_locked is False:
         notes.append("clocks were not locked")
-    if (before.board.jetpack, before.board.module) != (board.TARGET_JETPACK, board.TARGET_MODULE):
+    if before.board.module is None:
+        notes.append("the module could not be seen")
+    elif (before.board.jetpack, before.board.module) != (board.TARGET_JETPACK, board.TARGET_MODULE):
         notes.append(f"{before.board.title} with L4T {before.board.l4t or 'unknown'}, not the contest's board")
     return _verdict(True, wrong, notes)
 
