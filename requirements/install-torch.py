@@ -5,6 +5,7 @@ hash of; either way the hash is written down beside the constraint. Imports noth
 """
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,8 +15,11 @@ from pathlib import Path
 
 url, expected = sys.argv[1:3]
 constraints = Path(sys.argv[3] if len(sys.argv) > 3 else Path(sys.prefix, "constraints.txt"))
-with tempfile.TemporaryDirectory() as folder:
-    wheel = Path(folder, urllib.parse.unquote(url.rsplit("/", 1)[1]))
+# A fixed place: pip writes down where the wheel lay, and two builds are to give one image.
+folder = Path(tempfile.gettempdir(), "torch-wheel")
+folder.mkdir()
+try:
+    wheel = folder / urllib.parse.unquote(url.rsplit("/", 1)[1])
     urllib.request.urlretrieve(url, wheel)
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if expected and found != expected:
@@ -25,4 +29,6 @@ with tempfile.TemporaryDirectory() as folder:
     options = ["--no-deps", "--no-cache-dir", "--no-compile", "--disable-pip-version-check"]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True)
     version = wheel.name.split("-")[1]
+finally:
+    shutil.rmtree(folder)
 constraints.write_text(f"torch=={version}  # {url} sha256 {found}\n", encoding="utf-8")
