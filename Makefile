@@ -22,7 +22,7 @@ test-slow: $(READY)    ## the slow ones
 	@$(INVOKE) test --slow
 test-oldest: $(READY)  ## the equality tests on the oldest transformers that we support
 	@$(INVOKE) test-oldest
-image-test: $(READY)   ## build and run the image on a stand-in for its base; ARCH=arm64 under qemu
+image-test: $(READY)   ## build the image on a stand-in for its base and run it (by ARCH also arm64, under qemu)
 	@$(INVOKE) image-test
 lint: $(READY)         ## ruff, and that nothing needs more than Python 3.10
 	@$(INVOKE) lint
