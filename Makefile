@@ -6,7 +6,7 @@ LOCKS := requirements/cpu.lock requirements/dev.lock requirements/torch.txt
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run test test-slow test-oldest lint bench lock
+.PHONY: help setup data run test test-slow test-oldest image-test lint bench lock
 
 help: $(READY)         ## what there is to do
 	@$(INVOKE) help
@@ -22,6 +22,8 @@ test-slow: $(READY)    ## the slow ones
 	@$(INVOKE) test --slow
 test-oldest: $(READY)  ## the equality tests on the oldest transformers that we support
 	@$(INVOKE) test-oldest
+image-test: $(READY)   ## build the image on a stand-in for its base and run it (by ARCH also arm64, under qemu)
+	@$(INVOKE) image-test
 lint: $(READY)         ## ruff, and that nothing needs more than Python 3.10
 	@$(INVOKE) lint
 bench: $(READY)        ## ours and transformers' pipe() side by side on this CPU

@@ -37,6 +37,9 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke setup --model phi3-medium           only fetch and verify it
   invoke data --dataset obqa-validation      only fetch and verify a data set
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
+  invoke doctor                              look at all that can spoil a run, with remedies
+  invoke reproduce --run runs/NAME           do a recorded run again and compare
+  invoke image, invoke shell                 the container for JetPack 6.0 (docs/jetson.md)
   invoke plan --device orin-32gb             predict memory and time on a device that need not be here
   invoke --list                              every task
   invoke --help run                          every option of one
@@ -107,16 +110,63 @@ def help_(_context: Context) -> None:
     print(EXAMPLES)
 
 
-@task(help={"model": "a name under configs/models", "dataset": "a name under configs/datasets"})
+@task(
+    help={
+        "model": "a name under configs/models",
+        "dataset": "a name under configs/datasets",
+        "plan": "only say what would be done",
+        "reboot": "let the board boot if its power mode needs that",
+        "unlock": "instead: clocks and fan as they were before set-up locked them",
+    }
+)
 @guarded
-def setup(_context: Context, model: str = "standin", dataset: str = "obqa") -> None:
-    """Fetch and verify a model and a data set. Finds out by itself what is missing or damaged."""
-    from pipeline.dataset import fetch  # noqa: PLC0415
-    from pipeline.model import setup as model_setup  # noqa: PLC0415
+def setup(
+    _context: Context,
+    model: str = "standin",
+    dataset: str = "obqa",
+    plan: bool = False,
+    reboot: bool = False,
+    unlock: bool = False,
+) -> None:
+    """Fetch and verify a model and a data set; on a Jetson set power mode and clocks. Does only what is left to do."""
+    from pipeline import setup as setting_up  # noqa: PLC0415
+    from pipeline.device import host, power  # noqa: PLC0415
 
-    model_setup.resolve(model)
-    fetch.resolve(dataset)
-    print(f"Ready: model {model}, data set {dataset}")
+    if unlock:
+        print(f"clocks: {power.restore_clocks(host.current())}")
+        return
+    steps = setting_up.plan(host.current(), model, dataset, reboot=reboot)
+    print(setting_up.text(steps))
+    if not plan:
+        setting_up.carry_out(steps)
+        print(f"Ready: model {model}, data set {dataset}")
+
+
+@task(
+    help={
+        "model": "a name under configs/models, or a checkpoint's folder",
+        "dataset": "a name under configs/datasets",
+        "fix": "mend what can be mended, then look again",
+        "json": "for programs",
+    }
+)
+@guarded
+def doctor(
+    _context: Context, model: str = "standin", dataset: str = "obqa", fix: bool = False, json: bool = False
+) -> None:
+    """Look at everything that can spoil a run: the board, torch, memory, disk, locks. One table, with remedies."""
+    from json import dumps  # noqa: PLC0415
+
+    from pipeline.device import doctor as doctoring  # noqa: PLC0415 - seconds, for torch
+    from pipeline.device import host  # noqa: PLC0415
+
+    quiet = (lambda line: None) if json else print
+    found = doctoring.examine(host.current(), model, dataset, quiet)
+    if fix:
+        doctoring.mend(found, quiet)
+        found = doctoring.examine(host.current(), model, dataset, quiet)
+    print(dumps(doctoring.as_json(found), indent=2) if json else doctoring.table(found))
+    doctoring.conclude(found)
 
 
 @task(help={"dataset": "a name under configs/datasets, or 'all'"})
@@ -169,7 +219,7 @@ def run(
     }
     from pipeline import resume as resuming  # noqa: PLC0415
     from pipeline import run as running  # noqa: PLC0415 - seconds, for torch
-    from pipeline import summary  # noqa: PLC0415
+    from pipeline import summary, validity  # noqa: PLC0415
 
     asked = running.Request(
         dataset=dataset,
@@ -181,7 +231,9 @@ def run(
     )
     unfinished = resuming.find(resume, asked) if resume else None
     request = unfinished.request if unfinished else asked
-    print(summary.text(request, running.run(request, unfinished=unfinished)))
+    done = running.run(request, unfinished=unfinished)
+    print(summary.text(request, done))
+    validity.check_verdict(done.verdict, done.folder)
 
 
 @task(
@@ -226,6 +278,74 @@ def plan(
 
 @task(
     help={
+        "name": "the image's name",
+        "torch-sha256": "of NVIDIA's wheel, as an earlier build told it",
+        "show": "only print the command",
+    }
+)
+@guarded
+def image(_context: Context, name: str = "phi3-pipeline", torch_sha256: str = "", show: bool = False) -> None:
+    """Build the image for JetPack 6.0 from Dockerfile.l4t; prints the docker command."""
+    from pipeline import container  # noqa: PLC0415
+
+    command = container.build(name, torch_sha256)
+    print(container.text(command)) if show else container.call(command)
+
+
+@task(
+    help={
+        "image": "its name",
+        "task": "a task and its options in quotes, as 'run --dataset obqa'; left out, a shell",
+        "host": "with the whole host at /host, as set-up and doctor want it",
+        "network": "with a network, as set-up wants it to fetch a model",
+        "show": "only print the command",
+    }
+)
+@guarded
+def shell(
+    _context: Context,
+    image: str = "phi3-pipeline",
+    task: str = "",
+    host: bool = False,
+    network: bool = False,
+    show: bool = False,
+) -> None:
+    """A shell in the image, or one task of it, without a network; prints the docker command."""
+    from shlex import split  # noqa: PLC0415
+
+    from pipeline import container  # noqa: PLC0415
+    from pipeline.device import host as device_host  # noqa: PLC0415
+
+    command = container.run(device_host.current(), image, split(task), shell=not task, whole_host=host, network=network)
+    print(container.text(command)) if show else container.call(command)
+
+
+@task(
+    help={
+        "run": "a finished run's folder, or its name under runs/",
+        "image": "in this image instead of here",
+        "show": "with --image: only print the docker command",
+    }
+)
+@guarded
+def reproduce(_context: Context, run: str = "", image: str = "", show: bool = False) -> None:
+    """Do a recorded run again, offline, and compare answers and time. Writes reproduction.json."""
+    from pipeline import container  # noqa: PLC0415
+    from pipeline.device import host  # noqa: PLC0415
+
+    if image:
+        command = container.run(host.current(), image, ["reproduce", "--run", Path(run).name])
+        print(container.text(command)) if show else container.call(command)
+        return
+    from pipeline import reproduce as reproducing  # noqa: PLC0415 - seconds, for torch
+
+    result = reproducing.reproduce(run, host.current())
+    print(reproducing.text(result))
+    reproducing.conclude(result)
+
+
+@task(
+    help={
         "slow": "the slow tests instead",
         "gpu": "those that need a CUDA device instead",
         "only": "a file or a test, as pytest names it",
@@ -259,6 +379,15 @@ def test_oldest(_context: Context, torch: str = "") -> None:
     _call([str(python), "-m", "pytest", "-m", "not slow and not gpu", *[f"tests/test_{name}.py" for name in equality]])
 
 
+@task(help={"arch": "amd64, or arm64 under qemu; left out, as ARCH in the environment says"})
+@guarded
+def image_test(_context: Context, arch: str = "") -> None:
+    """Build Dockerfile.l4t on a stand-in for its base, without Docker, and run the image offline. Root on Debian."""
+    setup(_context)
+    os.environ["PYTHON"] = sys.executable
+    _call([str(ROOT / "tests" / "image" / "check.sh"), arch or os.environ.get("ARCH", "amd64")])
+
+
 @task
 @guarded
 def lint(_context: Context) -> None:
@@ -286,7 +415,7 @@ def bench(_context: Context, model: str = "standin", rows: str = "100", max_new_
 def lock(_context: Context) -> None:
     """Compile requirements/*.in into locked files with hashes."""
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
-    for name in ("cpu", "dev", "oldest"):
+    for name in ("cpu", "dev", "oldest", "jetpack6"):
         flags = ["--universal", "--python-version", "3.10", "--generate-hashes", "--no-header", "--quiet"]
         _call([uv, "pip", "compile", *flags, "-o", f"{name}.lock", f"{name}.in"], folder=ROOT / "requirements")
 

@@ -4,7 +4,7 @@
 * `outputs.jsonl`, appended as answers are finished: index, pipe()'s output, token ids;
 * `manifest.json`, written when the run begins, with all that it takes to go on with it, and again when it ends: then
   with everything that somebody needs to judge or repeat the run. `state` is `unfinished`, `failed` or `finished`;
-* `run.log`.
+* `run.log`, and `telemetry.csv`: what the board did under the clock.
 
 Killed at any moment, a process leaves whole lines but perhaps for the last one, and a manifest that is the old or the
 new one. A run folder that is opened again loses a last line that is not whole, and nothing else.
@@ -55,7 +55,7 @@ class RunFolder:
         try:
             self.kept, self._whole_bytes = _whole_rows(path / "outputs.jsonl")
             os.truncate(path / "outputs.jsonl", self._whole_bytes)
-            for part in path.glob(".manifest.json.*.part"):  # of a process that was killed while it wrote
+            for part in path.glob(".*.part"):  # of a process that was killed while it wrote
                 part.unlink()
         except OSError as error:
             raise _trouble(error, path / "outputs.jsonl") from error
@@ -198,7 +198,8 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """The code's commit, and whether files differ from it; nulls where this is no checkout."""
+    """The code's commit, and whether files differ from it; nulls where this is no checkout. An image has no checkout,
+    and says in PIPELINE_COMMIT what it was built from."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -209,6 +210,8 @@ def commit() -> dict[str, Any]:
             return None  # no git on this machine
         return done.stdout.strip() if done.returncode == 0 else None
 
+    if built_from := os.environ.get("PIPELINE_COMMIT"):
+        return {"commit": built_from.removesuffix("-dirty"), "dirty": built_from.endswith("-dirty")}
     head, changed = git("rev-parse", "HEAD"), git("status", "--porcelain")
     return {"commit": head, "dirty": None if changed is None else bool(changed)}
 

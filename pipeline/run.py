@@ -25,6 +25,9 @@ from loguru import logger
 from pipeline import paths, record, reference, resume, settings, text_generation, validity
 from pipeline.accuracy.score import Score, score
 from pipeline.dataset import fetch, records
+from pipeline.device import host as device_host
+from pipeline.device import verdict
+from pipeline.device.telemetry import Telemetry
 from pipeline.errors import ResourceError, UsageError
 from pipeline.model import lock
 from pipeline.model import setup as model_setup
@@ -63,6 +66,8 @@ class Summary:
     answer_tokens: int
     kept: int
     """Answers that were there already when the run was gone on with."""
+    verdict: verdict.Verdict | None
+    """Whether the time counts; None for a run that was gone on with, which has none."""
 
 
 def run(request: Request, say: Callable[[str], None] = print, unfinished: resume.Unfinished | None = None) -> Summary:
@@ -93,15 +98,21 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
         folder.begin({**began, **_history(unfinished, folder)})
         ready = _prepare(request, model, arguments)
         turns = request.repeat if unfinished is None else 1
-        timed = [
-            _timed(ready, data, request, arguments, folder if turn == 0 else None, unfinished) for turn in range(turns)
-        ]
+        host = device_host.current()
+        board_before = verdict.state(host)
+        with Telemetry(host, folder.path) as telemetry:
+            timed = [
+                _timed(ready, data, request, arguments, folder if turn == 0 else None, unfinished)
+                for turn in range(turns)
+            ]
+        board_after = verdict.state(host)
         validity.check_repeats([section.outputs for section in timed])
         first = timed[0]
         peak_memory = record.peak_memory()  # before the comparison, which needs a little of its own
         attested = attest(model, ready.pipe.resident(), locked)
         result = score(first.outputs, [row.answer for row in first.rows])
         all_elapsed_s = tuple(section.elapsed_s for section in timed) if unfinished is None else ()
+        judged = verdict.judge(board_before, board_after, telemetry.recording) if all_elapsed_s else None
         summary = Summary(
             folder=folder.path,
             rows=len(first.rows),
@@ -112,6 +123,7 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
             score=result,
             answer_tokens=first.answer_tokens,
             kept=len(folder.kept),
+            verdict=judged,
         )
         folder.finish(
             {
@@ -127,6 +139,9 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
                 "engine": {"name": request.engine, **ready.pipe.describe()},
                 "weights": {key: value for key, value in asdict(attested).items() if key != "elapsed_s"},
                 "peak_memory": peak_memory,
+                "board": {"before": asdict(board_before), "after": asdict(board_after)},
+                "telemetry": telemetry.recording.describe(prompts=turns * (summary.rows - summary.kept)),
+                "verdict": None if judged is None else asdict(judged),
             }
         )
     return summary

@@ -15,6 +15,7 @@ def text(request: Request, summary: Summary) -> str:
         ("score", f"{score.correct} of {score.scored} exact" if score.scored else "the file has no answers"),
         ("answers", f"{summary.answer_tokens} tokens{_pace(summary)}"),
         ("before", f"load {summary.load_s:.1f} s, warm-up {summary.warm_up_s:.1f} s (not timed)"),
+        *_verdict(summary),
         ("written", paths.shown(summary.folder)),
     ]
     head = f"{request.dataset} · {request.model} · {request.engine}"
@@ -28,6 +29,14 @@ def _time(summary: Summary) -> str:
     all_times = f"   (median of {', '.join(f'{t:.2f}' for t in summary.all_elapsed_s)})" * several
     each_s = summary.elapsed_s / summary.rows
     return f"{summary.elapsed_s:.2f} s for {summary.rows} prompts, {each_s:.3f} s each{all_times}"
+
+
+def _verdict(summary: Summary) -> list[tuple[str, str]]:
+    """Where times count: whether this one does, and what speaks against it."""
+    judged = summary.verdict
+    if judged is None or not judged.counts:
+        return []
+    return [("verdict", "; ".join((judged.state, *judged.reasons, *judged.notes)))]
 
 
 def _pace(summary: Summary) -> str:

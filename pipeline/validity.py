@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
+from pipeline import paths
+from pipeline.device.verdict import INVALID, Verdict
 from pipeline.errors import InvalidRun
 
 
@@ -41,3 +44,16 @@ def check_repeats(repeats: list[list[Any]]) -> None:
                 actual=f"{len(differing)} of {len(outputs)} rows differ",
                 fix="in bfloat16 compare the two with a look at near ties; in float32 report this",
             )
+
+
+def check_verdict(verdict: Verdict | None, folder: Path) -> None:
+    """What the board did may spoil a time. Raises InvalidRun (I201); the run's folder is complete."""
+    if verdict is not None and verdict.state == INVALID:
+        raise InvalidRun(
+            "I201",
+            "the run ended, but its time does not count",
+            where=paths.shown(folder),
+            expected="a board in MAXN that nothing holds back",
+            actual="; ".join(verdict.reasons),
+            fix="invoke doctor says what to change; then run it again",
+        )

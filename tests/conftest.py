@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_board
 import pytest
 import torch
+from fake_board import FakeBoard
 from hypothesis import HealthCheck, settings
 from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
 
 from pipeline import paths
+from pipeline.engine.kernels import build
 from pipeline.model import lock, setup
 
 # The same examples in every run, so that a red test is red for everybody. To look for new ones:
@@ -152,3 +155,14 @@ def write_rows(path: Path, count: int) -> Path:
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBoard:
+    """An Orin 32GB as it is after flashing, in the place of this machine."""
+    made = fake_board.make(tmp_path)
+    for name, value in made.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(build, "find_nvcc", lambda: None)  # the board's, not this machine's
+    monkeypatch.setattr(build, "BUILT", tmp_path / "built")
+    return made

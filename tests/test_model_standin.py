@@ -286,39 +286,3 @@ def test_resolve(copy: Path, said: list[str]) -> None:
         with pytest.raises(UsageError) as caught:
             setup.resolve(name, said.append)
         assert caught.value.code == code
-
-
-def test_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    def fail(*_: object, **__: object) -> None:
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setenv("PIPELINE_MODELS", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-    with pytest.raises(setup.EnvironmentProblem, match="hub") as caught:
-        setup.ensure("phi3-medium", lambda _: None)
-    assert caught.value.code == "E201"
-
-
-def test_hub_files_are_fetched_once_and_again_when_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    fetched: list[str] = []
-
-    def fetch(repo: str, name: str, *, revision: str, local_dir: Path) -> None:
-        fetched.append(name)
-        text = '{"metadata": {"total_size": 100}}' if name == setup.INDEX else name
-        (local_dir / name).write_text(text)
-
-    monkeypatch.setenv("PIPELINE_MODELS", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
-    config = settings.model("phi3-medium")
-    folder = setup.ensure("phi3-medium", lambda _: None)
-    assert fetched == list(config.files)
-    setup.ensure("phi3-medium", lambda _: None)
-    shard = folder / "model-00003-of-00006.safetensors"
-    shard.write_text("other")
-    setup.ensure("phi3-medium", lambda _: None)
-    assert fetched == [*config.files, shard.name]
-    assert lock.verify(folder).root == lock.read(folder).root

