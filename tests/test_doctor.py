@@ -182,7 +182,7 @@ def test_a_model_that_is_not_here_is_said(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_memory_is_held_against_the_engines_own_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.text_generation.free_bytes", lambda device: 20 << 30)
+    monkeypatch.setattr("pipeline.free_memory.free_bytes", lambda device: 20 << 30)
     check = software._memory("phi3-medium")
     assert check.state == FAIL
     assert "20,480 MiB free" in check.found

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from packaging.requirements import InvalidRequirement, Requirement
 
-from pipeline import paths, settings, text_generation
+from pipeline import free_memory, paths, settings, text_generation
 from pipeline.dataset import fetch
 from pipeline.device.board import Board
 from pipeline.device.checks import FAIL, OK, WARN, Check, one_line
@@ -211,10 +211,10 @@ def _memory(model: str) -> Check:
     except PipelineError:
         return Check("memory", "the model is not here", "room for it", WARN, f"invoke setup --model {model}")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    weights_bytes, free_bytes = shape.parameters * dtype.itemsize, text_generation.free_bytes(device)
+    weights_bytes, free_bytes = shape.parameters * dtype.itemsize, free_memory.free_bytes(device)
     found = f"{free_bytes / 2**20:,.0f} MiB free, weights {weights_bytes / 2**20:,.0f}"
     try:
-        limits = memory.plan(shape, dtype, device, free_bytes - weights_bytes)
+        limits = memory.plan(shape, dtype, device, max(0, free_bytes - weights_bytes)).limits
     except PipelineError as error:
         remedy = "end other programs and the desktop; sync; echo 3 | sudo tee /proc/sys/vm/drop_caches"
         return Check("memory", f"{found}; {error.actual} left", error.expected or "room", FAIL, remedy)
