@@ -28,6 +28,11 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def nearest(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there: whose disk it would lie on."""
+    return path if path.exists() else nearest(path.parent)
+
+
 @contextlib.contextmanager
 def write_atomically(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """A binary file to write to that becomes `path` when the block ends, and vanishes when it does not end well.

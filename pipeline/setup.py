@@ -9,9 +9,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from pipeline import paths, settings
+from pipeline import files, paths, settings
 from pipeline.dataset import fetch
 from pipeline.device import board as boards
 from pipeline.device import checks, power
@@ -22,8 +21,6 @@ from pipeline.model import setup as model_setup
 from pipeline.settings import HubModelConfig, StandinConfig
 
 Say = Callable[[str], object]
-
-ORIN = (8, 7)
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def _model_plan(name: str) -> str:
     if name not in settings.model_names():
         return f"the folder {name}, verified against its lock"
     config, folder = settings.model(name), paths.models() / name
-    free = f"{shutil.disk_usage(_nearest(folder)).free / 1e9:.0f} GB are free"
+    free = f"{shutil.disk_usage(files.nearest(folder)).free / 1e9:.0f} GB are free"
     if (folder / "lock.json").exists():
         return f"{config.title} ({config.licence}): every file against its lock, damaged ones anew"
     if isinstance(config, StandinConfig):
@@ -86,13 +83,10 @@ def _model_plan(name: str) -> str:
 
 
 def _hub_bytes(config: HubModelConfig) -> int:
-    s = config.shape
-    layer = s.hidden * ((s.heads + 2 * s.kv_heads) * s.head_dim + s.heads * s.head_dim + 3 * s.intermediate + 2)
-    return 2 * (s.layers * layer + (1 if s.tied else 2) * s.vocab * s.hidden + s.hidden)
+    """Of weights in bfloat16."""
+    from pipeline.engine.weights import Shape  # noqa: PLC0415 - seconds, for torch
 
-
-def _nearest(folder: Path) -> Path:
-    return folder if folder.exists() else _nearest(folder.parent)
+    return 2 * Shape(**config.shape.model_dump()).parameters
 
 
 def _board(host: Host, reboot: bool) -> list[Step]:
@@ -109,14 +103,14 @@ def _board(host: Host, reboot: bool) -> list[Step]:
 
 
 def _kernels() -> Step:
-    if (build.BUILT / build.library_name(ORIN)).exists():
+    if (build.BUILT / build.library_name(boards.TARGET_CAPABILITY)).exists():
         return Step("kernels", "are built")
     if build.find_nvcc() is None:
         return Step("kernels", "no nvcc here: torch's own are used")
 
     def compile_them() -> str:
         try:
-            return f"built {build.build(ORIN).name}"
+            return f"built {build.build(boards.TARGET_CAPABILITY).name}"
         except build.CannotBuild as trouble:
             return f"not built, torch's own are used: {trouble}"
 

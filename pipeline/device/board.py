@@ -34,6 +34,9 @@ SHOWN_DEVICE_TREE = "/run/device-tree"
 TARGET_JETPACK, TARGET_MODULE = "6.0", "p3701-0004"
 """The contest's device."""
 
+TARGET_CAPABILITY = (8, 7)
+"""Its GPU's compute capability."""
+
 
 @dataclass(frozen=True)
 class Board:

@@ -17,19 +17,16 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from pipeline import free_memory, paths, settings, text_generation
 from pipeline.dataset import fetch
-from pipeline.device.board import Board
+from pipeline.device.board import TARGET_CAPABILITY, Board
 from pipeline.device.checks import FAIL, OK, WARN, Check, one_line
 from pipeline.engine import backend, memory
 from pipeline.engine.kernels import build
 from pipeline.engine.weights import Shape
 from pipeline.errors import PipelineError
-from pipeline.files import sha256_of
+from pipeline.files import nearest, sha256_of
 from pipeline.model import config, lock
 from pipeline.model import setup as model_setup
 from pipeline.settings import HubModelConfig
-
-ORIN = (8, 7)
-"""Its compute capability."""
 
 READ_BYTES = 256 << 20
 SLOW_BYTES_PER_S = 150e6
@@ -80,7 +77,7 @@ def _kernels(board: Board) -> Check:
     visible = torch.cuda.is_available()
     if not visible and not board.is_jetson:
         return Check("kernels", "none: torch's own are used", "not needed on CPUs", OK)
-    capability = torch.cuda.get_device_capability() if visible else ORIN
+    capability = torch.cuda.get_device_capability() if visible else TARGET_CAPABILITY
     name = build.library_name(capability)
     if (build.BUILT / name).exists():
         return Check("kernels", name, name, OK)
@@ -138,17 +135,13 @@ def _locked(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _disk() -> Check:
-    folder = _nearest(paths.models())
+    folder = nearest(paths.models())
     free_bytes = shutil.disk_usage(folder).free
     there_bytes = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     fine = free_bytes + there_bytes >= WEIGHTS_BYTES_FREE
     found = f"{free_bytes / 1e9:.0f} GB free at {paths.shown(folder)}, weights there {there_bytes / 1e9:.1f} GB"
     remedy = "" if fine else "mount a larger disk as /models (PIPELINE_MODELS names the folder)"
     return Check("disk", found, f"{WEIGHTS_BYTES_FREE / 1e9:.0f} GB with the weights", OK if fine else WARN, remedy)
-
-
-def _nearest(folder: Path) -> Path:
-    return folder if folder.exists() else _nearest(folder.parent)
 
 
 def _disk_speed(model: str) -> Check:

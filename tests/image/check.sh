@@ -49,6 +49,7 @@ fi
 
 step "what goes into it"
 context=$work/context; rm -rf "$context"; mkdir "$context"
+commit=$(git rev-parse HEAD) epoch=$(git log -1 --format=%ct)
 git ls-files -co --exclude-standard -z | xargs -0 cp --parents --no-dereference -t "$context"
 
 step "a stand-in for NVIDIA's wheel"
@@ -64,8 +65,8 @@ sha256=$(sha256sum "$wheels/$wheel" | cut -d' ' -f1)
 
 build() {  # TAG
   buildah "${store[@]}" bud --arch "$arch" --isolation chroot --format oci --no-cache \
-    --timestamp "$(git log -1 --format=%ct)" \
-    --build-arg BASE="$base" --build-arg CUDA_KEYRING_URL= --build-arg COMMIT="$(git rev-parse HEAD)" \
+    --timestamp "$epoch" \
+    --build-arg BASE="$base" --build-arg CUDA_KEYRING_URL= --build-arg COMMIT="$commit" \
     --build-arg TORCH_URL="file:///wheels/${wheel//+/%2B}" --build-arg TORCH_SHA256="$sha256" \
     --volume "$wheels:/wheels:ro" -t "$1" -f "$context/Dockerfile.l4t" "$context" > "$work/build.log" 2>&1 \
     || { tail -30 "$work/build.log"; exit 1; }
