@@ -35,7 +35,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke run --resume runs/NAME              go on with a run that was cut off
   invoke run --model phi3-medium             the contest's model (28 GB; a GPU)
   invoke setup --model phi3-medium           only fetch and verify it
-  invoke data --dataset obqa-validation      only fetch and verify a data set
+  invoke data --list                         the data sets of all 19 benchmarks; --set NAME fetches one
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
   invoke plan --device orin-32gb             predict memory and time on a device that need not be here
   invoke --list                              every task
@@ -101,6 +101,11 @@ def whole(option: str, text: str) -> int | None:
         ) from None
 
 
+def names_of(text: str) -> list[str]:
+    """Names by commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 @task(name="help")
 def help_(_context: Context) -> None:
     """What there is to do, with examples."""
@@ -119,17 +124,38 @@ def setup(_context: Context, model: str = "standin", dataset: str = "obqa") -> N
     print(f"Ready: model {model}, data set {dataset}")
 
 
-@task(help={"dataset": "a name under configs/datasets, or 'all'"})
+@task(
+    help={
+        "set": "a name under configs/datasets; several by commas",
+        "all": "every one of them",
+        "list": "say which there are, their licences and lengths, and fetch nothing",
+    },
+)
 @guarded
-def data(_context: Context, dataset: str = "all") -> None:
-    """Fetch and verify the public data sets."""
+def data(_context: Context, set_: str = "obqa", all_: bool = False, list_: bool = False) -> None:
+    """Fetch and verify public data sets. Example: invoke data --set boolq-validation,piqa-validation"""
     from pipeline import paths, settings  # noqa: PLC0415
-    from pipeline.dataset import fetch  # noqa: PLC0415
+    from pipeline.dataset import fetch, listing  # noqa: PLC0415
+    from pipeline.errors import PipelineError  # noqa: PLC0415
 
-    for name in settings.dataset_names() if dataset == "all" else [dataset]:
-        path = fetch.ensure(name)
-        rows = sum(1 for _ in path.open(encoding="utf-8"))
-        print(f"{name:<20}{rows:>6} rows   {paths.shown(path)}")
+    if list_:
+        print(listing.text(listing.listing()))
+        return
+    names = settings.dataset_names() if all_ else names_of(set_)
+    failed: PipelineError | None = None
+    for name in names:
+        try:
+            path = fetch.ensure(name)
+        except PipelineError as error:
+            if not all_:
+                raise
+            # Of 19 benchmarks some source may be out of reach: the others are still wanted.
+            print(f"{error}\n")
+            failed = error
+        else:
+            print(f"{name:<26}{settings.dataset(name).rows:>7,} rows   {paths.shown(path)}")
+    if failed is not None:
+        raise Exit("\nNot all sets could be had; the reasons stand above.", code=failed.exit_status)
 
 
 @task(

@@ -104,7 +104,7 @@ def test_help_from_any_folder_names_the_two_commands(invoke: Invoke, folder: str
 
 
 def test_data_works_from_a_subfolder(invoke: Invoke) -> None:
-    done = invoke("data", "--dataset", "obqa", folder=paths.ROOT / "pipeline")
+    done = invoke("data", "--set", "obqa", folder=paths.ROOT / "pipeline")
     assert (done.returncode, done.stderr) == (0, "")
     assert "30 rows" in done.stdout
 
