@@ -36,6 +36,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke run --model phi3-medium             the contest's model (28 GB; a GPU)
   invoke setup --model phi3-medium           only fetch and verify it
   invoke data --list                         the data sets of all 19 benchmarks; --set NAME fetches one
+  invoke compare RUN_A RUN_B                 two runs row by row, and the contest's 0.5 % rule
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
   invoke plan --device orin-32gb             predict memory and time on a device that need not be here
   invoke --list                              every task
@@ -208,6 +209,28 @@ def run(
     unfinished = resuming.find(resume, asked) if resume else None
     request = unfinished.request if unfinished else asked
     print(summary.text(request, running.run(request, unfinished=unfinished)))
+
+
+@task(
+    positional=["run_a", "run_b"],
+    help={
+        "run_a": "the yardstick: a run's folder, or its name under runs/",
+        "run_b": "the run that is held against it",
+        "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
+        "json": "for programs: every row that differs",
+    },
+)
+@guarded
+def compare(_context: Context, run_a: str, run_b: str, execute_code: bool = False, json: bool = False) -> None:
+    """Compare two runs row by row, and say whether the contest's 0.5 % rule is kept. Example: invoke compare A B"""
+    from json import dumps  # noqa: PLC0415
+
+    from pipeline.accuracy import compare as comparing  # noqa: PLC0415
+    from pipeline.accuracy import comparison  # noqa: PLC0415
+
+    made = comparing.compare(run_a, run_b, execute_code)
+    print(dumps(comparison.as_json(made), ensure_ascii=False) if json else comparison.text(made))
+    comparison.check_kept(made)
 
 
 @task(
