@@ -36,6 +36,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke run --model phi3-medium             the contest's model (28 GB; a GPU)
   invoke setup --model phi3-medium           only fetch and verify it
   invoke data --list                         the data sets of all 19 benchmarks; --set NAME fetches one
+  invoke evaluate --sets obqa,gsm8k-test     many sets, one model load, beside the model card's scores
   invoke compare RUN_A RUN_B                 two runs row by row, and the contest's 0.5 % rule
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
   invoke plan --device orin-32gb             predict memory and time on a device that need not be here
@@ -209,6 +210,52 @@ def run(
     unfinished = resuming.find(resume, asked) if resume else None
     request = unfinished.request if unfinished else asked
     print(summary.text(request, running.run(request, unfinished=unfinished)))
+
+
+@task(
+    help={
+        "sets": "names under configs/datasets, by commas",
+        "engine": "ours, reference, or both by a comma",
+        "model": "a name under configs/models, or a checkpoint's folder",
+        "limit": "only the first N rows of each set",
+        "max-new-tokens": "instead of the contest's 500",
+        "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
+        "device": "cpu or cuda; left out: a GPU where there is one",
+        "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
+        "resume": "go on with an evaluation that was cut off: its folder, or its name under runs/",
+    }
+)
+@guarded
+def evaluate(
+    _context: Context,
+    sets: str = "",
+    engine: str = "ours",
+    model: str = "standin",
+    limit: str = "",
+    max_new_tokens: str = "",
+    dtype: str = "",
+    device: str = "",
+    execute_code: bool = False,
+    resume: str = "",
+) -> None:
+    """Answer and score many sets, the model loaded once. Example: invoke evaluate --sets obqa,boolq-validation"""
+    from pipeline import evaluate as evaluating  # noqa: PLC0415 - seconds, for torch
+    from pipeline import evaluation  # noqa: PLC0415
+
+    asked = evaluating.Asked(
+        sets=tuple(names_of(sets)),
+        engines=tuple(names_of(engine)),
+        model=model,
+        limit=whole("limit", limit),
+        max_new_tokens=whole("max-new-tokens", max_new_tokens),
+        dtype=dtype or None,
+        device=device or None,
+    )
+    folder, asked = evaluating.find(resume, asked) if resume else (evaluating.begin(asked), asked)
+    print(f"to go on if this is cut off: invoke evaluate --resume {folder.name}")
+    results = evaluating.evaluate(asked, folder, execute_code)
+    evaluation.write(results, folder)
+    print(evaluation.text(results, folder))
 
 
 @task(

@@ -157,8 +157,13 @@ REASONS = {KeyboardInterrupt: "interrupted (Ctrl-C)", MemoryError: "the host's m
 
 def new_folder(parent: Path, name: str) -> RunFolder:
     """A folder for a new run, named by the time. Raises ResourceError (R101, R102) when it cannot be made."""
+    return RunFolder(stamped_folder(parent, name))
+
+
+def stamped_folder(parent: Path, name: str) -> Path:
+    """An empty folder named by the time. Raises ResourceError (R101, R102) when it cannot be made."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
-    return RunFolder(_make_folder(parent, f"{stamp}-{name}"))
+    return _make_folder(parent, f"{stamp}-{name}")
 
 
 def find_folder(name_or_path: str) -> Path:
