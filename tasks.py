@@ -37,6 +37,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke setup --model phi3-medium           only fetch and verify it
   invoke data --list                         the data sets of all 19 benchmarks; --set NAME fetches one
   invoke evaluate --sets obqa,gsm8k-test     many sets, one model load, beside the model card's scores
+  invoke rehearse --set boolq-validation     only the longest and widest rows of a set, before it is run
   invoke compare RUN_A RUN_B                 two runs row by row, and the contest's 0.5 % rule
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
   invoke plan --device orin-32gb             predict memory and time on a device that need not be here
@@ -256,6 +257,37 @@ def evaluate(
     results = evaluating.evaluate(asked, folder, execute_code)
     evaluation.write(results, folder)
     print(evaluation.text(results, folder))
+
+
+@task(
+    help={
+        "set": "a name under configs/datasets, or a .jsonl file in the organiser's form",
+        "model": "a name under configs/models, or a checkpoint's folder",
+        "engine": "ours, or reference",
+        "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
+        "device": "cpu or cuda; left out: a GPU where there is one",
+    }
+)
+@guarded
+def rehearse(
+    _context: Context,
+    set_: str = "boolq-validation",
+    model: str = "standin",
+    engine: str = "ours",
+    dtype: str = "",
+    device: str = "",
+) -> None:
+    """Answer only the longest prompts, widest branchings and longest answers of a set, before the set is run."""
+    from pipeline import rehearse as rehearsing  # noqa: PLC0415
+    from pipeline import run as running  # noqa: PLC0415 - seconds, for torch
+    from pipeline import summary  # noqa: PLC0415
+
+    rehearsal = rehearsing.prepare(set_)
+    print(rehearsing.text(rehearsal))
+    asked = running.Request(
+        dataset=str(rehearsal.path), model=model, engine=engine, dtype=dtype or None, device=device or None
+    )
+    print(summary.text(asked, running.run(asked)))
 
 
 @task(
