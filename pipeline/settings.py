@@ -6,6 +6,7 @@ One file per data set and per model: adding one is adding a file, not code.
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -24,6 +25,61 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TextConfig(Strict):
+    """A text made of a row by a template: `{question}`, `{answer.value}`, `{ctx_b:capitalize}`."""
+
+    template: str
+    match: re.Pattern[str] | None = None
+    """A regular expression; its first group is kept. A row without a match is an error."""
+    replace: tuple[tuple[re.Pattern[str], str], ...] = ()
+    """Regular expressions and what takes their place, in this order."""
+    when: str | None = None
+    """Empty for rows in which this field is empty."""
+
+
+class ChoicesConfig(Strict):
+    """Where the choices stand in a row; texts that are the same for all rows, or one field each, are a plain list."""
+
+    path: str | None = None
+    """A list, or an object whose keys are the choices."""
+    listed_in: str | None = None
+    """A text with a line `(A) …` or `- …` a choice, behind the question."""
+    by_file: dict[str, tuple[str, ...]] = {}
+    """Those of all rows of a file, by its name without the ending."""
+    replace: tuple[tuple[re.Pattern[str], str], ...] = ()
+    shuffle: bool = False
+    """For sources that put the right one first: ordered by sha256 of question and choice."""
+
+
+class AnswerConfig(Strict):
+    """How a row says which choice is right, or what the right text is."""
+
+    kind: Literal["text", "index", "label", "letter", "map", "flags", "listed"]
+    """`text`: by a template. `index`: a number, from `first` on. `label`: an entry of the list at `labels`. `letter`:
+    A, B, … `map`: by the table `to`. `flags`: an object of choices, of which one has 1. `listed`: the label, or the
+    text, of a choice that `listed_in` found."""
+    of: str = ""
+    """The field; for `text` the template."""
+    first: int = 0
+    labels: str | None = None
+    to: dict[str, str] = {}
+    match: re.Pattern[str] | None = None
+    replace: tuple[tuple[re.Pattern[str], str], ...] = ()
+
+
+class FormConfig(Strict):
+    """From a row of the source to the organiser's form, without code."""
+
+    fields: dict[str, str | TextConfig] = {}
+    """Names for `prompt`, beside those of the row itself."""
+    choices: tuple[bool | str, ...] | ChoicesConfig | None = None
+    answer: AnswerConfig
+    prompt: str
+    """`{head}` is the organiser's instruction, `{choices}` the list as Python writes it."""
+    scoring: dict[str, str] = {}
+    """What scoring needs beside the answer: name to field of the row."""
+
+
 class WheelSource(Strict):
     """One file inside a wheel of the Python package index. The wheel is read as a zip, never installed."""
 
@@ -34,7 +90,7 @@ class WheelSource(Strict):
     """Of the wheel."""
     size_bytes: int
     member: str
-    """Path of the file inside the wheel."""
+    """Path of the file inside the wheel; with `*` of several, taken in the order of their names."""
 
 
 class HubSource(Strict):
@@ -45,9 +101,22 @@ class HubSource(Strict):
     repo_type: Literal["dataset", "model"]
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
     member: str
+    form: FormConfig | None = None
+    """Instead of the set's, where the rows have another shape here."""
 
 
-Source = Annotated[WheelSource | HubSource, Field(discriminator="kind")]
+class GithubSource(Strict):
+    """Files of a GitHub repository at a fixed commit."""
+
+    kind: Literal["github"]
+    repo: str
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{10,40}$")]
+    members: tuple[str, ...]
+    rows_at: str | None = None
+    """The key of the list of rows in a `.json` file that is not itself that list."""
+
+
+Source = Annotated[WheelSource | HubSource | GithubSource, Field(discriminator="kind")]
 
 
 class DatasetConfig(Strict):
@@ -55,14 +124,29 @@ class DatasetConfig(Strict):
 
     name: str
     title: str
-    converter: str
-    """Which function of `pipeline.dataset.convert` makes records of the source's rows."""
+    benchmark: str
+    """Which one of the model card's (`configs/model_card.yaml`)."""
+    shots: Literal[0]
+    form: FormConfig
+    score: Literal["exact", "last-number", "alias", "humaneval", "mbpp"]
+    caveat: str | None = None
+    """Why the published metric is another one, for those that answers cannot give."""
     rows: int
     first_rows: int | None = None
     """Keep only so many rows from the start of the source."""
-    sha256: Sha256
-    """Of the finished JSONL file: whatever source it came from, these are its bytes."""
+    interleave: bool = False
+    """One row of each of the source's files in turn, so that the first rows are a fair sample."""
+    leave_out: dict[str, tuple[int, ...]] = {}
+    """Malformed rows, by file and number from 0."""
+    repeated_prompts: int = 0
+    """Rows whose prompt an earlier row has: a file with more or fewer is not this set."""
+    sha256: Sha256 | None
+    """Of the finished JSONL file: whatever source it came from, these are its bytes. Null where nobody has built the
+    set yet: the first build is then what later ones are held against."""
+    scoring_sha256: Sha256 | None = None
+    """The same for the file beside it that scoring needs."""
     licence: str
+    terms: Literal["free", "share-alike", "non-commercial", "unclear"]
     sources: tuple[Source, ...]
     """Tried in order."""
 
@@ -143,6 +227,23 @@ class DeviceConfig(Strict):
     bytes_share: Annotated[float, Field(gt=0, le=1)]
 
 
+class Published(Strict):
+    """One line of the model card."""
+
+    title: str
+    shots: int
+    score: float
+    """In percent."""
+    rows: int
+
+
+class ModelCard(Strict):
+    """`configs/model_card.yaml`: what the authors of Phi-3-medium published."""
+
+    source: str
+    benchmarks: dict[str, Published]
+
+
 class RunConfig(Strict):
     """`configs/run.yaml`: what the organiser's script fixes, and the defaults of `invoke run`."""
 
@@ -203,6 +304,11 @@ def device(name: str) -> DeviceConfig:
     return load(paths.CONFIGS / "devices" / f"{name}.yaml", DeviceConfig)
 
 
+def model_card() -> ModelCard:
+    """The published scores."""
+    return load(paths.CONFIGS / "model_card.yaml", ModelCard)
+
+
 def run() -> RunConfig:
     """What the organiser's script fixes."""
     return load(paths.CONFIGS / "run.yaml", RunConfig)
@@ -210,7 +316,8 @@ def run() -> RunConfig:
 
 def unknown(code: str, kind: str, name: str, known: list[str], otherwise: str) -> UsageError:
     """The error for a name with a typo: nearest names first."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    begin_so = [each for each in known if name and each.startswith(name)]
+    near = (begin_so or difflib.get_close_matches(name, known, n=3, cutoff=0.5))[:3]
     return UsageError(
         code,
         f"there is no {kind} named {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""),

@@ -26,8 +26,9 @@ from conftest import heeding_interrupts
 
 from pipeline import download, files, paths
 from pipeline.dataset import convert, fetch, records
-from pipeline.errors import EnvironmentProblem, IntegrityError, ResourceError, UsageError
-from pipeline.settings import HubSource, WheelSource
+from pipeline.dataset.rows import rows_of
+from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, ResourceError, UsageError
+from pipeline.settings import FormConfig, GithubSource, HubSource, WheelSource
 
 ROWS = [
     {
@@ -39,11 +40,26 @@ ROWS = [
     for number in range(5)
 ]
 REVISION = "0" * 40
+HUB = {"kind": "hub", "repo": "a/b", "repo_type": "dataset", "revision": REVISION, "member": "rows.parquet"}
+PROMPT = "{head}question: {question}\nchoices: {choices}\n"
+FORM = {
+    "fields": {"question": "{question_stem}"},
+    "choices": {"path": "choices.text"},
+    "answer": {"kind": "label", "of": "answerKey", "labels": "choices.label"},
+    "prompt": PROMPT,
+}
+REQUEST_FORM = {
+    "fields": {"question": {"template": "{query}", "match": "^Question: (.*)\nAnswer:$"}},
+    "choices": {"path": "choices"},
+    "answer": {"kind": "index", "of": "gold"},
+    "prompt": PROMPT,
+}
 
 
-def finished(rows: list[dict]) -> bytes:
-    chats = [convert.openbookqa(row) for row in rows]
-    return "".join(records.write_line([{"role": "user", "content": text}], answer) for text, answer in chats).encode()
+def finished(rows: list[dict], form: dict = FORM) -> bytes:
+    made = [convert.convert(FormConfig(**form), convert.Located("rows", 0, row)) for row in rows]
+    lines = [records.write_line([{"role": "user", "content": each.prompt}], each.answer) for each in made]
+    return "".join(lines).encode()
 
 
 def arrow_bytes(rows: list[dict]) -> bytes:
@@ -111,16 +127,19 @@ class Sandbox:
         )
 
     def configure(self, member: str = "tiny/rows.arrow", **changes: object) -> None:
-        hub = {"kind": "hub", "repo": "a/b", "repo_type": "dataset", "revision": REVISION, "member": "rows.parquet"}
         config = {
             "name": "tiny",
             "title": "Tiny",
-            "converter": "openbookqa",
+            "benchmark": "openbookqa",
+            "shots": 0,
+            "form": FORM,
+            "score": "exact",
             "rows": 4,
             "first_rows": 4,
             "sha256": hashlib.sha256(finished(ROWS[:4])).hexdigest(),
             "licence": "none",
-            "sources": [hub, self.source(member).model_dump()],
+            "terms": "free",
+            "sources": [HUB, self.source(member).model_dump()],
         }
         (self.configs / "datasets" / "tiny.yaml").write_text(yaml.safe_dump({**config, **changes}))
 
@@ -150,31 +169,21 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
 # Conversion
 
 
-def test_prompt_form() -> None:
-    content, answer = convert.openbookqa(ROWS[1])
-    assert content == (convert.HEAD + "question: What is 1?\nchoices: ['one', \"it's two\", 'say \"three\"']\n")
-    assert answer == "it's two"
-    assert len(convert.HEAD) == 172
+@pytest.mark.parametrize(
+    ("member", "make", "form"),
+    [
+        ("x/rows.arrow", arrow_bytes, FORM),
+        ("x/requests.jsonl.gz", requests_bytes, REQUEST_FORM),
+        ("x/rows.json", lambda rows: json.dumps(rows).encode(), FORM),
+        ("x/rows.jsonl", lambda rows: "\n".join(map(json.dumps, rows)).encode(), FORM),
+    ],
+)
+def test_every_form_of_source_gives_the_same(member: str, make: Callable[[list[dict]], bytes], form: dict) -> None:
+    assert finished(rows_of(member, make(ROWS)), form) == finished(ROWS)
 
 
-def test_passage_comes_first() -> None:
-    prompt = convert.choice_prompt("Why?", ["a"], passage="P")
-    assert prompt == convert.HEAD + "passage: P\nquestion: Why?\nchoices: ['a']\n"
-
-
-@pytest.mark.parametrize(("member", "make"), [("x/rows.arrow", arrow_bytes), ("x/requests.jsonl.gz", requests_bytes)])
-def test_every_form_of_source_gives_the_same(member: str, make: Callable[[list[dict]], bytes]) -> None:
-    assert finished(convert.rows_of(member, make(ROWS))) == finished(ROWS)
-
-
-def test_answer_keys_may_be_numbers() -> None:
-    row = {**ROWS[0], "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": "2"}
-    assert convert.openbookqa(row)[1] == "b"
-
-
-@pytest.mark.parametrize("text", ["a b", "\r\na\r\nb ", " a\nb\n"])
-def test_choices_are_one_line(text: str) -> None:
-    assert convert.one_line(text) == "a b"
+def test_a_list_inside_a_json_file() -> None:
+    assert rows_of("x.json", json.dumps({"canary": "…", "examples": ROWS}).encode(), rows_at="examples") == ROWS
 
 
 # Sources
@@ -237,6 +246,126 @@ def test_when_all_fail_every_reason_is_listed(sandbox: Sandbox) -> None:
     assert "No matching distribution" in str(caught.value)
     assert not sandbox.finished.exists()
     assert sandbox.leftovers() == []
+
+
+def test_a_source_that_came_and_was_wrong_says_more_than_one_that_did_not_come(sandbox: Sandbox) -> None:
+    sandbox.configure(sha256="1" * 64)
+    with pytest.raises(IntegrityError) as caught:
+        sandbox.ensure()
+    assert caught.value.code == "M131"
+    assert "1" * 64 in caught.value.expected
+    assert "tiny.yaml" in caught.value.expected
+    assert any("no network in a test" in line for line in sandbox.lines)
+    assert not sandbox.finished.exists()
+
+
+def test_another_number_of_rows(sandbox: Sandbox) -> None:
+    sandbox.configure(rows=6, first_rows=None)
+    with pytest.raises(IntegrityError) as caught:
+        sandbox.ensure()
+    assert caught.value.code == "M132"
+    assert "5 rows, not 6" in caught.value.actual
+
+
+def test_a_template_that_names_a_missing_field_says_file_and_row(sandbox: Sandbox) -> None:
+    sandbox.configure(form={**FORM, "fields": {"question": "{question_steam}"}})
+    with pytest.raises(FormError) as caught:
+        sandbox.ensure()
+    assert (caught.value.code, caught.value.exit_status) == ("F301", 6)
+    assert caught.value.where == "rows row 0"
+    assert "question_stem" in caught.value.actual
+
+
+@pytest.mark.parametrize("declared", [0, 2])
+def test_prompts_that_repeat_are_as_many_as_declared(sandbox: Sandbox, declared: int) -> None:
+    rows = [*ROWS[:3], ROWS[1]]
+    sandbox.hub_gives(rows)
+    sha256 = hashlib.sha256(finished(rows)).hexdigest()
+    sandbox.configure(repeated_prompts=declared, sha256=sha256, sources=[HUB])
+    with pytest.raises(FormError) as caught:
+        sandbox.ensure()
+    assert caught.value.code == "F304"
+    assert "rows row 3 as rows row 1" in caught.value.where
+    sandbox.configure(repeated_prompts=1, sha256=sha256, sources=[HUB])
+    assert sandbox.ensure().read_bytes() == finished(rows)
+
+
+def test_a_licence_that_is_not_free_is_said_before_anything_is_fetched(sandbox: Sandbox) -> None:
+    sandbox.configure(terms="non-commercial", licence="CC BY-NC 4.0")
+    sandbox.ensure()
+    assert "non-commercial" in sandbox.lines[0]
+    assert "CC BY-NC 4.0" in sandbox.lines[0]
+
+
+def test_a_set_that_nobody_has_built_is_locked_by_its_first_build(sandbox: Sandbox) -> None:
+    sandbox.hub_gives(ROWS)
+    sandbox.configure(sha256=None)
+    assert sandbox.ensure().read_bytes() == finished(ROWS[:4])
+    assert any("locked by" in line for line in sandbox.lines)
+    sandbox.lines.clear()
+    sandbox.ensure()
+    assert sandbox.lines == []
+    sandbox.finished.unlink()
+    sandbox.hub_gives(ROWS[::-1])
+    assert sandbox.ensure().read_bytes() == finished(ROWS[:4]), "the wheel still has the locked rows"
+    sandbox.finished.unlink()
+    sandbox.configure(sha256=None, sources=[{**HUB, "member": "changed.parquet"}])
+    with pytest.raises(IntegrityError) as caught:
+        sandbox.ensure()
+    assert caught.value.code == "M131"
+    assert "tiny.lock.json" in caught.value.expected
+
+
+def test_a_lock_that_cannot_be_read(sandbox: Sandbox) -> None:
+    sandbox.configure(sha256=None)
+    (sandbox.data / "sets").mkdir(parents=True)
+    (sandbox.data / "sets" / "tiny.lock.json").write_text("[]")
+    with pytest.raises(IntegrityError) as caught:
+        sandbox.ensure()
+    assert caught.value.code == "M133"
+
+
+def test_what_scoring_needs_lies_beside_the_set(sandbox: Sandbox) -> None:
+    expected = "".join(json.dumps({"id": row["id"]}) + "\n" for row in ROWS[:4]).encode()
+    beside = sandbox.data / "sets" / "tiny.scoring.jsonl"
+    pinned = hashlib.sha256(expected).hexdigest()
+    sandbox.configure(form={**FORM, "scoring": {"id": "id"}}, scoring_sha256=pinned)
+    assert sandbox.ensure().read_bytes() == finished(ROWS[:4])
+    assert beside.read_bytes() == expected
+    beside.write_bytes(b"damaged")
+    sandbox.ensure()
+    assert beside.read_bytes() == expected
+
+
+@pytest.mark.parametrize("left_out", [(), (1, 2)])
+def test_several_files_of_a_wheel_one_after_another_or_in_turn(sandbox: Sandbox, left_out: tuple[int, ...]) -> None:
+    sandbox.wheel = make_wheel(
+        sandbox.index,
+        {
+            "tiny/b/test/data-00000-of-00001.arrow": arrow_bytes(ROWS[3:]),
+            "tiny/a/test/data-00000-of-00001.arrow": arrow_bytes(ROWS[:3]),
+        },
+    )
+    order = [number for number in (0, 3, 1, 4, 2) if number not in left_out]
+    for interleave in (True, False):
+        rows = [ROWS[number] for number in (order if interleave else sorted(order))]
+        sandbox.configure(
+            member="tiny/*/test/data-*.arrow",
+            rows=len(rows),
+            first_rows=None,
+            interleave=interleave,
+            sha256=hashlib.sha256(finished(rows)).hexdigest(),
+            leave_out={"a/test": left_out},
+        )
+        assert sandbox.ensure().read_bytes() == finished(rows)
+
+
+def test_a_file_that_is_none_of_its_kind(sandbox: Sandbox) -> None:
+    sandbox.wheel = make_wheel(sandbox.index, {"tiny/rows.arrow": b"no arrow"})
+    sandbox.configure()
+    with pytest.raises(EnvironmentProblem) as caught:
+        sandbox.ensure()
+    assert "tiny/rows.arrow cannot be read" in caught.value.actual
 
 
 def test_a_member_that_is_not_in_the_wheel(sandbox: Sandbox) -> None:
@@ -332,6 +461,43 @@ def test_no_way_to_the_hub_is_found_out_quickly(tmp_path: Path, listens: bool) -
         code, elapsed_s = ask_hub(port, tmp_path)
     assert code == "E103"
     assert float(elapsed_s) < 5
+
+
+class TinyGithub(http.server.BaseHTTPRequestHandler):
+    """One file at one commit."""
+
+    def do_GET(self) -> None:
+        known = self.path == "/a/b/0123456789/data/rows%201.jsonl"
+        content = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+        self.send_response(200 if known else 404)
+        self.end_headers()
+        self.wfile.write(content if known else b"not found")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def github_source(member: str) -> dict[str, object]:
+    return {"kind": "github", "repo": "a/b", "revision": "0123456789", "members": [member]}
+
+
+def test_a_file_of_github(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), TinyGithub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(download, "GITHUB", f"http://127.0.0.1:{server.server_address[1]}")
+        sandbox.configure(sources=[github_source("data/rows 2.jsonl"), github_source("data/rows 1.jsonl")])
+        assert sandbox.ensure().read_bytes() == finished(ROWS[:4])
+        assert any("404" in line for line in sandbox.lines)
+        server.shutdown()
+
+
+def test_no_way_to_github(monkeypatch: pytest.MonkeyPatch) -> None:
+    with deaf_port(listens=False) as port:
+        monkeypatch.setattr(download, "GITHUB", f"http://127.0.0.1:{port}")
+        with pytest.raises(EnvironmentProblem) as caught:
+            download.github_file(GithubSource(**github_source("c")), "c")
+    assert caught.value.code == "E104"
+    assert "refused" in caught.value.actual
 
 
 class TinyHub(http.server.BaseHTTPRequestHandler):

@@ -18,9 +18,10 @@ def load(path: Path) -> object:
         "datasets": settings.DatasetConfig,
         "models": settings._ModelFile,
         "devices": settings.DeviceConfig,
-        "configs": settings.RunConfig,
+        "run": settings.RunConfig,
+        "model_card": settings.ModelCard,
     }
-    return settings.load(path, kinds[path.parent.name])
+    return settings.load(path, kinds[path.stem if path.parent.name == "configs" else path.parent.name])
 
 
 @pytest.fixture

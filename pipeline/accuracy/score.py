@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.accuracy.rules import is_exact
+
 
 @dataclass(frozen=True)
 class Score:
@@ -23,4 +25,4 @@ def score(outputs: Sequence[list[dict[str, Any]]], answers: Sequence[str | None]
     pairs = [
         (out[0]["generated_text"], answer) for out, answer in zip(outputs, answers, strict=True) if answer is not None
     ]
-    return Score(sum(said.lstrip().replace("\n", "") == answer for said, answer in pairs), len(pairs))
+    return Score(sum(is_exact(said, answer) for said, answer in pairs), len(pairs))

