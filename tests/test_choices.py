@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from pipeline import choices
-from pipeline.dataset.convert import choice_prompt
 from pipeline.model.config import stop_tokens
 
 PIECES = [
@@ -65,7 +64,7 @@ ITEM = st.one_of(st.text(alphabet="ab'\"[]\\, é🙂\t", max_size=9), st.boolean
 
 @given(st.lists(ITEM, max_size=5))
 def test_a_list_as_python_writes_it_is_read_back(items: list) -> None:
-    assert choices.listed(choice_prompt("why?", items)) == [str(item) for item in items]
+    assert choices.listed(f"question: why?\nchoices: {items!r}\n") == [str(item) for item in items]
 
 
 def test_apostrophes_brackets_and_booleans() -> None:
