@@ -208,6 +208,9 @@ def test_packages_are_compared_by_what_is_for_this_python(tmp_path: Path, monkey
     assert "not 0.1" in check.found
     assert "nothing missing" in check.found
     assert "numpy" not in check.found
+    (tmp_path / "requirements" / "image.lock").write_text("")
+    monkeypatch.setenv("PIPELINE_LOCK", "image.lock")
+    assert software._versions(boards.look(Host(tmp_path))).state == OK
 
 
 # Mending and showing
