@@ -174,8 +174,8 @@ class Engine:
         stats.answer_rows += rows - prompt_rows
         stats.predicted_s += self.cost.seconds(rows)
         started = self._passes.run([work.segment for work in works])
-        planned = self.limits_in_use()
-        scheduler.limits = replace(planned, budget_rows=self._passes.budget_rows(planned.budget_rows))
+        budget_rows = self._passes.budget_rows(scheduler.planned.budget_rows)
+        scheduler.limits = replace(scheduler.planned, budget_rows=budget_rows)
         return started
 
     def _tokens(self, works: Sequence[Work], started: Started) -> list[int]:

@@ -55,6 +55,7 @@ class Scheduler:
         stop_tokens: frozenset[int],
     ) -> None:
         self.tree, self.candidates, self.pool, self.limits, self.cost = tree, candidates, pool, limits, cost
+        self.planned = limits  # `limits` goes below it while memory is short
         self.max_new_tokens, self.stop_tokens = max_new_tokens, stop_tokens
         self.prefixes = [Prefix(node) for node in tree.nodes]
         for path in tree.paths:
@@ -66,6 +67,7 @@ class Scheduler:
         self.acceptance = Acceptance()
         self.recomputed_rows = 0
         self.prompt_rows_left = tree.tokens
+        self._good_rows = cost.good_size(limits.budget_rows)
         self._prompt_tokens: dict[int, Ints] = {}
         self._released: list[Ints] = []
 
@@ -120,7 +122,7 @@ class Scheduler:
         """Whether what does not wait for the running pass makes a pass whose rows are nearly as cheap as they get."""
         free = self.pool.free - HEADROOM * len(self.live)
         prompts = min(self.prompt_rows_left, free - len(ready)) if len(self.live) < self.limits.live else 0
-        return len(ready) + max(0, prompts) >= min(room, self.cost.good_size(self.limits.budget_rows))
+        return len(ready) + max(0, prompts) >= min(room, self._good_rows)
 
     def accept(self, works: Sequence[Work], chosen: Sequence[int]) -> list[int]:
         """Take in the model's choices, one for each wanted row in order. Returns the prompts that are finished."""
