@@ -2,7 +2,7 @@
 
 An error says what is wrong, where, what was expected and what was found, and what to do about it.
 The class decides the exit status, the code names the single check, so that scripts can tell kinds
-apart and people can look a message up. `tasks.py` prints `str(error)` and exits; no traceback.
+apart and people can look a message up. A task prints `str(error)` and exits; no traceback.
 
 | exit status | kind |
 | --- | --- |

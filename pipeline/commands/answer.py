@@ -1,0 +1,184 @@
+"""Tasks that answer prompts, and that hold answers against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from invoke import Context, task
+
+from pipeline.commands.common import guarded, names_of, show, whole
+
+
+@task(
+    help={
+        "dataset": "a name under configs/datasets, or a .jsonl file in the organiser's form",
+        "model": "a name under configs/models, or a checkpoint's folder",
+        "engine": "ours, or reference: transformers' own pipe() under the same clock",
+        "limit": "only the first N rows",
+        "repeat": "time it N times; the median counts",
+        "batch-size": "of the reference",
+        "max-new-tokens": "instead of the contest's 500",
+        "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
+        "device": "cpu or cuda; left out: a GPU where there is one",
+        "resume": "go on with a run that was cut off: its folder, or its name under runs/",
+    }
+)
+@guarded
+def run(
+    _context: Context,
+    dataset: str = "obqa",
+    model: str = "standin",
+    engine: str = "ours",
+    limit: str = "",
+    repeat: str = "1",
+    batch_size: str = "",
+    max_new_tokens: str = "",
+    dtype: str = "",
+    device: str = "",
+    resume: str = "",
+) -> None:
+    """Answer a data set under the clock, and write runs/<utc>-<name>/. Example: invoke run --dataset obqa --limit 5"""
+    numbers = {
+        "limit": whole("limit", limit),
+        "repeat": whole("repeat", repeat or "1"),
+        "batch_size": whole("batch-size", batch_size),
+        "max_new_tokens": whole("max-new-tokens", max_new_tokens),
+    }
+    from pipeline import resume as resuming
+    from pipeline import run as running  # seconds, for torch
+    from pipeline import summary, validity
+
+    asked = running.Request(
+        dataset=dataset,
+        model=model,
+        engine=engine,
+        dtype=dtype or None,
+        device=device or None,
+        **numbers,
+    )
+    unfinished = resuming.find(resume, asked) if resume else None
+    request = unfinished.request if unfinished else asked
+    done = running.run(request, unfinished=unfinished)
+    print(summary.text(request, done))
+    validity.check_verdict(done.verdict, done.folder)
+
+
+@task(
+    help={
+        "sets": "names under configs/datasets, by commas",
+        "engine": "ours, reference, or both by a comma",
+        "model": "a name under configs/models, or a checkpoint's folder",
+        "limit": "only the first N rows of each set",
+        "max-new-tokens": "instead of the contest's 500",
+        "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
+        "device": "cpu or cuda; left out: a GPU where there is one",
+        "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
+        "resume": "go on with an evaluation that was cut off: its folder, or its name under runs/",
+    }
+)
+@guarded
+def evaluate(
+    _context: Context,
+    sets: str = "",
+    engine: str = "ours",
+    model: str = "standin",
+    limit: str = "",
+    max_new_tokens: str = "",
+    dtype: str = "",
+    device: str = "",
+    execute_code: bool = False,
+    resume: str = "",
+) -> None:
+    """Answer and score many sets, the model loaded once. Example: invoke evaluate --sets obqa,boolq-validation"""
+    from pipeline import evaluate as evaluating  # seconds, for torch
+    from pipeline import evaluation
+
+    asked = evaluating.Asked(
+        sets=tuple(names_of(sets)),
+        engines=tuple(names_of(engine)),
+        model=model,
+        limit=whole("limit", limit),
+        max_new_tokens=whole("max-new-tokens", max_new_tokens),
+        dtype=dtype or None,
+        device=device or None,
+    )
+    folder, asked = evaluating.find(resume, asked) if resume else (evaluating.begin(asked), asked)
+    print(f"to go on if this is cut off: invoke evaluate --resume {folder.name}")
+    results = evaluating.evaluate(asked, folder, execute_code)
+    evaluation.write(results, folder)
+    print(evaluation.text(results, folder))
+
+
+@task(
+    help={
+        "set": "a name under configs/datasets, or a .jsonl file in the organiser's form",
+        "model": "a name under configs/models, or a checkpoint's folder",
+        "engine": "ours, or reference",
+        "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
+        "device": "cpu or cuda; left out: a GPU where there is one",
+    }
+)
+@guarded
+def rehearse(
+    _context: Context,
+    set_: str = "boolq-validation",
+    model: str = "standin",
+    engine: str = "ours",
+    dtype: str = "",
+    device: str = "",
+) -> None:
+    """Answer only the longest prompts, widest branchings and longest answers of a set, before the set is run."""
+    from pipeline import rehearse as rehearsing
+    from pipeline import run as running  # seconds, for torch
+    from pipeline import summary
+
+    rehearsal = rehearsing.prepare(set_)
+    print(rehearsing.text(rehearsal))
+    asked = running.Request(
+        dataset=str(rehearsal.path), model=model, engine=engine, dtype=dtype or None, device=device or None
+    )
+    print(summary.text(asked, running.run(asked)))
+
+
+@task(
+    positional=["run_a", "run_b"],
+    help={
+        "run_a": "the yardstick: a run's folder, or its name under runs/",
+        "run_b": "the run that is held against it",
+        "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
+        "json": "for programs: every row that differs",
+    },
+)
+@guarded
+def compare(_context: Context, run_a: str, run_b: str, execute_code: bool = False, json: bool = False) -> None:
+    """Compare two runs row by row, and say whether the contest's 0.5 % rule is kept. Example: invoke compare A B"""
+    from pipeline.accuracy import compare as comparing
+    from pipeline.accuracy import comparison
+
+    made = comparing.compare(run_a, run_b, execute_code)
+    show(made, comparison.as_json, comparison.text, json)
+    comparison.check_kept(made)
+
+
+@task(
+    help={
+        "run": "a finished run's folder, or its name under runs/",
+        "image": "in this image instead of here",
+        "show": "with --image: only print the docker command",
+    }
+)
+@guarded
+def reproduce(_context: Context, run: str = "", image: str = "", show: bool = False) -> None:
+    """Do a recorded run again, offline, and compare answers and time. Writes reproduction.json."""
+    from pipeline import container
+    from pipeline.device import host
+
+    if image:
+        command = container.run(host.current(), image, ["reproduce", "--run", Path(run).name])
+        print(container.text(command)) if show else container.call(command)
+        return
+    from pipeline import reproduce as reproducing  # seconds, for torch
+
+    result = reproducing.reproduce(run, host.current())
+    print(reproducing.text(result))
+    reproducing.conclude(result)

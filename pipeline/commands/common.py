@@ -1,0 +1,99 @@
+"""What every invoke task does around its one call: messages instead of tracebacks, numbers out of text.
+
+Nothing heavy is imported here, nor at the head of the tasks' modules: each task imports what it calls, so
+that `invoke --list` is instant.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from invoke import Context, Exit
+
+from pipeline import paths
+
+
+def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a task's body so that a user sees our message and the exit status of its kind, never a traceback."""
+
+    @functools.wraps(body)
+    def wrapper(context: Context, *args: Any, **kwargs: Any) -> Any:
+        from pipeline import files
+        from pipeline.errors import PipelineError
+
+        _quiet_log()
+        signal.signal(signal.SIGTERM, _stop)
+        try:
+            return body(context, *args, **kwargs)
+        except PipelineError as error:
+            raise Exit(f"\n{error}", code=error.exit_status) from error
+        except OSError as error:
+            # Where the operating system refuses something that no module expected: still a message, not a traceback.
+            refused = files.refused(error)
+            raise Exit(f"\n{refused}", code=refused.exit_status) from error
+        except KeyboardInterrupt as stop:
+            raise Exit(
+                "\nInterrupted. Nothing is half-written; what was answered is in the run folder.",
+                code=143 if stop.args else 130,
+            ) from None
+
+    return wrapper
+
+
+def _stop(*_: object) -> None:
+    """`docker stop` and a shutdown ask by SIGTERM: an end as by Ctrl-C, with the reason in the run folder."""
+    raise KeyboardInterrupt("stopped (SIGTERM)")
+
+
+def _quiet_log() -> None:
+    """Only warnings on the terminal; a run's folder gets everything."""
+    from loguru import logger
+
+    logger.remove()
+    logger.add(sys.stderr, level="WARNING", format="{level}: {message}")
+
+
+def whole(option: str, text: str) -> int | None:
+    """A whole number given as text; nothing for an empty one. Raises UsageError (U401)."""
+    from pipeline.errors import UsageError
+
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(
+            "U401",
+            f"--{option} is a whole number",
+            expected="digits",
+            actual=text,
+            fix=f"write for instance --{option} 10",
+        ) from None
+
+
+def names_of(text: str) -> list[str]:
+    """Names by commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def show(made: Any, as_json: Callable[[Any], Any], text: Callable[[Any], str], json: bool) -> None:
+    """Print what a task made: as one JSON value for programs, else as text for people."""
+    from json import dumps
+
+    print(dumps(as_json(made), ensure_ascii=False, indent=2, default=str) if json else text(made))
+
+
+def call(command: list[str], folder: Path = paths.ROOT) -> None:
+    """Run a command in the checkout, its output on ours; a failure ends with its status and no words of ours."""
+    status = subprocess.run(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(paths.ROOT)}, check=False
+    ).returncode
+    if status:
+        raise Exit(code=status)

@@ -1,0 +1,79 @@
+"""Tasks for who works on this project: tests, style, benchmark, locks."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from invoke import Context, task
+
+from pipeline import paths
+from pipeline.commands.common import call, guarded, whole
+
+
+@task(
+    help={
+        "slow": "the slow tests instead",
+        "gpu": "those that need a CUDA device instead",
+        "only": "a file or a test, as pytest names it",
+        "match": "pytest's -k",
+    }
+)
+@guarded
+def test(_context: Context, slow: bool = False, gpu: bool = False, only: str = "", match: str = "") -> None:
+    """Run the tests; the slow ones (exactness on hundreds of rows) by --slow and in CI, those for a GPU by --gpu."""
+    chosen = "slow" if slow else "gpu" if gpu else "not slow and not gpu"
+    arguments = ["-m", chosen, *([only] if only else []), *(["-k", match] if match else [])]
+    call([sys.executable, "-m", "pytest", *arguments])
+
+
+@task(help={"torch": "this torch instead of the locked one: 2.4.1 is the floor (a download of 3 GB on x86)"})
+@guarded
+def test_oldest(_context: Context, torch: str = "") -> None:
+    """Run the equality tests on the oldest transformers that we support, in a virtual environment of its own."""
+    folder = paths.ROOT / f".venv-oldest{torch and '-torch-'}{torch}"
+    python = folder / "bin" / "python"
+    locks = [paths.ROOT / "requirements" / name for name in ("oldest.lock", "torch.txt")]
+    ready = folder / ".ready"
+    if not ready.exists() or any(lock.stat().st_mtime > ready.stat().st_mtime for lock in locks):
+        print(f"Making {folder.name}")
+        call([sys.executable, "-m", "venv", str(folder)])
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        call([*install, "--require-hashes", "-r", str(locks[0])])
+        call([*install, *([f"torch=={torch}"] if torch else ["-r", str(locks[1])])])
+        ready.touch()
+    equality = ["exactness", "text_generation", "form", "choices", "model_config", "model_loader", "model_attest"]
+    call([str(python), "-m", "pytest", "-m", "not slow and not gpu", *[f"tests/test_{name}.py" for name in equality]])
+
+
+@task
+@guarded
+def lint(_context: Context) -> None:
+    """Style, imports, and that nothing needs more than Python 3.10."""
+    call([sys.executable, "-m", "ruff", "check", "."])
+    call([sys.executable, "-m", "ruff", "format", "--check", "."])
+
+
+@task(
+    help={
+        "model": "a name under configs/models",
+        "rows": "rows of obqa-validation",
+        "max-new-tokens": "tokens of an answer at most",
+    }
+)
+@guarded
+def bench(_context: Context, model: str = "standin", rows: str = "100", max_new_tokens: str = "48") -> None:
+    """Ours and transformers' pipe() side by side on this CPU; a table, and last a line of JSON."""
+    sizes = ["--rows", str(whole("rows", rows)), "--max-new-tokens", str(whole("max-new-tokens", max_new_tokens))]
+    call([sys.executable, str(paths.ROOT / "benchmarks" / "cpu.py"), "--model", model, *sizes])
+
+
+@task
+@guarded
+def lock(_context: Context) -> None:
+    """Compile requirements/*.in into locked files with hashes."""
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
+    for name in ("cpu", "dev", "oldest", "jetpack6"):
+        flags = ["--universal", "--python-version", "3.10", "--generate-hashes", "--no-header", "--quiet"]
+        call([uv, "pip", "compile", *flags, "-o", f"{name}.lock", f"{name}.in"], folder=paths.ROOT / "requirements")

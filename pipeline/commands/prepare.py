@@ -1,0 +1,136 @@
+"""Tasks that make a machine ready, or say what it would do: set-up, doctor, data, plan, weights."""
+
+from __future__ import annotations
+
+from invoke import Context, Exit, task
+
+from pipeline.commands.common import guarded, names_of, show
+
+
+@task(
+    help={
+        "model": "a name under configs/models",
+        "dataset": "a name under configs/datasets",
+        "plan": "only say what would be done",
+        "reboot": "let the board boot if its power mode needs that",
+        "unlock": "instead: clocks and fan as they were before set-up locked them",
+    }
+)
+@guarded
+def setup(
+    _context: Context,
+    model: str = "standin",
+    dataset: str = "obqa",
+    plan: bool = False,
+    reboot: bool = False,
+    unlock: bool = False,
+) -> None:
+    """Fetch and verify a model and a data set; on a Jetson set power mode and clocks. Does only what is left to do."""
+    from pipeline import setup as setting_up
+    from pipeline.device import host, power
+
+    if unlock:
+        print(f"clocks: {power.restore_clocks(host.current())}")
+        return
+    steps = setting_up.plan(host.current(), model, dataset, reboot=reboot)
+    print(setting_up.text(steps))
+    if not plan:
+        setting_up.carry_out(steps)
+        print(f"Ready: model {model}, data set {dataset}")
+
+
+@task(
+    help={
+        "model": "a name under configs/models, or a checkpoint's folder",
+        "dataset": "a name under configs/datasets",
+        "fix": "mend what can be mended, then look again",
+        "json": "for programs",
+    }
+)
+@guarded
+def doctor(
+    _context: Context, model: str = "standin", dataset: str = "obqa", fix: bool = False, json: bool = False
+) -> None:
+    """Look at everything that can spoil a run: the board, torch, memory, disk, locks. One table, with remedies."""
+    from pipeline.device import doctor as doctoring  # seconds, for torch
+    from pipeline.device import host
+
+    quiet = (lambda line: None) if json else print
+    found = doctoring.examine(host.current(), model, dataset, quiet)
+    if fix:
+        doctoring.mend(found, quiet)
+        found = doctoring.examine(host.current(), model, dataset, quiet)
+    show(found, doctoring.as_json, doctoring.table, json)
+    doctoring.conclude(found)
+
+
+@task(
+    help={
+        "set": "a name under configs/datasets; several by commas",
+        "all": "every one of them",
+        "list": "say which there are, their licences and lengths, and fetch nothing",
+    },
+)
+@guarded
+def data(_context: Context, set_: str = "obqa", all_: bool = False, list_: bool = False) -> None:
+    """Fetch and verify public data sets. Example: invoke data --set boolq-validation,piqa-validation"""
+    from pipeline import paths, settings
+    from pipeline.dataset import fetch, listing
+    from pipeline.errors import PipelineError
+
+    if list_:
+        print(listing.text(listing.listing()))
+        return
+    names = settings.dataset_names() if all_ else names_of(set_)
+    failed: PipelineError | None = None
+    for name in names:
+        try:
+            path = fetch.ensure(name)
+        except PipelineError as error:
+            if not all_:
+                raise
+            # Of 19 benchmarks some source may be out of reach: the others are still wanted.
+            print(f"{error}\n")
+            failed = error
+        else:
+            print(f"{name:<26}{settings.dataset(name).rows:>7,} rows   {paths.shown(path)}")
+    if failed is not None:
+        raise Exit("\nNot all sets could be had; the reasons stand above.", code=failed.exit_status)
+
+
+@task(
+    help={
+        "device": "a name under configs/devices; the device need not be here",
+        "model": "a name under configs/models, or a checkpoint's folder; it need not be here",
+        "dataset": "a name, a file, or 'all': every set on this disk",
+        "json": "for programs",
+    }
+)
+@guarded
+def plan(
+    _context: Context,
+    device: str = "orin-32gb",
+    model: str = "phi3-medium",
+    dataset: str = "all",
+    json: bool = False,
+) -> None:
+    """Predict memory, passes and seconds on a device that need not be here. Example: invoke plan --dataset obqa"""
+    from pipeline import plan as planning  # seconds, for torch
+
+    planned = planning.plan(device, model, dataset, (lambda line: None) if json else print)
+    show(planned, planning.as_json, planning.text, json)
+
+
+@task(
+    help={
+        "model": "a name under configs/models, or a checkpoint's folder",
+        "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
+        "device": "cpu or cuda; left out: a GPU where there is one",
+    }
+)
+@guarded
+def verify_weights(_context: Context, model: str = "standin", dtype: str = "", device: str = "") -> None:
+    """Load a model as a run does, then compare what lies in memory, bit for bit, with the checkpoint's lock."""
+    from pipeline import verify  # seconds, for torch
+
+    print(verify.text(verify.weights(model, dtype or None, device or None)))
