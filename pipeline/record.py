@@ -180,6 +180,24 @@ def find_folder(name_or_path: str) -> Path:
     raise settings.unknown("U311", "run", name_or_path, names or ["(there are none yet)"], "or a run's folder")
 
 
+def finished(folder: Path) -> dict[str, Any]:
+    """The manifest of a run that ended well. Raises UsageError (U501) where there is none."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if manifest["state"] != FINISHED:
+            raise ValueError(f"state {manifest['state']!r}")  # noqa: TRY301
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            "U501",
+            "there is no finished run in this folder",
+            where=paths.shown(folder),
+            expected="a run's folder with its manifest and outputs",
+            actual=f"{type(error).__name__}: {error}",
+            fix="name a finished run's folder, or its name under runs/, with --run",
+        ) from error
+    return manifest
+
+
 def read_outputs(folder: Path) -> list[dict[str, Any]]:
     """The whole rows of a run's outputs, in file order of the data set."""
     rows, _ = _whole_rows(folder / "outputs.jsonl")
