@@ -1,7 +1,7 @@
 """What a submission says, in types: `submission.json`, the run's manifest, and its answers.
 
-Nothing here is believed. These are the claims that the checks hold against what they compute themselves; a claim that is
-missing or of another type makes the submission unreadable.
+Nothing here is believed. These are the claims that the checks hold against what they compute themselves; a claim that
+is missing or of another type makes the submission unreadable.
 """
 
 from __future__ import annotations
@@ -251,23 +251,23 @@ def read_submission(folder: Path) -> tuple[Submission | None, Check]:
     return _read(folder / pack.SUBMISSION, "submission", Submission, pack.SCHEMA, SUBMISSION_WANTED)
 
 
-def read_manifest(folder: Path) -> tuple[Manifest | None, Check]:
-    return _read(folder / "run" / "manifest.json", "manifest", Manifest, record.SCHEMA, MANIFEST_WANTED)
+def read_manifest(run: Path) -> tuple[Manifest | None, Check]:
+    """Of a run's folder."""
+    return _read(run / "manifest.json", "manifest", Manifest, record.SCHEMA, MANIFEST_WANTED)
 
 
-def read_answers(folder: Path) -> tuple[tuple[Answer, ...] | None, Check]:
+def read_answers(run: Path) -> tuple[tuple[Answer, ...] | None, Check]:
     """Line by line; the form of pipe()'s output for chats is exact: nesting, key, type."""
-    content = (folder / "run" / "outputs.jsonl").read_bytes()
+    content = (run / "outputs.jsonl").read_bytes()
     lines = content.split(b"\n")
     answers: list[Answer] = []
     try:
-        for number, line in enumerate(lines[:-1], start=1):
+        for line in lines[:-1]:
             answers.append(_answer(strict_json.loads(line)))
-        number = len(lines)
         if lines[-1]:
             raise ValueError("the last line has no end")  # noqa: TRY301
     except ValueError as error:
-        return None, check("form", FORM, False, f"line {number}: {error}", ANSWERS_WANTED)
+        return None, check("form", FORM, False, f"line {len(answers) + 1}: {error}", ANSWERS_WANTED)
     return tuple(answers), check("form", FORM, True, f"{len(answers):,} lines in pipe()'s form", ANSWERS_WANTED)
 
 
