@@ -2,7 +2,7 @@
 
 VALID: every check that a program can make came out well. INVALID: one did not, and its class says what kind of reason.
 CANNOT TELL: none failed, and one could not be made here, for want of what it names. Rules that people decide are listed
-and decide nothing.
+and decide nothing. What is INVALID already is not run again.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Asked | N
             why = f"the checks failed themselves, please report it: {type(error).__name__}: {error}"
             found.append(unknown(group, INVALID_RUN, why, f"checks of this group; {LOG} has the traceback"))
     done = None
-    if again is not None:
+    if again is not None and not any(each.state == FAIL for each in found):
         done = rerun.rerun(told, unpacked, organiser, again, out)
         found += done.checks
     return Verdict(
