@@ -10,6 +10,7 @@ from pipeline.commands.containers import image, image_test, shell
 from pipeline.commands.develop import bench, lint, lock, test, test_oldest
 from pipeline.commands.judge import verify
 from pipeline.commands.prepare import data, doctor, plan, setup, verify_weights
+from pipeline.commands.submissions import rules
 
 EXAMPLES = """\
 Answer a file of chat prompts with Phi-3: exactly, within memory, in the least time.
