@@ -18,11 +18,11 @@ from conftest import write_rows
 from drafts_of_submissions import Draft
 from submissions import Clone, change_manifest, clone
 
-from pipeline import record
+from pipeline import paths, record
 from pipeline import run as running
 from pipeline.model import lock
 from pipeline.request import Request
-from pipeline.submission import pack, redact, verify
+from pipeline.submission import pack, redact, rules, verify
 from pipeline.submission.organiser import Organiser
 from pipeline.submission.team import Team
 from pipeline.submission.verify import Verdict
@@ -31,6 +31,7 @@ ROWS = 6
 WRONG = 4
 """A row whose answer in the file is another one."""
 DIGEST = f"sha256:{'ab' * 32}"
+DECLARED = {rule.id: True for rule in rules.load().rules if rule.by == "declaration"}
 NO_NETWORK = {"interfaces": [], "received_bytes": 0, "sent_bytes": 0}
 """As a run in our container sees it."""
 
@@ -41,6 +42,8 @@ LIGHT_SOURCE = {
     "tasks.py": "import json\nimport numpy\nfrom pipeline import inner\n",
     "pipeline/inner.py": '"""Ours."""\n',
     "pipeline/check.sh": "#!/bin/sh\n",
+    "test_script.py": (paths.ROOT / "test_script.py").read_text(encoding="utf-8"),
+    "docs/method.md": "Words of an explanation. " * 50,
 }
 """A source tree that is checked in no time, for the many that are no good."""
 
@@ -80,7 +83,7 @@ def build(tiny: Path, folder: Path) -> Ground:
         done = checkout.invoke("run", "--dataset", data, "--model", model, "--repeat", 2)
     assert done.returncode == 0, done.stderr
     change_manifest(checkout.run, network=NO_NETWORK)
-    team = Team(name="Blue", members=("Kim", "Lee"))
+    team = Team(name="Blue", members=("Kim", "Lee"), image="blue/phi3:1", declarations=DECLARED)
     image = pack.Image("blue/phi3:1", DIGEST)
     tar = pack.pack(checkout.run, team, folder / "dist", checkout=checkout.path, image=image, names=redact.Names())
     light_checkout = _light(folder / "light")

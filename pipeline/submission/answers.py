@@ -5,7 +5,6 @@ Texts are held against their own token ids with the organiser's copy of the toke
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,7 +68,6 @@ def checks(claims: Claims, organiser: Organiser) -> tuple[list[Check], Accuracy 
         _tokens(claims, model, organiser.prompts(name, claims.manifest.model.name, claims.manifest.dataset.rows)),
         _ends(claims, model),
         _limit(claims),
-        _arguments(claims),
         _score(claims, data, judged),
         *_reference(claims, organiser, data),
     ]
@@ -175,20 +173,6 @@ def _limit(claims: Claims) -> Check:
 def _most_tokens(claims: Claims) -> int | None:
     most = claims.manifest.arguments.get("max_new_tokens")
     return most if type(most) is int else None
-
-
-def _arguments(claims: Claims) -> Check:
-    run = settings.run()
-    wanted = {
-        "max_new_tokens": run.max_new_tokens,
-        "return_full_text": run.return_full_text,
-        "do_sample": run.do_sample,
-        "temperature": run.temperature,
-    }
-    found = {key: claims.manifest.arguments.get(key) for key in wanted}
-    # By their text, in which 1 is not true and 0 is not 0.0: what pipe() was called with, not what equals it.
-    fine = json.dumps(found) == json.dumps(wanted)
-    return check("arguments", INVALID_RUN, fine, json.dumps(found), json.dumps(wanted))
 
 
 def _judged(claims: Claims, data: Data, name: str) -> Verdicts | None:

@@ -8,41 +8,28 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
-import yaml
-
 from pipeline.errors import PipelineError
-from pipeline.submission import pack, tarball, team, third_party, unpack
-from pipeline.submission.checks import FORM, HUMAN, INTEGRITY, INVALID_RUN, Check, check, listed, plain, unknown
+from pipeline.submission import pack, rules, tarball, unpack
+from pipeline.submission.checks import HUMAN, INTEGRITY, INVALID_RUN, Check, check, listed, unknown
 from pipeline.submission.claims import Claims
 from pipeline.submission.organiser import Model, Organiser
 
-CONTEST_MODEL = "phi3-medium"
-MOST_YAML_BYTES = 1 << 20
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def checks(claims: Claims, organiser: Organiser) -> list[Check]:
+def checks(claims: Claims, organiser: Organiser) -> tuple[list[Check], dict[str, bytes] | None]:
+    """All of them, and the files of the source; None where it cannot be read."""
+    judged, source = _source(claims, organiser)
     model = organiser.model(claims.manifest.model.name)
-    return [
-        _team(claims),
+    found = [
         _listing(claims),
         _model(claims, model),
         _weights(claims, model),
         _dtype(claims, model),
         _commit(claims),
-        *_source(claims, organiser),
+        judged,
     ]
-
-
-def _team(claims: Claims) -> Check:
-    told = claims.submission.team
-    wanted = f"a name, and 1 to {team.LARGEST} members, each once"
-    try:
-        team.Team(name=told.name, members=tuple(told.members))
-        fine = all(name.isprintable() for name in (told.name, *told.members))
-    except ValueError:
-        fine = False
-    return check("team", FORM, fine, f"{told.name}: {listed(told.members)}", wanted)
+    return found, source
 
 
 def _listing(claims: Claims) -> Check:
@@ -63,11 +50,12 @@ def _model(claims: Claims, model: Model | None) -> Check:
     told = claims.manifest.model
     if claims.submission.model.lock_sha256 != told.lock_sha256:
         return check("model", INTEGRITY, False, "submission.json and the manifest name two", "one model")
-    if not claims.submission.rehearsal and PurePath(told.name).name != CONTEST_MODEL:
-        return check("model", INTEGRITY, False, told.name, f"{CONTEST_MODEL}; another only in a rehearsal")
+    contest = rules.load().contest.model
+    if not claims.submission.rehearsal and PurePath(told.name).name != contest:
+        return check("model", INTEGRITY, False, told.name, f"{contest}; another only in a rehearsal")
     found = f"{told.name}, lock {told.lock_sha256[:12]}…"
     if model is None or model.lock_sha256 is None:
-        why = f"{found}; what it hashes to is not known here (invoke setup --model {CONTEST_MODEL}, or --model)"
+        why = f"{found}; what it hashes to is not known here (invoke setup --model {contest}, or --model)"
         return unknown("model", INTEGRITY, why, "the organiser's lock")
     return check(
         "model",
@@ -113,7 +101,7 @@ def _commit(claims: Claims) -> Check:
     return check("commit", INTEGRITY, fine, found, f"{told}, nothing changed")
 
 
-def _source(claims: Claims, organiser: Organiser) -> list[Check]:
+def _source(claims: Claims, organiser: Organiser) -> tuple[Check, dict[str, bytes] | None]:
     wanted = "the tree of the commit, as git archive writes it"
     path = claims.folder / pack.SOURCE
     try:
@@ -126,10 +114,7 @@ def _source(claims: Claims, organiser: Organiser) -> list[Check]:
                 content[member.name] = file.read(member.size_bytes)
     except PipelineError as error:
         found = f"{error.code} {error.what} ({error.where})"
-        return [
-            check("source", INTEGRITY, False, found, wanted),
-            unknown("third-party", INVALID_RUN, "the source cannot be read", "everything cited"),
-        ]
+        return check("source", INTEGRITY, False, found, wanted), None
     tree = git_tree({member.name: (member.mode, content[member.name]) for member in kept})
     expected = _tree_of(claims.submission.commit, organiser.checkout)
     if expected is None:
@@ -138,28 +123,7 @@ def _source(claims: Claims, organiser: Organiser) -> list[Check]:
         judged = Check("source", HUMAN, found, wanted, INTEGRITY)
     else:
         judged = check("source", INTEGRITY, tree == expected, f"tree {tree[:12]}…", f"{wanted}: {expected[:12]}…")
-    return [judged, _third_party(content)]
-
-
-def _third_party(source: Mapping[str, bytes]) -> Check:
-    wanted = f"everything of others cited in {third_party.NAME}"
-    if third_party.NAME not in source:
-        return check("third-party", INVALID_RUN, False, "the file is missing", wanted)
-    try:
-        cited = source[third_party.NAME]
-        _check_yaml(cited)
-        missing = third_party.uncited(source, third_party.parse(cited))
-    except (ValueError, yaml.YAMLError, RecursionError, MemoryError) as error:
-        return check("third-party", INVALID_RUN, False, error, wanted)
-    return check("third-party", INVALID_RUN, not missing, listed(map(plain, missing)) or "all cited", wanted)
-
-
-def _check_yaml(content: bytes) -> None:
-    """Aliases can make a few lines as large as one likes ("billion laughs"). Raises ValueError, YAMLError."""
-    if len(content) > MOST_YAML_BYTES:
-        raise ValueError(f"{len(content):,} bytes, more than {MOST_YAML_BYTES:,}")
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content.decode("utf-8"))):
-        raise ValueError("it uses aliases")
+    return judged, content
 
 
 def _tree_of(commit: str, checkout: Path) -> str | None:

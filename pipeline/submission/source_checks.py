@@ -30,7 +30,7 @@ def script(evidence: Evidence, _contest: Contest) -> Finding:
         return fail(f"there is no {SCRIPT}", wanted)
     try:
         tree = ast.parse(evidence.source[SCRIPT])
-    except (SyntaxError, ValueError) as error:
+    except third_party.UNREADABLE as error:
         return fail(f"it cannot be read: {error}", wanted)
     clock = sorted(line for name, line in _calls(tree) if name in {"time", "perf_counter", "perf_counter_ns"})
     if len(clock) != 2:

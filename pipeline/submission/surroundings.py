@@ -1,7 +1,7 @@
-"""Checks of where a run took place: the device, what the board did under the clock, the network, the memory.
+"""Checks of where a run took place: what the board did under the clock, and the memory that it took.
 
 The verdict on the board is made anew from telemetry.csv; the share of other programs is the one thing in it that a run
-can only claim. A rehearsal need not be on the contest's device, nor without a network.
+can only claim.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from itertools import pairwise
 from pathlib import Path
 
-from pipeline.device import board, channels, power, verdict
+from pipeline.device import channels, power, verdict
 from pipeline.device.board import Board
 from pipeline.device.channels import Channel
 from pipeline.device.power import Mode
@@ -27,31 +27,16 @@ NEEDED = ("gpu clock", "alarm", "cooling")
 """Kinds of channels without which nobody can say that a board was not held back."""
 
 MOST_BYTES = 64 << 20
-NOT_ASKED = "not asked of a rehearsal"
 
 
 def checks(claims: Claims, organiser: Organiser) -> list[Check]:
     told = claims.manifest
     recording, trouble = _recording(claims)
     return [
-        _device(claims),
         _telemetry(told, recording, trouble),
         _board(told, recording),
-        _network(claims),
         _resident(told, organiser.model(told.model.name)),
     ]
-
-
-def _device(claims: Claims) -> Check:
-    seen = claims.manifest.board.before.board
-    wanted = f"{board.MODULES[board.TARGET_MODULE]} ({board.TARGET_MODULE}) with JetPack {board.TARGET_JETPACK}"
-    found = f"{seen.module or 'no Jetson module'}, L4T {seen.l4t or 'unknown'}"
-    if claims.submission.rehearsal:
-        return check("device", INVALID_RUN, True, f"{found}; {NOT_ASKED}", wanted)
-    same = claims.manifest.board.after.board == seen
-    unseen = seen.is_jetson and None in (seen.module, seen.l4t)
-    fine = seen.module == board.TARGET_MODULE and board.JETPACKS.get(seen.l4t or "") == board.TARGET_JETPACK
-    return check("device", INVALID_RUN, None if unseen else fine and same, found, wanted)
 
 
 def _telemetry(told: Manifest, recording: Recording | None, trouble: str) -> Check:
@@ -88,17 +73,6 @@ def _board(told: Manifest, recording: Recording | None) -> Check:
     return check(
         "board", INVALID_RUN, True, f"{made.state}: {listed(made.notes)}" if made.notes else made.state, wanted
     )
-
-
-def _network(claims: Claims) -> Check:
-    seen, wanted = claims.manifest.network, "no byte over a network during the timed sections"
-    if seen is None:
-        return unknown("network", INVALID_RUN, "the system did not say", wanted)
-    moved = seen.received_bytes + seen.sent_bytes
-    found = f"{moved:,} bytes over {listed(seen.interfaces)}" if seen.interfaces else "no interface"
-    if claims.submission.rehearsal:
-        return check("network", INVALID_RUN, True, f"{found}; {NOT_ASKED}", wanted)
-    return check("network", INVALID_RUN, moved == 0, found, wanted)
 
 
 def _resident(told: Manifest, model: Model | None) -> Check:

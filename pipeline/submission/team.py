@@ -19,7 +19,7 @@ EXAMPLE = "configs/team.example.yaml"
 LARGEST = 3
 LONGEST_SLUG = 40
 
-Line = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^\S[^\x00-\x1f\x7f]*$")]
+Line = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")]
 
 Address = Annotated[str, Field(max_length=400, pattern=r"^[\w][\w./:@-]*$")]
 """Of an image; no blanks, and no option of docker's."""

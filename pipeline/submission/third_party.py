@@ -78,11 +78,20 @@ class Uncited:
         return f"{self.what} ({self.where})"
 
 
+UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What Python says of a source that is none; the last two of one that is nested beyond reason."""
+
+
 def parse(content: bytes) -> ThirdParty:
-    """Raises ValueError for a file that is not one."""
+    """Raises ValueError for a file that is not one.
+
+    Without aliases: by those a few lines become as large as one likes ("billion laughs").
+    """
     try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content)):
+            raise ValueError("it uses aliases")
         return ThirdParty.model_validate(yaml.safe_load(content))
-    except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
 
 
@@ -128,7 +137,7 @@ def _imports(source: Mapping[str, bytes], known: set[str]) -> Iterator[Uncited]:
     for path in sorted(map(str, paths)):
         try:
             tree = ast.parse(source[path])
-        except (SyntaxError, ValueError):
+        except UNREADABLE:
             yield Uncited("a Python file that cannot be read", path)
             continue
         for name in _imported(tree):

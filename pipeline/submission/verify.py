@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline import files, paths
 from pipeline.errors import AccuracyError, CannotTell, FormError, IntegrityError, InvalidRun, PipelineError
-from pipeline.submission import answers, claims, identity, pack, page, rerun, surroundings, times, unpack
+from pipeline.submission import answers, claims, identity, pack, page, rerun, rule_checks, surroundings, times, unpack
 from pipeline.submission.answers import Accuracy
 from pipeline.submission.checks import (
     ACCURACY,
@@ -165,6 +165,14 @@ def text(verdict: Verdict, out: Path) -> str:
     return "\n".join(lines)
 
 
+@dataclass
+class _Looked:
+    """What one group of checks found and another needs."""
+
+    accuracy: Accuracy | None = None
+    source: dict[str, bytes] | None = None
+
+
 def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Asked | None, out: Path) -> Verdict:
     wanted = "an archive of plain files, complete, each as its list says"
     name = tar.name.removesuffix(".tar")
@@ -182,22 +190,27 @@ def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Asked | N
     if submission is None or manifest is None or answered is None:
         return Verdict(unpacked.name, tuple(found), submission, manifest)
     told = Claims(folder, submission, manifest, answered)
-    accuracy: list[Accuracy | None] = [None]
+    looked = _Looked()
 
-    def of_answers(told: Claims, organiser: Organiser) -> list[Check]:
-        made, accuracy[0] = answers.checks(told, organiser)
+    def of_answers() -> Sequence[Check]:
+        made, looked.accuracy = answers.checks(told, organiser)
+        return made
+
+    def of_identity() -> Sequence[Check]:
+        made, looked.source = identity.checks(told, organiser)
         return made
 
     trouble: list[str] = []
-    groups: dict[str, Callable[[Claims, Organiser], Sequence[Check]]] = {
+    groups: dict[str, Callable[[], Sequence[Check]]] = {
         "answers": of_answers,
-        "times": times.checks,
-        "surroundings": surroundings.checks,
-        "identity": identity.checks,
+        "times": lambda: times.checks(told, organiser),
+        "surroundings": lambda: surroundings.checks(told, organiser),
+        "identity": of_identity,
+        "rules": lambda: rule_checks.checks(told, looked.source),
     }
     for group, make in groups.items():
         try:
-            found += make(told, organiser)
+            found += make()
         except PipelineError as error:  # of the organiser's own files
             found.append(
                 unknown(group, INVALID_RUN, f"{error.code} {error.what}: {error.actual}", "checks of this group")
@@ -215,7 +228,7 @@ def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Asked | N
         tuple(found),
         submission,
         manifest,
-        accuracy[0],
+        looked.accuracy,
         None if done is None else done.as_json(),
         "\n".join(trouble),
     )
