@@ -48,6 +48,7 @@ class TextGenerator:
         self.planned = planned
         self.engine, self.tokenizer, self.stop_tokens = engine, tokenizer, stop_tokens
         self.form: Form = probe()
+        self.prompts = choices.Prompts(tokenizer)
         self.end = choices.end_of_answer(tokenizer, stop_tokens)
         self.stats = Stats()
 
@@ -78,7 +79,7 @@ class TextGenerator:
         _check_chats(chat_list)
         if not chat_list:
             return []
-        prompts = choices.token_ids(self.tokenizer, chat_list)
+        prompts = self.prompts(chat_list)
         self._check_lengths(prompts)
         outputs: list[Any] = [None] * len(prompts)
 

@@ -78,8 +78,10 @@ def from_lookup(sequence: Ints, longest: int) -> tuple[int, ...]:
 
 def until(draft: Draft, stop_tokens: frozenset[int]) -> Draft:
     """The draft without a stop token and what is behind it: the row before says already whether the answer ends."""
-    end = next((at for at, token in enumerate(draft.tokens) if token in stop_tokens), len(draft.tokens))
-    return draft if end == len(draft.tokens) else Draft(draft.tokens[:end], draft.source)
+    if stop_tokens.isdisjoint(draft.tokens):
+        return draft
+    end = next(at for at, token in enumerate(draft.tokens) if token in stop_tokens)
+    return Draft(draft.tokens[:end], draft.source)
 
 
 EXPECTED = {"choices": (9.0, 10.0), "lookup": (2.0, 4.0)}

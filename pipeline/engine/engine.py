@@ -145,9 +145,6 @@ class Engine:
         faults_before = self._passes.faults
         start = time.perf_counter()
 
-        def start_pass(works: Sequence[Work]) -> Started:
-            return self._start(works, scheduler, stats)
-
         try:
             for finished in loop.run(
                 scheduler, lambda works: self._start(works, scheduler, stats), self._tokens, self._overlaps
@@ -179,6 +176,7 @@ class Engine:
         return started
 
     def _tokens(self, works: Sequence[Work], started: Started) -> list[int]:
+        """What the model chose, once it is there. `benchmarks/scripted.py` puts its script here."""
         return started.tokens()
 
     def _progress(self, scheduler: Scheduler, stats: Stats, prompts: int) -> Progress:

@@ -107,8 +107,13 @@ class Scheduler:
             owed += len(draft.tokens)
             likely_rows = max(likely_rows, owed)
             checked.append((answer, rows, draft))
-        prompts = self._let_in(room - owed, owed, ahead)
-        return [self._continue(*work) for work in checked] + prompts
+        slots, at = self.pool.take(owed), 0  # all at once: a pass continues hundreds of answers
+        works: list[Work] = []
+        for answer, rows, draft in checked:
+            end = at + rows + len(draft.tokens)
+            works.append(self._continue(answer, rows, draft, slots[at:end]))
+            at = end
+        return works + self._let_in(room - owed, ahead)
 
     def _pass_rows(self, ready: Sequence[Answer]) -> int:
         """As many rows as make all passes that are left equally large, so that none is a sliver."""
@@ -169,18 +174,18 @@ class Scheduler:
             self._prompt_tokens[prompt] = tokens_of(self.tree, prompt)
         return self._prompt_tokens[prompt]
 
-    def _continue(self, answer: Answer, rows: int, draft: Draft) -> Work:
-        """The next `rows` tokens of an answer, and the draft behind them."""
+    def _continue(self, answer: Answer, rows: int, draft: Draft, slots: Ints) -> Work:
+        """The next `rows` tokens of an answer, and the draft behind them, in `slots`."""
         known = len(answer.slots)
         reaches_end = known + rows == len(answer.tokens)
-        new = ints(answer.tokens[known : known + rows] + list(draft.tokens))
-        answer.slots = np.concatenate([answer.slots, self.pool.take(len(new))])
+        prompt = self.prefixes[self.tree.paths[answer.prompt][-1]].context
+        context = np.concatenate([prompt, answer.slots, slots])
+        answer.slots = context[len(prompt) :]
         answer.running = True
-        prompt = self.prefixes[self.tree.paths[answer.prompt][-1]]
         segment = Segment(
-            new,
-            start=len(prompt.context) + known,
-            context=np.concatenate([prompt.context, answer.slots]),
+            np.array([*answer.tokens[known : known + rows], *draft.tokens], dtype=np.int64),
+            start=len(prompt) + known,
+            context=context,
             wanted=1 + len(draft.tokens) if reaches_end else 0,
         )
         return Work(segment, answer, draft)
@@ -213,8 +218,8 @@ class Scheduler:
 
     # Prompts
 
-    def _let_in(self, room: int, owed: int, ahead: bool) -> list[Work]:
-        """New prompt rows, depth-first, as many as fit beside the `owed` rows of live answers."""
+    def _let_in(self, room: int, ahead: bool) -> list[Work]:
+        """New prompt rows, depth-first, as many as fit into `room` rows."""
         works: list[Work] = []
         while self.waiting and room > 0 and len(self.live) < self.limits.live:
             answer = self.waiting[0]
@@ -228,7 +233,7 @@ class Scheduler:
                 continue
             if not ahead and not self.live and not works:
                 self._drop_idle(prefix.missing, keep=path)  # nobody else will ever make room
-            spare = self.pool.free - owed - HEADROOM * len(self.live)
+            spare = self.pool.free - HEADROOM * len(self.live)
             rows = min(prefix.missing, room, spare)
             if rows <= 0:
                 break
