@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.engine import drafts
-from pipeline.engine.arrays import EMPTY, Ints, ints
+from pipeline.engine.arrays import EMPTY, Ints
 from pipeline.engine.cost import PassCost
 from pipeline.engine.drafts import Acceptance, Draft
 from pipeline.engine.pool import Slots
