@@ -10,7 +10,7 @@ in input order. Decoding is greedy: arguments that would sample are refused.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,9 @@ class TextGenerator:
         gc.collect()
         gc.freeze()
 
-    def resident(self) -> dict[str, torch.Tensor]:
-        """The weights as they lie on the device, by their names in the checkpoint's files."""
+    def resident(self) -> Mapping[str, torch.Tensor]:
+        """The weights as they lie on the device, by their names in the checkpoint's files; where they come from the
+        disk in every pass, as one more reading brings them."""
         return loader.by_name(self.engine.weights)
 
     def describe(self) -> dict[str, Any]:
@@ -116,6 +117,7 @@ class TextGenerator:
         cost, stats = self.engine.cost, self.stats
         return {
             "memory_plan": asdict(self.planned),
+            "weights": "read from the disk in every pass" if self.engine.weights.streamed else "resident",
             "limits": asdict(self.engine.limits_in_use()),
             "backend": {
                 "steps": self.engine.backend.ops_name,
@@ -150,8 +152,13 @@ class PromptTooLong(FormError):
         )
 
 
-def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None = None) -> TextGenerator:
+def load(
+    model_dir: Path | str, *, dtype: str | None = None, device: str | None = None, memory_bytes: int | None = None
+) -> TextGenerator:
     """Load a checkpoint's folder. Left out, `dtype` is the checkpoint's own and `device` a GPU where there is one.
+
+    `memory_bytes`: what the model, K/V and passes may take of the device; left out, what is free. Where the weights do
+    not fit into it beside one longest context, each pass reads them from the disk.
 
     Raises IntegrityError (M…) for a checkpoint that is damaged or that the engine does not run,
     ResourceError (R…) when memory is short, UsageError (U203, U204) for a dtype or a device that is none.
@@ -166,8 +173,18 @@ def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None 
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
     if kind is torch.bfloat16 and config.own_dtype(folder) == "float32":
         logger.warning("the weights are stored in float32 and are rounded to bfloat16, as asked")
-    weights = loader.load(folder, kind, place, rounding=dtype is not None, place=projection.packer(kind, place))
-    planned = memory.plan(shape, kind, place, free_bytes(place))
+    before_bytes = free_bytes(place)
+    allowed_bytes = before_bytes if memory_bytes is None else min(memory_bytes, before_bytes)
+    streamed = memory.must_stream(shape, kind, place, allowed_bytes)
+    rounding = dtype is not None
+    if streamed:
+        logger.warning("the weights do not fit into memory: every pass reads them from the disk")
+        weights = loader.open_streamed(folder, kind, place, rounding=rounding)
+    else:
+        weights = loader.load(folder, kind, place, rounding=rounding, place=projection.packer(kind, place))
+    held_bytes = memory.streamed_bytes(shape, kind) if streamed else shape.parameters * kind.itemsize
+    left_bytes = min(free_bytes(place), allowed_bytes - held_bytes)
+    planned = memory.plan(shape, kind, place, left_bytes, streamed=streamed)
     logger.info("memory beside the weights: {}", planned.text())
     engine = Engine(weights, planned.limits)
     chosen = engine.backend

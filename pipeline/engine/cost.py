@@ -53,6 +53,13 @@ class PassCost:
         best = min(self.seconds(n) / n for n in sizes)
         return next(n for n in sizes if best >= BUDGET_NEAR_BEST * self.seconds(n) / n)
 
+    def reading(self, sweep_s: float, largest: int) -> PassCost:
+        """The curve where each pass also reads the weights from a disk meanwhile, which takes `sweep_s`; with points
+        up to passes of `largest` rows."""
+        doubled = accumulate(range(20), lambda n, _: 2 * n, initial=self.rows[-1])
+        rows = sorted({*self.rows, *(n for n in doubled if n < largest), largest})
+        return PassCost(tuple(rows), tuple(max(sweep_s, self.seconds(n)) for n in rows))
+
     def _left(self, rows: int) -> int:
         return min(bisect_right(self.rows, rows), len(self.rows) - 1) - 1
 

@@ -99,17 +99,27 @@ class Engine:
         self.limits = limits
         self.cost = pass_cost
         self.backend = backend or choose(weights.shape, weights.dtype, weights.device)
-        self._overlaps = weights.device.type == "cuda"
+        # A pass that reads weights from a disk is as large as can be: what would go into the next belongs into it.
+        self._overlaps = weights.device.type == "cuda" and not weights.streamed
         self.pool = SlotPool(weights.shape, limits.slots, weights.dtype, weights.device)
-        self._passes = Passes(weights, self.pool, self.backend)
+        self._passes = Passes(weights, self.pool, self.backend, limits.chunk_rows)
 
     def warm_up(self) -> None:
         """Measure passes of made-up rows, so that limits and drafts follow this device. Sees no data."""
-        largest = min(self.limits.budget_rows, self.limits.slots)
+        passes = self._passes
+        if self.weights.streamed:
+            # What a pass computes is measured with one layer in the place of all, what it reads by one pass.
+            layers = (next(iter(self.weights.layers)),) * self.weights.shape.layers
+            passes = Passes(replace(self.weights, layers=layers), self.pool, self.backend)
+        largest = min(self.limits.chunk_rows or self.limits.budget_rows, self.limits.slots)
         sizes = [n for n in CALIBRATION_ROWS if n <= largest]
-        if self._overlaps and sizes:
-            self._heat_up(sizes[-1])
-        self.cost = cost.measure(self._calibration_pass, sizes)
+        if self.weights.device.type == "cuda" and sizes:
+            self._heat_up(passes, sizes[-1])
+        self.cost = cost.measure(lambda rows: self._calibration_pass(passes, rows), sizes)
+        if self.weights.streamed:
+            start = time.perf_counter()
+            self._calibration_pass(self._passes, 1)
+            self.cost = self.cost.reading(time.perf_counter() - start, self.limits.budget_rows)
 
     def generate(
         self,
@@ -210,13 +220,13 @@ class Engine:
                 fix="leave more memory free, or ask for fewer new tokens",
             )
 
-    def _heat_up(self, rows: int) -> None:
+    def _heat_up(self, passes: Passes, rows: int) -> None:
         """A GPU runs faster than it can go on for about a second, until it is at its power limit."""
         start = time.perf_counter()
         while time.perf_counter() - start < HEAT_UP_S:
-            self._calibration_pass(rows)
+            self._calibration_pass(passes, rows)
 
-    def _calibration_pass(self, rows: int) -> None:
+    def _calibration_pass(self, passes: Passes, rows: int) -> None:
         """Answers of one token up to `CALIBRATION_ANSWERS`, what is more comes as prompts do: a run of tokens, one
         of which wants logits. All over the same made-up context."""
         context = np.arange(min(CALIBRATION_CONTEXT, self.limits.slots))
@@ -230,4 +240,4 @@ class Engine:
         segments = [
             Segment(tokens[end - n : end], len(context) - n, context, 1) for n, end in zip(lengths, ends, strict=True)
         ]
-        self._passes.run(segments).tokens()
+        passes.run(segments).tokens()

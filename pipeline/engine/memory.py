@@ -58,19 +58,22 @@ class Plan:
         return ", ".join(f"{name} {size / MIB:,.0f} MiB" for name, size in parts.items())
 
 
-def plan(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int) -> Plan:
-    """For an engine whose weights are resident already.
+def plan(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int, *, streamed: bool = False) -> Plan:
+    """For an engine whose weights lie on the device already, or as much of them as there is at the same time.
 
     Raises ResourceError (R302) when not even one prompt of the longest context would fit.
     """
     margin_bytes, workspace_bytes = int(free_bytes * MARGIN), WORKSPACE_BYTES[device.type]
     usable = free_bytes - margin_bytes - workspace_bytes
-    budget_rows = BUDGET_ROWS[device.type]
-    while budget_rows > 128 and pass_bytes(shape, dtype, budget_rows) > PASS_SHARE * usable:
-        budget_rows //= 2
-    of_pass = pass_bytes(shape, dtype, budget_rows)
+    rows = BUDGET_ROWS[device.type]
+    while rows > 128 and pass_bytes(shape, dtype, rows) > PASS_SHARE * usable:
+        rows //= 2
+    of_pass = pass_bytes(shape, dtype, rows)
     slot_bytes = shape.kv_elements_per_token * dtype.itemsize
-    slots = min(CONTEXTS[device.type] * shape.max_positions, (usable - of_pass) // slot_bytes)
+    # A pass that reads the weights from a disk takes all that there is room for, so each slot may be a row of it.
+    kept_bytes = kept_bytes_per_row(shape, dtype) if streamed else 0
+    contexts = CONTEXTS["cuda" if streamed else device.type]
+    slots = min(contexts * shape.max_positions, (usable - of_pass) // (slot_bytes + kept_bytes))
     if slots < shape.max_positions:
         short = (shape.max_positions - slots) * slot_bytes
         raise ResourceError(
@@ -81,8 +84,34 @@ def plan(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int
             actual=f"{max(0, slots):,} tokens beside activations and margin; {short / MIB:,.0f} MiB are missing",
             fix="end other programs, or use a smaller model",
         )
-    limits = Limits(budget_rows=budget_rows, slots=slots, live=LIVE)
+    limits = Limits(slots if streamed else rows, slots, LIVE, rows if streamed else None)
+    of_pass += slots * kept_bytes
     return Plan(free_bytes, margin_bytes, workspace_bytes, of_pass, slots * slot_bytes, limits)
+
+
+def must_stream(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int) -> bool:
+    """Whether the weights have to come from a disk in each pass, since they and the longest context do not fit.
+
+    Raises ResourceError (R302) when they do not fit even so.
+    """
+    try:
+        plan(shape, dtype, device, max(0, free_bytes - shape.parameters * dtype.itemsize))
+    except ResourceError:
+        plan(shape, dtype, device, max(0, free_bytes - streamed_bytes(shape, dtype)), streamed=True)
+        return True
+    return False
+
+
+def streamed_bytes(shape: Shape, dtype: torch.dtype) -> int:
+    """What of the weights is there at the same time: all outside the layers, the layer in use, and the next."""
+    outside = shape.parameters - shape.layers * shape.parameters_per_layer
+    return (outside + 2 * shape.parameters_per_layer) * dtype.itemsize
+
+
+def kept_bytes_per_row(shape: Shape, dtype: torch.dtype) -> int:
+    """Of a row that waits for the next layer: the residual, what is added to it, its rotation, its place; and one
+    more when the last layer's rows are put together."""
+    return (3 * shape.hidden + 2 * shape.head_dim) * dtype.itemsize + 64
 
 
 def pass_bytes(shape: Shape, dtype: torch.dtype, rows: int) -> int:

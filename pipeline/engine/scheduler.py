@@ -28,7 +28,7 @@ from pipeline.engine.drafts import Acceptance, Draft
 from pipeline.engine.pool import Slots
 from pipeline.engine.prefix_tree import PrefixTree, tokens_of
 from pipeline.engine.segment import Segment
-from pipeline.engine.work import Answer, Limits, Prefix, Work
+from pipeline.engine.work import Answer, Guess, Limits, Prefix, Work
 
 HEADROOM = 8
 """Slots kept free for every live answer before a new prompt is let in."""
@@ -113,7 +113,11 @@ class Scheduler:
             end = at + rows + len(draft.tokens)
             works.append(self._continue(answer, rows, draft, slots[at:end]))
             at = end
-        return works + self._let_in(room - owed, ahead)
+        prompts = self._let_in(room - owed, ahead)
+        works += prompts
+        if prompts and self.limits.chunk_rows is not None and not self.waiting:
+            works += self._guesses(sum(len(work.segment) for work in works))
+        return works
 
     def _pass_rows(self, ready: Sequence[Answer]) -> int:
         """As many rows as make all passes that are left equally large, so that none is a sliver."""
@@ -138,6 +142,8 @@ class Scheduler:
             if isinstance(work.owner, Prefix):
                 if out:
                     work.owner.next_token = out[-1]
+            elif isinstance(work.owner, Guess):
+                work.owner.out = out
             else:
                 work.owner.running = False
                 self._accept_answer(work.owner, work.draft, out)
@@ -146,7 +152,8 @@ class Scheduler:
         for answer in self.live:
             if not answer.tokens:
                 first = self.prefixes[self.tree.paths[answer.prompt][-1]].next_token
-                answer.tokens += [] if first is None else [first]  # none: its prompt is still being computed
+                if first is not None:  # none: its prompt is still being computed
+                    self._begin(answer, first)
             ended = answer.tokens and answer.tokens[-1] in self.stop_tokens
             if ended or len(answer.tokens) >= self.max_new_tokens:
                 self._finish(answer)
@@ -190,13 +197,46 @@ class Scheduler:
         )
         return Work(segment, answer, draft)
 
+    def _guesses(self, rows: int) -> list[Work]:
+        """All that the answers which this pass begins may be, behind the pass's `rows` rows, where looking at them
+        now costs less than the pass that would look at one draft of each."""
+        begun = [answer for answer in self.live if not answer.tokens]
+        likely = [
+            (answer, draft)
+            for answer in begun
+            for draft in drafts.whole(self.candidates[answer.prompt], self.stop_tokens, self.max_new_tokens)
+        ]
+        more = sum(len(draft.tokens) for _, draft in likely)
+        if more == 0 or rows + more > self.limits.budget_rows or more > self.pool.free:
+            return []
+        saved_s = self.acceptance.rate("choices") * self.cost.seconds(len(begun))
+        if self.cost.seconds(rows + more) - self.cost.seconds(rows) >= saved_s:
+            return []
+        return [self._guess(answer, draft) for answer, draft in likely]
+
+    def _guess(self, answer: Answer, draft: Draft) -> Work:
+        prompt = self.prefixes[self.tree.paths[answer.prompt][-1]].context
+        guess = Guess(answer, draft, self.pool.take(len(draft.tokens)))
+        answer.guesses.append(guess)
+        context = np.concatenate([prompt, guess.slots])
+        return Work(Segment(np.array(draft.tokens), len(prompt), context, len(draft.tokens)), guess)
+
+    def _begin(self, answer: Answer, first: int) -> None:
+        """An answer's first token is known, and with it which guess was right so far, if one was."""
+        right = max(answer.guesses, key=lambda guess: drafts.right(guess.draft, [first, *guess.out]), default=None)
+        self._released += [guess.slots for guess in answer.guesses if guess is not right]
+        answer.guesses = []
+        if right is None:
+            answer.tokens = [first]
+        else:
+            answer.slots = right.slots
+            self._accept_answer(answer, right.draft, [first, *right.out])
+
     def _accept_answer(self, answer: Answer, draft: Draft, out: Sequence[int]) -> None:
         """`out[i]` follows the answer and the first i tokens of its draft; empty: nothing was asked."""
         if not out:
             return
-        right = 0
-        while right < len(draft.tokens) and draft.tokens[right] == out[right]:
-            right += 1
+        right = drafts.right(draft, out)
         self.acceptance.record(draft, right)
         new = list(out[: right + 1])
         stop = next((i for i, token in enumerate(new) if token in self.stop_tokens), len(new) - 1)

@@ -9,7 +9,8 @@ and compared with the checkpoint's lock (`reader`), so that the bytes verified a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import groupby
 from math import prod
 from pathlib import Path
@@ -18,14 +19,14 @@ import torch
 from torch import Tensor
 
 from pipeline import paths
+from pipeline.engine import memory
 from pipeline.engine.weights import LayerWeights, Shape, Weights
 from pipeline.errors import IntegrityError, ResourceError
 from pipeline.free_memory import free_bytes
-from pipeline.model import lock, reader
+from pipeline.model import lock, reader, stream
 from pipeline.model.config import read_shape
+from pipeline.model.reader import DTYPES
 from pipeline.model.safetensors_file import Entry, read_header
-
-DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32}
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -40,7 +41,7 @@ LAYER_TENSORS = {
 }
 """Field of LayerWeights to the tensor's name behind `model.layers.N.`."""
 
-EMBEDDING = "model.embed_tokens.weight"
+EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 
 
 def load(
@@ -92,26 +93,69 @@ def load(
                     tensors[entry.name] = filler.fill(shard, entry, filler.allocate(entry.name, entry.shape))
             if locked is not None:
                 lock.check_read(folder, locked, path.name, shard.sha256)
-    embed = tensors[EMBEDDING]
-    return Weights(
-        shape=shape,
-        embed=embed,
-        layers=tuple(
-            LayerWeights(**{field: tensors[f"model.layers.{i}.{name}"] for field, name in LAYER_TENSORS.items()})
-            for i in range(shape.layers)
-        ),
-        norm=tensors["model.norm.weight"],
-        head=embed if shape.tied else tensors["lm_head.weight"],
-    )
+    layers = [{field: tensors[layer_tensor(i, field)] for field in LAYER_TENSORS} for i in range(shape.layers)]
+    return _weights(shape, tensors, tuple(LayerWeights(**layer) for layer in layers))
 
 
-def by_name(weights: Weights) -> dict[str, Tensor]:
+def open_streamed(
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    on_bytes: Callable[[int], object] | None = None,
+    *,
+    rounding: bool = False,
+) -> Weights:
+    """As `load`, but the layers stay on the disk: each walk through them reads them again (`stream.Layers`).
+
+    All files are read once here, and hashed: what `load` promises is true of the bytes as they are now.
+    """
+    shape = read_shape(folder)
+    entries = plan(folder, shape)
+    device = torch.device(device)
+    if dtype is torch.bfloat16 and not rounding:
+        _refuse_rounding(folder, entries)
+    _need_memory(memory.streamed_bytes(shape, dtype), device)
+    locked = lock.known(folder)
+    resident = expected_tensors(replace(shape, layers=0))
+    tensors: dict[str, Tensor] = {}
+    filler = _Filler(dtype, device, on_bytes or (lambda _: None))
+    for path, in_file in groupby(in_order(entries), key=lambda entry: entry.path):
+        with reader.Shard(path, lock.fix(folder)) as shard:
+            for entry in in_file:
+                shard.skip_to(entry.offset)
+                if entry.name in resident:
+                    tensors[entry.name] = filler.fill(shard, entry, filler.allocate(entry.name, entry.shape))
+                else:
+                    shard.skip_to(entry.offset + entry.size_bytes)
+                    filler.on_bytes(entry.size_bytes)
+            if locked is not None:
+                lock.check_read(folder, locked, path.name, shard.sha256)
+    files = stream.Files(device, lock.fix(folder))
+    by_layer = [{field: entries[layer_tensor(i, field)] for field in LAYER_TENSORS} for i in range(shape.layers)]
+    return _weights(shape, tensors, stream.Layers(files, by_layer, dtype, device))
+
+
+def _weights(shape: Shape, outside: Mapping[str, Tensor], layers: Iterable[LayerWeights]) -> Weights:
+    embed = outside[EMBEDDING]
+    head = embed if shape.tied else outside[HEAD]
+    return Weights(shape=shape, embed=embed, layers=layers, norm=outside[NORM], head=head)
+
+
+def layer_tensor(layer: int, field: str) -> str:
+    """The name in the files of a tensor of LayerWeights."""
+    return f"model.layers.{layer}.{LAYER_TENSORS[field]}"
+
+
+def by_name(weights: Weights) -> Mapping[str, Tensor]:
     """The tensors of a loaded model by their names in the files; a tied head has none of its own."""
-    named = {EMBEDDING: weights.embed, "model.norm.weight": weights.norm}
+    named = {EMBEDDING: weights.embed, NORM: weights.norm}
     if weights.head is not weights.embed:
-        named["lm_head.weight"] = weights.head
+        named[HEAD] = weights.head
+    if isinstance(weights.layers, stream.Layers):
+        places = {layer_tensor(i, field): (i, field) for i in range(weights.shape.layers) for field in LAYER_TENSORS}
+        return stream.ByName(named, weights.layers, places)
     for i, layer in enumerate(weights.layers):
-        named |= {f"model.layers.{i}.{name}": getattr(layer, field) for field, name in LAYER_TENSORS.items()}
+        named |= {layer_tensor(i, field): getattr(layer, field) for field in LAYER_TENSORS}
     return named
 
 
@@ -132,12 +176,12 @@ def expected_tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
     }
     whole: dict[str, tuple[int, ...]] = {
         EMBEDDING: (shape.vocab, shape.hidden),
-        "model.norm.weight": (shape.hidden,),
+        NORM: (shape.hidden,),
     }
     if not shape.tied:
-        whole["lm_head.weight"] = (shape.vocab, shape.hidden)
+        whole[HEAD] = (shape.vocab, shape.hidden)
     for i in range(shape.layers):
-        whole |= {f"model.layers.{i}.{name}": layer[field] for field, name in LAYER_TENSORS.items()}
+        whole |= {layer_tensor(i, field): size for field, size in layer.items()}
     return whole
 
 
