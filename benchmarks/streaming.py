@@ -1,4 +1,4 @@
-"""A checkpoint on a disk: how fast it loads and in how much host memory, and a set answered with it where it does not fit.
+"""A checkpoint on a disk: how fast it loads, in how much host memory, and a set answered where it does not fit.
 
     python benchmarks/streaming.py phi3_ids.json                  # a GPU; 28 GB of disk in --folder
     python benchmarks/streaming.py phi3_ids.json --shape tiny     # tries the script out on any machine
