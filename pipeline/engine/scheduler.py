@@ -82,7 +82,7 @@ class Scheduler:
         """
         ready = [answer for answer in self.live if answer.tokens and not answer.running]
         room = self._pass_rows(ready)
-        if ahead and not self._worth_starting(ready, room):
+        if ahead and self.waiting and not self._worth_starting(ready, room):
             return []
         due: list[tuple[Answer, int]] = []  # answer, rows that it gets
         owed = 0  # slots that the rows chosen so far will take
@@ -107,6 +107,8 @@ class Scheduler:
             owed += len(draft.tokens)
             likely_rows = max(likely_rows, owed)
             checked.append((answer, rows, draft))
+        if ahead and not self.waiting and owed < min(room, self._good_rows):
+            return []  # only answers are left: what the running pass brings makes a better pass with them
         slots, at = self.pool.take(owed), 0  # all at once: a pass continues hundreds of answers
         works: list[Work] = []
         for answer, rows, draft in checked:
