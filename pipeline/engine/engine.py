@@ -18,7 +18,7 @@ from pipeline.engine.drafts import SOURCES
 from pipeline.engine.passes import Passes, Started
 from pipeline.engine.pool import SlotPool
 from pipeline.engine.scheduler import Scheduler
-from pipeline.engine.segment import Segment
+from pipeline.engine.segment import Segment, first_row
 from pipeline.engine.weights import Weights
 from pipeline.engine.work import Limits, Prefix, Work
 from pipeline.errors import ResourceError
@@ -180,7 +180,9 @@ class Engine:
         stats.prompt_rows += prompt_rows
         stats.answer_rows += rows - prompt_rows
         stats.predicted_s += self.cost.seconds(rows)
-        started = self._passes.run([work.segment for work in works])
+        segments = [work.segment for work in works]
+        more = self.cost.padded(rows) - rows
+        started = self._passes.run(segments + [first_row(segments[0])] * more)
         budget_rows = self._passes.budget_rows(scheduler.planned.budget_rows)
         scheduler.limits = replace(scheduler.planned, budget_rows=budget_rows)
         return started

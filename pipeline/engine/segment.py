@@ -31,6 +31,11 @@ class Segment:
         return len(self.tokens)
 
 
+def first_row(segment: Segment) -> Segment:
+    """A segment's first row once more: to fill a pass up, since it writes what is written anyway."""
+    return Segment(segment.tokens[:1], segment.start, segment.context[: segment.start + 1], 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Packed:
     """A pass on the device. T rows in all, W of them want logits."""
