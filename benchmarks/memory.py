@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.scripted import END, SHAPES, Scripted, Set, random_weights, read_sets  # noqa: E402
-from pipeline.engine import memory  # noqa: E402
+from pipeline.engine import backend, memory  # noqa: E402
 from pipeline.engine.forecast import Script  # noqa: E402
 from pipeline.engine.weights import Weights  # noqa: E402
 
@@ -75,7 +75,8 @@ class Measured:
 
 def measure(weights: Weights, free_bytes: int, data: list[Set]) -> dict[str, Measured]:
     device = weights.device
-    planned = memory.plan(weights.shape, weights.dtype, device, free_bytes)
+    chosen = backend.choose(weights.shape, weights.dtype, device)
+    planned = memory.plan(weights.shape, weights.dtype, device, free_bytes, fused=chosen.fused)
     print(f"\n{planned.text()}", flush=True)
     engine = Scripted(weights, planned.limits)
     engine.warm_up()

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.scripted import END, MEDIUM, SHAPES, Scripted, Set, read_sets, synchronize, timed  # noqa: E402
-from pipeline.engine import memory  # noqa: E402
+from pipeline.engine import backend, memory  # noqa: E402
 from pipeline.engine.engine import Engine  # noqa: E402
 from pipeline.engine.forecast import Script  # noqa: E402
 from pipeline.engine.weights import Shape, Weights  # noqa: E402
@@ -143,6 +143,42 @@ def load(what: str, size_bytes: int, open_: Callable[[], Weights]) -> tuple[Weig
     return weights, found
 
 
+def answer(weights: Weights, data: Set, cap_mib: int, size_bytes: int) -> dict[str, Any]:
+    """The set with streamed weights, beside the time that its passes cannot go below."""
+    shape, kind, device = weights.shape, weights.dtype, weights.device
+
+    def sweep() -> None:
+        for _ in weights.layers:
+            pass
+
+    read_s = min(timed(sweep) for _ in range(2))
+    print(f"one sweep, nothing computed: {read_s:.2f} s, {size_bytes / 1e9 / read_s:.2f} GB/s", flush=True)
+    fused = backend.choose(shape, kind, device).fused
+    left_bytes = cap_mib * MIB - memory.streamed_bytes(shape, kind)
+    planned = memory.plan(shape, kind, device, left_bytes, fused=fused, streamed=True)
+    print(planned.text(), flush=True)
+    engine = Noting(weights, planned.limits)
+    warm_s = timed(engine.warm_up)
+    engine.pass_rows = []
+    elapsed_s, result = engine.answer(data)
+    bound_s = sum(engine.cost.seconds(rows) for rows in engine.pass_rows)
+    print(
+        f"{data.name}: {elapsed_s:.2f} s in {len(engine.pass_rows)} passes of {engine.pass_rows} rows; "
+        f"{elapsed_s / bound_s:.2f} × the sum of max(compute, read), {elapsed_s / read_s:.2f} × one reading",
+        flush=True,
+    )
+    return {
+        "read_s": read_s,
+        "warm_up_s": warm_s,
+        "elapsed_s": elapsed_s,
+        "bound_s": bound_s,
+        "passes": engine.pass_rows,
+        "failed_allocations": result.stats.failed_allocations,
+        "cost": {"rows": engine.cost.rows, "elapsed_s": engine.cost.elapsed_s},
+        "peak_mib": torch.cuda.max_memory_reserved() / MIB if device.type == "cuda" else None,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ids", help="phi3_ids.json")
@@ -185,30 +221,7 @@ def main() -> None:
             flush=True,
         )
 
-        def sweep() -> None:
-            for _ in weights.layers:
-                pass
-
-        read_s = min(timed(sweep) for _ in range(2))
-        print(f"one sweep, nothing computed: {read_s:.2f} s, {size_bytes / 1e9 / read_s:.2f} GB/s", flush=True)
-        left_bytes = (options.cap_mib if shape is MEDIUM else 900) * MIB - memory.streamed_bytes(shape, kind)
-        planned = memory.plan(shape, kind, device, left_bytes, streamed=True)
-        print(planned.text(), flush=True)
-        engine = Noting(weights, planned.limits)
-        warm_s = timed(engine.warm_up)
-        engine.pass_rows = []
-        elapsed_s, result = engine.answer(data)
-        bound_s = sum(engine.cost.seconds(rows) for rows in engine.pass_rows)
-        report |= {
-            "equal": equal, "read_s": read_s, "warm_up_s": warm_s, "elapsed_s": elapsed_s, "bound_s": bound_s,
-            "passes": engine.pass_rows, "failed": result.stats.failed_allocations, "cost": vars(engine.cost),
-            "peak_mib": torch.cuda.max_memory_reserved() / MIB if device.type == "cuda" else None,
-        }  # fmt: skip
-        print(
-            f"{data.name}: {elapsed_s:.2f} s in {len(engine.pass_rows)} passes of {engine.pass_rows} rows; "
-            f"{elapsed_s / bound_s:.2f} × the sum of max(compute, read), {elapsed_s / read_s:.2f} × one reading",
-            flush=True,
-        )
+        report |= {"equal": equal} | answer(weights, data, options.cap_mib if shape is MEDIUM else 900, size_bytes)
         print(json.dumps(report))
         weights.layers.close()
         if not equal:

@@ -20,7 +20,7 @@ from loguru import logger
 
 from pipeline import choices
 from pipeline.dataset import records
-from pipeline.engine import memory, projection
+from pipeline.engine import backend, memory, projection
 from pipeline.engine.engine import Engine, Progress, Stats
 from pipeline.errors import FormError, UsageError
 from pipeline.form import Form, probe
@@ -175,7 +175,8 @@ def load(
         logger.warning("the weights are stored in float32 and are rounded to bfloat16, as asked")
     before_bytes = free_bytes(place)
     allowed_bytes = before_bytes if memory_bytes is None else min(memory_bytes, before_bytes)
-    streamed = memory.must_stream(shape, kind, place, allowed_bytes)
+    chosen = backend.choose(shape, kind, place)
+    streamed = memory.must_stream(shape, kind, place, allowed_bytes, chosen.fused)
     rounding = dtype is not None
     if streamed:
         logger.warning("the weights do not fit into memory: every pass reads them from the disk")
@@ -184,10 +185,9 @@ def load(
         weights = loader.load(folder, kind, place, rounding=rounding, place=projection.packer(kind, place))
     held_bytes = memory.streamed_bytes(shape, kind) if streamed else shape.parameters * kind.itemsize
     left_bytes = min(free_bytes(place), allowed_bytes - held_bytes)
-    planned = memory.plan(shape, kind, place, left_bytes, streamed=streamed)
+    planned = memory.plan(shape, kind, place, left_bytes, fused=chosen.fused, streamed=streamed)
     logger.info("memory beside the weights: {}", planned.text())
-    engine = Engine(weights, planned.limits)
-    chosen = engine.backend
+    engine = Engine(weights, planned.limits, backend=chosen)
     logger.info(
         "between the products: {}, attention: {}; passed over: {}",
         chosen.ops_name,

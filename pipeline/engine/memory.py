@@ -58,17 +58,28 @@ class Plan:
         return ", ".join(f"{name} {size / MIB:,.0f} MiB" for name, size in parts.items())
 
 
-def plan(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int, *, streamed: bool = False) -> Plan:
+def plan(
+    shape: Shape,
+    dtype: torch.dtype,
+    device: torch.device,
+    free_bytes: int,
+    *,
+    fused: bool = False,
+    streamed: bool = False,
+) -> Plan:
     """For an engine whose weights lie on the device already, or as much of them as there is at the same time.
+
+    `fused`: our kernels do the steps between the products, which need no copies for it. `streamed`: the weights come
+    from a disk.
 
     Raises ResourceError (R302) when not even one prompt of the longest context would fit.
     """
     margin_bytes, workspace_bytes = int(free_bytes * MARGIN), WORKSPACE_BYTES[device.type]
     usable = free_bytes - margin_bytes - workspace_bytes
     rows = BUDGET_ROWS[device.type]
-    while rows > 128 and pass_bytes(shape, dtype, rows) > PASS_SHARE * usable:
+    while rows > 128 and pass_bytes(shape, dtype, rows, fused) > PASS_SHARE * usable:
         rows //= 2
-    of_pass = pass_bytes(shape, dtype, rows)
+    of_pass = pass_bytes(shape, dtype, rows, fused)
     slot_bytes = shape.kv_elements_per_token * dtype.itemsize
     # A pass that reads the weights from a disk takes all that there is room for, so each slot may be a row of it.
     kept_bytes = kept_bytes_per_row(shape, dtype) if streamed else 0
@@ -89,15 +100,17 @@ def plan(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int
     return Plan(free_bytes, margin_bytes, workspace_bytes, of_pass, slots * slot_bytes, limits)
 
 
-def must_stream(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int) -> bool:
+def must_stream(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int, fused: bool = False) -> bool:
     """Whether the weights have to come from a disk in each pass, since they and the longest context do not fit.
 
     Raises ResourceError (R302) when they do not fit even so.
     """
+    resident_bytes = shape.parameters * dtype.itemsize
     try:
-        plan(shape, dtype, device, max(0, free_bytes - shape.parameters * dtype.itemsize))
+        plan(shape, dtype, device, max(0, free_bytes - resident_bytes), fused=fused)
     except ResourceError:
-        plan(shape, dtype, device, max(0, free_bytes - streamed_bytes(shape, dtype)), streamed=True)
+        left_bytes = max(0, free_bytes - streamed_bytes(shape, dtype))
+        plan(shape, dtype, device, left_bytes, fused=fused, streamed=True)
         return True
     return False
 
@@ -114,13 +127,17 @@ def kept_bytes_per_row(shape: Shape, dtype: torch.dtype) -> int:
     return (3 * shape.hidden + 2 * shape.head_dim) * dtype.itemsize + 64
 
 
-def pass_bytes(shape: Shape, dtype: torch.dtype, rows: int) -> int:
-    """The most that a pass of `rows` rows holds at once: in a layer, or the logits of the rows that want them."""
-    return rows * activation_bytes_per_row(shape, dtype) + min(rows, HEAD_ROWS) * shape.vocab * dtype.itemsize
+def pass_bytes(shape: Shape, dtype: torch.dtype, rows: int, fused: bool = False) -> int:
+    """The most that a pass of `rows` rows holds at once: in a layer, or, behind them, logits of rows that want them."""
+    logits_bytes = min(rows, HEAD_ROWS) * (shape.vocab + 3 * shape.hidden) * dtype.itemsize
+    return max(rows * activation_bytes_per_row(shape, dtype, fused), logits_bytes)
 
 
-def activation_bytes_per_row(shape: Shape, dtype: torch.dtype) -> int:
-    """The most that is alive at once for a row inside a layer: the MLP with its two intermediate parts and the
-    residual, or the norm in float32; attention's gathered keys are bounded by its bucket."""
+def activation_bytes_per_row(shape: Shape, dtype: torch.dtype, fused: bool = False) -> int:
+    """The most that is alive at once for a row inside a layer: the MLP's two intermediate parts, what goes in and comes
+    out, the residual and the rotation. Plain torch copies both parts and norms in float32; attention's gathered keys
+    are bounded by its bucket."""
+    if fused:
+        return (4 * shape.hidden + 2 * shape.intermediate + 2 * shape.head_dim) * dtype.itemsize
     elements = 4 * shape.hidden + shape.qkv_rows + 4 * shape.intermediate
     return elements * dtype.itemsize + 2 * shape.hidden * 4
