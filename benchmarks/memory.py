@@ -115,6 +115,7 @@ def main() -> None:
         total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 2**33
         cap_bytes = min(total, options.cap_mib * MIB if options.shape == "phi3-medium" else size_bytes + 400 * MIB)
         if device.type == "cuda":
+            torch.cuda.empty_cache()  # what drawing the weights left behind
             torch.cuda.set_per_process_memory_fraction(cap_bytes / total)
         capped = measure(weights, cap_bytes - size_bytes, data)
         gc.collect()

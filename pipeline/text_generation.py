@@ -183,6 +183,8 @@ def load(
         weights = loader.open_streamed(folder, kind, place, rounding=rounding)
     else:
         weights = loader.load(folder, kind, place, rounding=rounding, place=projection.packer(kind, place))
+    if place.type == "cuda":
+        torch.cuda.empty_cache()  # what probing and loading left behind
     held_bytes = memory.streamed_bytes(shape, kind) if streamed else shape.parameters * kind.itemsize
     left_bytes = min(free_bytes(place), allowed_bytes - held_bytes)
     planned = memory.plan(shape, kind, place, left_bytes, fused=chosen.fused, streamed=streamed)
