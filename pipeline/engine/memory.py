@@ -26,8 +26,9 @@ WORKSPACE_BYTES = {"cpu": 0, "cuda": 96 * MIB}
 BUDGET_ROWS = {"cpu": 256, "cuda": 8192}
 """Rows of a pass at most: beyond these a row gets no cheaper (`benchmarks/cpu.py`, `benchmarks/gpu.py`)."""
 
-PASS_SHARE = 0.25
-"""Of what is usable, for the activations of a pass; the rest is for K/V."""
+PASS_SHARE, LEAST_ROWS = 0.25, 128
+"""Of what is usable, for the activations of a pass, of so many rows at least; the rest is for K/V, of the longest
+context at least."""
 
 LIVE = 4096
 """Answers at the same time at most; the measured cost of a pass lowers it."""
@@ -76,13 +77,16 @@ def plan(
     """
     margin_bytes, workspace_bytes = int(free_bytes * MARGIN), WORKSPACE_BYTES[device.type]
     usable = free_bytes - margin_bytes - workspace_bytes
-    rows = BUDGET_ROWS[device.type]
-    while rows > 128 and pass_bytes(shape, dtype, rows, fused) > PASS_SHARE * usable:
-        rows //= 2
-    of_pass = pass_bytes(shape, dtype, rows, fused)
     slot_bytes = shape.kv_elements_per_token * dtype.itemsize
     # A pass that reads the weights from a disk takes all that there is room for, so each slot may be a row of it.
     kept_bytes = kept_bytes_per_row(shape, dtype) if streamed else 0
+    longest_bytes = shape.max_positions * (slot_bytes + kept_bytes)
+    rows = BUDGET_ROWS[device.type]
+    while rows > LEAST_ROWS and pass_bytes(shape, dtype, rows, fused) > min(
+        PASS_SHARE * usable, usable - longest_bytes
+    ):
+        rows //= 2
+    of_pass = pass_bytes(shape, dtype, rows, fused)
     contexts = CONTEXTS["cuda" if streamed else device.type]
     slots = min(contexts * shape.max_positions, (usable - of_pass) // (slot_bytes + kept_bytes))
     if slots < shape.max_positions:
