@@ -149,16 +149,28 @@ def rehearse(
         "run_a": "the yardstick: a run's folder, or its name under runs/",
         "run_b": "the run that is held against it",
         "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
+        "margins": "load run A's model and say how near to a tie it was where two answers part",
         "json": "for programs: every row that differs",
     },
 )
 @guarded
-def compare(_context: Context, run_a: str, run_b: str, execute_code: bool = False, json: bool = False) -> None:
+def compare(
+    _context: Context,
+    run_a: str,
+    run_b: str,
+    execute_code: bool = False,
+    margins: bool = False,
+    json: bool = False,
+) -> None:
     """Compare two runs row by row, and say whether the contest's 0.5 % rule is kept. Example: invoke compare A B"""
     from pipeline.accuracy import compare as comparing
     from pipeline.accuracy import comparison
 
     made = comparing.compare(run_a, run_b, execute_code)
+    if margins and made.differing:
+        from pipeline import margins as measuring  # seconds, for torch
+
+        made = measuring.measure(made, run_a, (lambda line: None) if json else print)
     show(made, comparison.as_json, comparison.text, json)
     comparison.check_kept(made)
 
