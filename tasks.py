@@ -5,8 +5,9 @@
 
 from invoke import Context, task
 
+from pipeline import paths
 from pipeline.commands.answer import compare, evaluate, rehearse, reproduce, run
-from pipeline.commands.containers import image, image_test, shell
+from pipeline.commands.containers import IN_THE_IMAGE, image, image_test, shell
 from pipeline.commands.develop import bench, lint, lock, test, test_oldest
 from pipeline.commands.prepare import data, doctor, plan, setup, verify_weights
 
@@ -42,4 +43,4 @@ With .venv/bin on the path, from any folder of the checkout:
 @task(name="help")
 def help_(_context: Context) -> None:
     """What there is to do, with examples."""
-    print(EXAMPLES)
+    print(IN_THE_IMAGE if paths.in_image() else EXAMPLES)
