@@ -126,6 +126,7 @@ def test_the_manifest_has_what_the_engine_did(both: dict[str, running.Summary]) 
     assert len(told["cost"]["rows"]) == len(told["cost"]["elapsed_s"]) > 0
 
 
+@pytest.mark.checkout
 def test_the_commit_in_the_manifest_is_this_checkouts(both: dict[str, running.Summary]) -> None:
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout

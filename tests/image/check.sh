@@ -7,19 +7,25 @@
 #
 # Needs root on Debian 12, and a checkout in which `invoke run` works. Installs what is missing. The base is a minimal
 # Debian 12 (Python 3.11), since the real one cannot be pulled everywhere; torch is the CPU build that pip finds.
-# Limits of buildah with chroot isolation: no heredocs in RUN, and the vfs store copies every layer in full.
+# Limits of buildah with chroot isolation: no heredocs in RUN. Where the kernel mounts no overlay, as inside of most
+# containers, the store is a vfs, which copies every layer, and the image for every container, in full: minutes more.
 set -euo pipefail
 arch=${1:-amd64} twice=${2:-}
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-.venv/bin/python}
 work=${STANDIN_DIR:-/var/tmp/standin-image}
-store=(--storage-driver vfs --root "$work/store" --runroot "$work/run")
 base=localhost/l4t-jetpack-standin:$arch image=localhost/phi3-pipeline:$arch
-mkdir -p "$work"
+mkdir -p "$work"/overlay/{lower,upper,work,merged}
+driver=vfs
+if mount -t overlay overlay "$work/overlay/merged" \
+  -o "lowerdir=$work/overlay/lower,upperdir=$work/overlay/upper,workdir=$work/overlay/work" 2>/dev/null; then
+  umount "$work/overlay/merged"; driver=overlay
+fi
+store=(--storage-driver "$driver" --root "$work/store-$driver" --runroot "$work/run-$driver")
 
 step() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
 
-step "tools"
+step "tools, and a store by $driver"
 need=(buildah podman runc debootstrap ca-certificates)
 emulated=; [ "$arch" = "$(dpkg --print-architecture)" ] || emulated=yes
 [ -z "$emulated" ] || need+=(qemu-user-static binfmt-support)
@@ -125,7 +131,7 @@ chown -R 1000:1000 "$volumes"  # as if the user of the image's number had made t
 step "docker run IMAGE run --dataset obqa --model standin, without a network"
 inside run --dataset obqa --model standin "${limit[@]}"
 
-# One container for the rest: the vfs store copies the whole image for each.
+# One container for these: a vfs store copies the whole image for each.
 all='invoke reproduce --run "$0" && invoke doctor'
 if [ -n "$emulated" ]; then
   step "inside: reproduce the run outside, doctor, the tests of tiny models"
