@@ -5,8 +5,9 @@
 
 from invoke import Context, task
 
+from pipeline import paths
 from pipeline.commands.answer import compare, evaluate, rehearse, reproduce, run
-from pipeline.commands.containers import image, image_test, shell
+from pipeline.commands.containers import IN_THE_IMAGE, image, image_test, shell
 from pipeline.commands.develop import bench, lint, lock, test, test_oldest
 from pipeline.commands.prepare import data, doctor, plan, setup, verify_weights
 
@@ -26,7 +27,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke run --model phi3-medium             the contest's model (28 GB; a GPU)
   invoke setup --model phi3-medium           only fetch and verify it
   invoke data --list                         the data sets of all 19 benchmarks; --set NAME fetches one
-  invoke evaluate --sets obqa,gsm8k-test     many sets, one model load, beside the model card's scores
+  invoke evaluate --sets obqa,boolq,gsm8k    many sets, one model load, beside the model card's scores
   invoke rehearse --set boolq-validation     only the longest and widest rows of a set, before it is run
   invoke compare RUN_A RUN_B                 two runs row by row, and the contest's 0.5 % rule
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
@@ -42,4 +43,4 @@ With .venv/bin on the path, from any folder of the checkout:
 @task(name="help")
 def help_(_context: Context) -> None:
     """What there is to do, with examples."""
-    print(EXAMPLES)
+    print(IN_THE_IMAGE if paths.in_image() else EXAMPLES)

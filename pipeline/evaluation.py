@@ -63,7 +63,7 @@ def _by_set(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 def _share(result: Result) -> str:
     judged = result.verdicts
-    return f"{judged.correct} = {judged.correct / judged.scored:.1%}" if judged.scored else "not scored"
+    return f"{judged.correct} = {judged.share:.1%}" if judged.share is not None else "not scored"
 
 
 def _same(of_set: Sequence[Result]) -> int:

@@ -23,7 +23,7 @@ import torch
 from loguru import logger
 
 from pipeline import paths, record, reference, resume, settings, text_generation, validity
-from pipeline.accuracy.score import Score, score
+from pipeline.accuracy.verdicts import Verdicts, verdicts
 from pipeline.dataset import fetch, records
 from pipeline.device import host as device_host
 from pipeline.device import verdict
@@ -62,7 +62,8 @@ class Summary:
     elapsed_s: float | None
     """Median of the timed sections; None for a run that was gone on with."""
     all_elapsed_s: tuple[float, ...]
-    score: Score
+    score: Verdicts
+    """By the set's own rule; by the organiser's for a file that is no set of ours."""
     answer_tokens: int
     kept: int
     """Answers that were there already when the run was gone on with."""
@@ -110,7 +111,8 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
         first = timed[0]
         peak_memory = record.peak_memory()  # before the comparison, which needs a little of its own
         attested = attest(model, ready.pipe.resident(), locked)
-        result = score(first.outputs, [row.answer for row in first.rows])
+        texts = [output[0]["generated_text"] for output in first.outputs]
+        result = verdicts(request.dataset, first.rows, texts, request.execute_code)
         all_elapsed_s = tuple(section.elapsed_s for section in timed) if unfinished is None else ()
         judged = verdict.judge(board_before, board_after, telemetry.recording) if all_elapsed_s else None
         summary = Summary(
@@ -135,7 +137,7 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
                 },
                 "elapsed_s": summary.elapsed_s,
                 "answer_tokens": first.answer_tokens,
-                "score": {**asdict(result), "share": result.share},
+                "score": result.describe(),
                 "engine": {"name": request.engine, **ready.pipe.describe()},
                 "weights": {key: value for key, value in asdict(attested).items() if key != "elapsed_s"},
                 "peak_memory": peak_memory,

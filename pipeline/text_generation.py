@@ -100,6 +100,11 @@ class TextGenerator:
         self.stats = result.stats
         return outputs[0] if single else outputs
 
+    def logits(self, chat: Chat, answered: Sequence[int]) -> torch.Tensor:
+        """Of the token that comes next (V), after the prompt and the tokens answered so far, in float32 on the host."""
+        (prompt,) = choices.token_ids(self.tokenizer, [chat])
+        return self.engine.logits([*prompt, *answered])
+
     def warm_up(self) -> None:
         """Measure the device. Sees no data."""
         self.engine.warm_up()

@@ -195,6 +195,15 @@ def test_a_data_set_that_was_changed_is_named(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets" / "obqa.jsonl").write_text("{}\n")
     assert "damaged" in software._dataset("obqa", quiet).found
+    assert software._dataset("obqa", quiet).remedy == "invoke data --set obqa"
+
+
+def test_a_data_set_that_nobody_has_built_yet_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_DATA", str(tmp_path))
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "anli-test.jsonl").write_text("{}\n")
+    check = software._dataset("anli", quiet)
+    assert (check.found, check.remedy) == ("anli-test is not here", "invoke data --set anli-test")
 
 
 def test_packages_are_compared_by_what_is_for_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

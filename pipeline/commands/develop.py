@@ -24,6 +24,7 @@ from pipeline.commands.common import call, guarded, whole
 def test(_context: Context, slow: bool = False, gpu: bool = False, only: str = "", match: str = "") -> None:
     """Run the tests; the slow ones (exactness on hundreds of rows) by --slow and in CI, those for a GPU by --gpu."""
     chosen = "slow" if slow else "gpu" if gpu else "not slow and not gpu"
+    chosen += " and not checkout" * paths.in_image()
     arguments = ["-m", chosen, *([only] if only else []), *(["-k", match] if match else [])]
     call([sys.executable, "-m", "pytest", *arguments])
 

@@ -40,14 +40,15 @@ def listing() -> Listing:
 
 def text(listed: Listing) -> str:
     """For the terminal."""
-    lines = [f"{'set':<26}{'rows':>7}  {'on disk':<9}{'mean':>7}{'max':>7}  licence"]
+    lines = [f"{'set':<26}{'or by':<15}{'rows':>7}  {'on disk':<9}{'mean':>7}{'max':>7}  licence"]
     for each in listed.sets:
         config = each.config
         mean = "" if each.mean_tokens is None else f"{each.mean_tokens:.1f}"
         longest = "" if each.max_tokens is None else f"{each.max_tokens:,}"
         terms = "" if config.terms == "free" else f"{config.terms}: "
         there = "yes" if each.on_disk else "no"
-        lines.append(f"{config.name:<26}{config.rows:>7,}  {there:<9}{mean:>7}{longest:>7}  {terms}{config.licence}")
+        names = f"{config.name:<26}{', '.join(config.aliases):<15}"
+        lines.append(f"{names}{config.rows:>7,}  {there:<9}{mean:>7}{longest:>7}  {terms}{config.licence}")
     counted = f"prompt tokens counted with the tokenizer of {listed.tokenizer}"
     lines += [
         "",

@@ -187,10 +187,10 @@ def _model(name: str, say: Say) -> Check:
 
 
 def _dataset(name: str, say: Say) -> Check:
-    wanted = settings.dataset(name).sha256
-    path = paths.data() / "sets" / f"{name}.jsonl"
-    remedy = f"invoke data --dataset {name}"
-    if not path.exists():
+    name = settings.dataset(name).name
+    wanted, path = fetch.pinned_sha256(name), fetch.place(name)
+    remedy = f"invoke data --set {name}"
+    if not path.exists() or wanted is None:
         return Check("data", f"{name} is not here", "as pinned", FAIL, remedy, lambda: fetch.ensure(name, say))
     if sha256_of(path) != wanted:
         return Check("data", f"{name} is damaged", "as pinned", FAIL, remedy, lambda: fetch.ensure(name, say))

@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from torch import Tensor
 
-from pipeline.engine import cost, loop, prefix_tree
+from pipeline.engine import cost, loop, network, prefix_tree
 from pipeline.engine.backend import Backend, choose
 from pipeline.engine.drafts import SOURCES
 from pipeline.engine.passes import Passes, Started
 from pipeline.engine.pool import SlotPool
 from pipeline.engine.scheduler import Scheduler
-from pipeline.engine.segment import Segment, first_row
+from pipeline.engine.segment import Segment, first_row, pack
 from pipeline.engine.weights import Weights
 from pipeline.engine.work import Limits, Prefix, Work
 from pipeline.errors import ResourceError
@@ -171,6 +172,22 @@ class Engine:
         stats.failed_allocations = self._passes.faults - faults_before
         stats.smallest_budget_rows = self._passes.smallest_rows
         return Result([scheduler.finished[index] for index in range(len(prompts))], stats)
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        """Of the token that comes next (V), in float32 on the host: to look into an answer, not to give one.
+
+        Raises ResourceError (R301) where the tokens do not fit into the pool.
+        """
+        self._check_fits([tokens], max_new_tokens=0)
+        slots, size = self.pool.take(len(tokens)), self.limits.budget_rows
+        try:
+            for start in range(0, len(tokens), size):
+                part = np.array(tokens[start : start + size], dtype=np.int64)
+                segment = Segment(part, start, slots[: start + len(part)], wanted=1)
+                last = network.forward(self.weights, self.pool, pack([segment], self.weights.device), self.backend)
+        finally:
+            self.pool.give_back(slots)
+        return last[0].float().cpu()
 
     def _start(self, works: Sequence[Work], scheduler: Scheduler, stats: Stats) -> Started:
         """Hand a pass to the device. Does not wait for a CUDA device."""
