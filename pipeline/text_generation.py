@@ -10,6 +10,7 @@ in input order. Decoding is greedy: arguments that would sample are refused.
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline import choices
 from pipeline.dataset import records
 from pipeline.engine import memory, projection
 from pipeline.engine.engine import Engine, Progress, Stats
+from pipeline.engine.pass_log import PassLog
 from pipeline.errors import FormError, UsageError
 from pipeline.form import Form, probe
 from pipeline.free_memory import free_bytes
@@ -42,14 +44,14 @@ class Answered:
 
 
 class TextGenerator:
-    """A loaded model, called like a pipe. `stats` is of the last call."""
+    """A loaded model, called like a pipe. `stats`, `log` and `tokenise_s` are of the last call."""
 
     def __init__(self, engine: Engine, tokenizer: Any, stop_tokens: frozenset[int], planned: memory.Plan) -> None:
         self.planned = planned
         self.engine, self.tokenizer, self.stop_tokens = engine, tokenizer, stop_tokens
         self.form: Form = probe()
         self.end = choices.end_of_answer(tokenizer, stop_tokens)
-        self.stats = Stats()
+        self.stats, self.log, self.tokenise_s = Stats(), PassLog(), 0.0
 
     def __call__(
         self,
@@ -72,6 +74,7 @@ class TextGenerator:
         (R301) and FormError (F203) for a prompt that does not fit.
         """
         _refuse(max_new_tokens, do_sample, unknown)
+        start = time.perf_counter()
         rows = [chats[index] for index in range(len(chats))]
         single = bool(rows) and all(isinstance(row, dict) for row in rows)
         chat_list: list[Chat] = [rows] if single else rows
@@ -80,6 +83,7 @@ class TextGenerator:
             return []
         prompts = choices.token_ids(self.tokenizer, chat_list)
         self._check_lengths(prompts)
+        self.tokenise_s = time.perf_counter() - start
         outputs: list[Any] = [None] * len(prompts)
 
         def finished(index: int, tokens: list[int]) -> None:
@@ -96,7 +100,7 @@ class TextGenerator:
             on_answer=finished,
             on_pass=on_pass,
         )
-        self.stats = result.stats
+        self.stats, self.log = result.stats, result.log
         return outputs[0] if single else outputs
 
     def warm_up(self) -> None:
@@ -123,6 +127,12 @@ class TextGenerator:
             },
             "cost": {"rows": cost.rows, "elapsed_s": cost.elapsed_s},
             "stats": asdict(stats),
+            "stages_s": {
+                "tokenise": self.tokenise_s,
+                "plan": self.log.planned_s,
+                "passes": stats.passes_s,
+                "hand_on": sum(self.log.handed_on_s),
+            },
             "tokens_saved_by_sharing": stats.prompt_tokens - stats.tree_tokens,
             "prediction": {"passes_predicted_s": stats.predicted_s, "passes_measured_s": stats.passes_s},
         }

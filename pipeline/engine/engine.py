@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.engine import cost, loop, prefix_tree
 from pipeline.engine.backend import Backend, choose
 from pipeline.engine.drafts import SOURCES
+from pipeline.engine.pass_log import PassLog
 from pipeline.engine.passes import Passes, Started
 from pipeline.engine.pool import SlotPool
 from pipeline.engine.scheduler import Scheduler
@@ -82,6 +83,7 @@ class Result:
     tokens: list[list[int]]
     """New tokens of each prompt in the caller's order, the stop token included."""
     stats: Stats
+    log: PassLog
 
 
 class Engine:
@@ -128,7 +130,8 @@ class Engine:
         Raises ResourceError (R301) before any work if the longest prompt cannot fit into the pool.
         """
         if not prompts:
-            return Result([], Stats())
+            return Result([], Stats(), PassLog())
+        called, log = time.perf_counter(), PassLog()
         self._check_fits(prompts, max_new_tokens)
         tree = prefix_tree.build(prompts)
         scheduler = Scheduler(
@@ -144,42 +147,48 @@ class Engine:
         self.pool.peak_used = 0
         faults_before = self._passes.faults
         start = time.perf_counter()
+        log.planned_s = start - called
 
         def start_pass(works: Sequence[Work]) -> Started:
-            return self._start(works, scheduler, stats)
+            return self._start(works, scheduler, stats, log)
+
+        def tokens(_: Sequence[Work], started: Started) -> list[int]:
+            chosen = started.tokens()
+            log.end_s.append(time.perf_counter() - called)
+            log.handed_on_s.append(0.0)
+            return chosen
 
         try:
-            for finished in loop.run(
-                scheduler, lambda works: self._start(works, scheduler, stats), self._tokens, self._overlaps
-            ):
-                stats.passes_s = time.perf_counter() - start
+            for finished in loop.run(scheduler, start_pass, tokens, self._overlaps):
+                accepted = time.perf_counter()
+                stats.passes_s = accepted - start
                 for prompt in finished:
                     stats.answer_tokens += len(scheduler.finished[prompt])
                     on_answer(prompt, scheduler.finished[prompt])
                 on_pass(self._progress(scheduler, stats, len(prompts)))
+                log.handed_on_s[-1] += time.perf_counter() - accepted
         finally:
             self.pool.reset()
         stats.drafts_proposed, stats.drafts_accepted = scheduler.acceptance.proposed, scheduler.acceptance.accepted
         stats.recomputed_rows, stats.peak_slots = scheduler.recomputed_rows, self.pool.peak_used
         stats.failed_allocations = self._passes.faults - faults_before
         stats.smallest_budget_rows = self._passes.smallest_rows
-        return Result([scheduler.finished[index] for index in range(len(prompts))], stats)
+        return Result([scheduler.finished[index] for index in range(len(prompts))], stats, log)
 
-    def _start(self, works: Sequence[Work], scheduler: Scheduler, stats: Stats) -> Started:
+    def _start(self, works: Sequence[Work], scheduler: Scheduler, stats: Stats, log: PassLog) -> Started:
         """Hand a pass to the device. Does not wait for a CUDA device."""
         rows = sum(len(work.segment) for work in works)
         prompt_rows = sum(len(work.segment) for work in works if isinstance(work.owner, Prefix))
         stats.passes += 1
         stats.prompt_rows += prompt_rows
         stats.answer_rows += rows - prompt_rows
+        log.prompt_rows.append(prompt_rows)
+        log.answer_rows.append(rows - prompt_rows)
         stats.predicted_s += self.cost.seconds(rows)
         started = self._passes.run([work.segment for work in works])
         budget_rows = self._passes.budget_rows(scheduler.planned.budget_rows)
         scheduler.limits = replace(scheduler.planned, budget_rows=budget_rows)
         return started
-
-    def _tokens(self, works: Sequence[Work], started: Started) -> list[int]:
-        return started.tokens()
 
     def _progress(self, scheduler: Scheduler, stats: Stats, prompts: int) -> Progress:
         """What is left: prompt rows are known, answers are taken to be as long as those seen so far."""
