@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def test_the_manifest_has_what_a_judge_needs(both: dict[str, running.Summary], t
     assert phases_s.pop("attestation") > 0
     assert phases_s == {"load": done.load_s, "warm_up": done.warm_up_s, "timed": list(done.all_elapsed_s)}
     assert told["weights"].pop("size_bytes") > 6_000_000
-    assert told["weights"] == {"lock_sha256": lock.read(tiny).root, "tensors": 14, "rounded": False}
+    files = {"model.safetensors": sha256_of(tiny / "model.safetensors")}
+    assert told["weights"] == {"lock_sha256": lock.read(tiny).root, "tensors": 14, "rounded": False, "files": files}
     assert all(seconds > 0 for seconds in [told["phases_s"]["load"], told["phases_s"]["warm_up"], told["elapsed_s"]])
     assert told["answer_tokens"] == 8 * ROWS
     assert told["score"] == {"correct": 0, "scored": ROWS, "share": 0.0}
@@ -122,6 +124,26 @@ def test_the_manifest_has_what_the_engine_did(both: dict[str, running.Summary]) 
     assert 0 < told["prediction"]["passes_measured_s"] <= both["ours"].elapsed_s
     assert told["limits"]["budget_rows"] > 0
     assert len(told["cost"]["rows"]) == len(told["cost"]["elapsed_s"]) > 0
+
+
+def test_a_run_says_when_each_part_of_it_happened(tiny: Path, file: Path) -> None:
+    done = run(tiny, file, repeat=2)
+    told = manifest(done.folder)
+    line, timed = told["timeline_s"], told["timeline_s"]["timed"]
+    moments = [*line["load"], *line["warm_up"], line["telemetry"][0], *timed[0], *timed[1], line["telemetry"][1]]
+    assert moments == sorted(moments)
+    assert line["telemetry"][1] <= line["attestation"][0]
+    assert [end - start for start, end in timed] == pytest.approx(done.all_elapsed_s)
+    wall_s = datetime.fromisoformat(told["ended_utc"]) - datetime.fromisoformat(told["began_utc"])
+    assert line["attestation"][1] <= wall_s.total_seconds() + 0.01
+    rows = [json.loads(line) for line in (done.folder / "outputs.jsonl").read_text().splitlines()]
+    finished = [row["at_s"] for row in rows]
+    assert finished == sorted(finished)
+    assert 0 < finished[0] <= finished[-1] <= done.all_elapsed_s[0]
+    (one,) = {json.dumps({**section, "passes": 0}) for section in told["sections"]}
+    outputs = [row["output"] for row in sorted(rows, key=lambda row: row["index"])]
+    assert json.loads(one) == {"passes": 0, "answer_tokens": 8 * ROWS, "outputs_sha256": record.digest(outputs)}
+    assert all(section["passes"] > 0 for section in told["sections"])
 
 
 def test_the_commit_in_the_manifest_is_this_checkouts(both: dict[str, running.Summary]) -> None:
