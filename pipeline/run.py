@@ -28,6 +28,7 @@ from pipeline.dataset import fetch, records
 from pipeline.device import host as device_host
 from pipeline.device import network, verdict
 from pipeline.device.telemetry import Telemetry
+from pipeline.engine.pass_log import PassLog
 from pipeline.errors import ResourceError, UsageError
 from pipeline.model import lock
 from pipeline.model import setup as model_setup
@@ -45,7 +46,13 @@ class Pipe(Protocol):
 
     def __call__(self, chats: Any, **arguments: Any) -> list[Any]: ...
 
+    log: PassLog | None
+    """Of the last call; None where an engine keeps none."""
+
     def warm_up(self) -> None: ...
+
+    def stages(self) -> dict[str, float]:
+        """Seconds of the last call's parts, as far as the engine tells them apart."""
 
     def describe(self) -> dict[str, Any]:
         """For the manifest: how it was set, and what its last call did."""
@@ -129,6 +136,8 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
             kept=len(folder.kept),
             verdict=judged,
         )
+        if ready.pipe.log is not None:
+            timeline.write_passes(folder.path, ready.pipe.log)
         folder.finish(
             {
                 "phases_s": {
@@ -145,6 +154,7 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
                     telemetry=Interval(telemetry.start_s, telemetry.recording.elapsed_s),
                     attestation=Interval(attesting_s, attested.elapsed_s),
                 ),
+                "stages_s": {"read": timed[-1].read_s, **ready.pipe.stages()},
                 "sections": [section.describe() for section in timed],
                 "ended_utc": record.utc_now(),
                 "network": None if traffic is None else asdict(traffic),
@@ -211,6 +221,8 @@ def _prepare(request: Request, model: Path, arguments: dict[str, Any]) -> Ready:
 
 @dataclass(frozen=True)
 class Timed(Interval):
+    read_s: float
+    """Until the prompts were handed to the engine."""
     rows: list[records.Record]
     outputs: list[Any]
     answer_tokens: int
@@ -255,6 +267,7 @@ def _timed(
             folder.note({"dataset": dataset})
         todo.extend(row for row in rows if row.index not in kept)
         bar.begin(len(todo))
+        read_s = time.perf_counter() - start
         try:
             outputs = ready.pipe([row.messages for row in todo], **arguments, on_answer=on_answer, on_pass=bar.passed)
         except text_generation.PromptTooLong as error:
@@ -267,7 +280,7 @@ def _timed(
     by_index = {row.index: output for row, output in zip(todo, outputs, strict=True)}
     by_index |= {index: row["output"] for index, row in kept.items()}
     tokens = bar.tokens + sum(len(row["token_ids"]) for row in kept.values())
-    return Timed(start, elapsed_s, rows, [by_index[row.index] for row in rows], tokens, bar.passes)
+    return Timed(start, elapsed_s, read_s, rows, [by_index[row.index] for row in rows], tokens, bar.passes)
 
 
 def _bytes_of(data: Path) -> bytes:

@@ -114,6 +114,15 @@ class TextGenerator:
         """The weights as they lie on the device, by their names in the checkpoint's files."""
         return loader.by_name(self.engine.weights)
 
+    def stages(self) -> dict[str, float]:
+        """Seconds of the last call's parts: `hand_on`, where texts are made, lies between the passes."""
+        return {
+            "tokenise": self.tokenise_s,
+            "plan": self.log.planned_s,
+            "passes": self.stats.passes_s,
+            "hand_on": sum(self.log.handed_on_s),
+        }
+
     def describe(self) -> dict[str, Any]:
         """For a run's manifest: how the engine is set, what the last call did, prediction against measurement."""
         cost, stats = self.engine.cost, self.stats
@@ -127,12 +136,6 @@ class TextGenerator:
             },
             "cost": {"rows": cost.rows, "elapsed_s": cost.elapsed_s},
             "stats": asdict(stats),
-            "stages_s": {
-                "tokenise": self.tokenise_s,
-                "plan": self.log.planned_s,
-                "passes": stats.passes_s,
-                "hand_on": sum(self.log.handed_on_s),
-            },
             "tokens_saved_by_sharing": stats.prompt_tokens - stats.tree_tokens,
             "prediction": {"passes_predicted_s": stats.predicted_s, "passes_measured_s": stats.passes_s},
         }

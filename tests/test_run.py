@@ -20,7 +20,7 @@ import torch
 from conftest import flip_a_bit, heeding_interrupts, invoke_command, write_rows
 from safetensors.torch import load_file, save_file
 
-from pipeline import paths, record, reference, summary, text_generation
+from pipeline import paths, record, reference, summary, text_generation, timeline
 from pipeline import run as running
 from pipeline.errors import FormError, IntegrityError, PipelineError, ResourceError, UsageError
 from pipeline.files import sha256_of
@@ -124,6 +124,24 @@ def test_the_manifest_has_what_the_engine_did(both: dict[str, running.Summary]) 
     assert 0 < told["prediction"]["passes_measured_s"] <= both["ours"].elapsed_s
     assert told["limits"]["budget_rows"] > 0
     assert len(told["cost"]["rows"]) == len(told["cost"]["elapsed_s"]) > 0
+
+
+def test_a_run_says_where_its_time_went(both: dict[str, running.Summary]) -> None:
+    done = both["ours"]
+    stages_s, stats = manifest(done.folder)["stages_s"], manifest(done.folder)["engine"]["stats"]
+    assert set(stages_s) == {"read", "tokenise", "plan", "passes", "hand_on"}
+    assert all(seconds > 0 for seconds in stages_s.values())
+    assert stages_s["hand_on"] < stages_s["passes"]
+    assert sum(stages_s.values()) - stages_s["hand_on"] <= done.elapsed_s
+    passes = timeline.read_passes(done.folder)
+    assert len(passes) == stats["passes"]
+    assert sum(each.prompt_rows for each in passes) == stats["prompt_rows"]
+    assert sum(each.answer_rows for each in passes) == stats["answer_rows"]
+    assert stages_s["plan"] < passes[0].end_s
+    assert [each.end_s for each in passes] == sorted(each.end_s for each in passes)
+    assert sum(each.handed_on_s for each in passes) == pytest.approx(stages_s["hand_on"], abs=1e-4)
+    assert list(manifest(both["reference"].folder)["stages_s"]) == ["read"]
+    assert not (both["reference"].folder / "passes.csv").exists()
 
 
 def test_a_run_says_when_each_part_of_it_happened(tiny: Path, file: Path) -> None:

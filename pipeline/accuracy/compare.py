@@ -114,7 +114,7 @@ def compare(run_a: str, run_b: str, execute_code: bool = False) -> Comparison:
             actual=f"{len(a.outputs)} and {len(b.outputs)} rows",
             fix="let both answer the same rows, for instance by the same --limit",
         )
-    return paired(a, b, _rows(a), common, execute_code)
+    return paired(a, b, rows_of(a), common, execute_code)
 
 
 def read(path: Path) -> Run:
@@ -136,7 +136,7 @@ def read(path: Path) -> Run:
     return Run(path, manifest, outputs)
 
 
-def _rows(run: Run) -> list[Record]:
+def rows_of(run: Run) -> list[Record]:
     """The data that a run answered. Raises IntegrityError (M141)."""
     name, sha256 = run.manifest["dataset"]["name"], run.manifest["dataset"]["sha256"]
     path = fetch.resolve(name, lambda line: None)
