@@ -8,6 +8,7 @@ from invoke import Context, task
 from pipeline.commands.answer import compare, evaluate, rehearse, reproduce, run
 from pipeline.commands.containers import image, image_test, shell
 from pipeline.commands.develop import bench, lint, lock, test, test_oldest
+from pipeline.commands.pages import report
 from pipeline.commands.prepare import data, doctor, plan, setup, verify_weights
 
 EXAMPLES = """\
@@ -29,6 +30,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke evaluate --sets obqa,gsm8k-test     many sets, one model load, beside the model card's scores
   invoke rehearse --set boolq-validation     only the longest and widest rows of a set, before it is run
   invoke compare RUN_A RUN_B                 two runs row by row, and the contest's 0.5 % rule
+  invoke report runs/NAME                    one run as a page: time, passes, power, accuracy, every wrong row
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
   invoke doctor                              look at all that can spoil a run, with remedies
   invoke reproduce --run runs/NAME           do a recorded run again and compare

@@ -193,5 +193,6 @@ def _samples(folder: Path, manifest: Mapping[str, Any], missing: list[str]) -> S
         missing.append(f"Power, temperature and memory over time: {telemetry.NAME} cannot be read ({error}).")
         return None
     silent = (manifest.get("telemetry") or {}).get("missing") or {}
-    missing += [f"Telemetry, {name}: {why}." for name, why in silent.items()]
+    if silent:
+        missing.append(f"Telemetry of {'; '.join(f'{name} ({why})' for name, why in silent.items())}.")
     return Samples(at_s, tuple(Channel(name, values) for name, values in zip(names, columns, strict=True)))
