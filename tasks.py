@@ -8,6 +8,7 @@ from invoke import Context, task
 from pipeline.commands.answer import compare, evaluate, rehearse, reproduce, run
 from pipeline.commands.containers import image, image_test, shell
 from pipeline.commands.develop import bench, lint, lock, test, test_oldest
+from pipeline.commands.judge import verify
 from pipeline.commands.pages import report
 from pipeline.commands.prepare import data, doctor, plan, setup, verify_weights
 
@@ -34,6 +35,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
   invoke doctor                              look at all that can spoil a run, with remedies
   invoke reproduce --run runs/NAME           do a recorded run again and compare
+  invoke verify team-1a2b3c4d5e6f.tar        check a submission and recompute all that it claims
   invoke image, invoke shell                 the container for JetPack 6.0 (docs/jetson.md)
   invoke plan --device orin-32gb             predict memory and time on a device that need not be here
   invoke --list                              every task
