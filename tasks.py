@@ -9,7 +9,7 @@ from pipeline.commands.answer import compare, evaluate, rehearse, reproduce, run
 from pipeline.commands.containers import image, image_test, shell
 from pipeline.commands.develop import bench, lint, lock, test, test_oldest
 from pipeline.commands.judge import verify
-from pipeline.commands.pages import report
+from pipeline.commands.pages import leaderboard, report, similarity
 from pipeline.commands.prepare import data, doctor, plan, setup, verify_weights
 
 EXAMPLES = """\

@@ -11,7 +11,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const down = head.getAttribute("aria-sort") === "ascending";
       heads.forEach((other) => other.setAttribute("aria-sort", "none"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const number = head.classList.contains("number");
+      const number = "numeric" in head.dataset;
       const order = (a, b) => (number ? Number(a) - Number(b) : compare(a, b));
       const rows = [...body.rows].map((row) => [value(row, column), row]);
       rows.sort((a, b) => (down ? -1 : 1) * order(a[0], b[0]));
