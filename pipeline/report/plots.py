@@ -81,7 +81,7 @@ def plot(name: str, title: str, words: str, draw: Callable[[Axes], None], height
     return Plot(title, _piece(file.getvalue(), name, title, words), words)
 
 
-def thinned(values: Sequence[float], most: int = 2000) -> list[int]:
+def thinned(values: Sequence[float], most: int = 600) -> list[int]:
     """Indices of at most so many values, evenly spread: a plot has no more pixels than that."""
     step = max(1, -(-len(values) // most))
     return list(range(0, len(values), step))

@@ -14,7 +14,7 @@ from pipeline.report.plots import CARD, FAINT, RULE, SERIES, Plot, plot, thinned
 from pipeline.timeline import Pass
 
 BARS = 300
-"""Passes that are drawn as bars of their own; more are one filled outline."""
+"""Passes that are drawn as bars of their own; more are one filled outline of their means."""
 
 LANES = ("read", "tokenise", "plan", "passes", "texts")
 
@@ -94,7 +94,8 @@ def _waterfall(facts: Facts) -> Plot:
                     [starts[i] for i in thinned(starts)], place - 0.32, place + 0.32, colors=SERIES[4], linewidth=1
                 )
             else:
-                axes.broken_barh([pieces[i] for i in thinned(pieces)], (place - 0.32, 0.64), facecolors=SERIES[place])
+                whole = (pieces[0][0], total)  # of passes too, which follow one another
+                axes.broken_barh([whole], (place - 0.32, 0.64), facecolors=SERIES[place])
             if name == "passes" and len(pieces) <= BARS:
                 axes.vlines([start for start, _ in pieces[1:]], place - 0.32, place + 0.32, colors=CARD, linewidth=0.8)
             # Behind the lane, in a margin of their own: a lane too thin to be seen still says how long it is.
@@ -125,8 +126,14 @@ def _rows(passes: Sequence[Pass]) -> Plot:
             answer = [each.answer_rows for each in passes]
             axes.bar(places, answer, width=0.8, bottom=prompt, color=SERIES[3], label="answers and drafts")
         else:
-            axes.fill_between(places, total, step="mid", color=SERIES[3], linewidth=0, label="answers and drafts")
-            axes.fill_between(places, prompt, step="mid", color=SERIES[0], linewidth=0, label="prompts")
+            size = -(-len(passes) // BARS)
+            groups = [passes[start : start + size] for start in range(0, len(passes), size)]
+            ends = [start * size + len(group) / 2 for start, group in enumerate(groups)]
+            for rows, colour, label in (
+                ([sum(each.rows for each in group) / len(group) for group in groups], SERIES[3], "answers and drafts"),
+                ([sum(each.prompt_rows for each in group) / len(group) for group in groups], SERIES[0], "prompts"),
+            ):
+                axes.fill_between(ends, rows, step="mid", color=colour, linewidth=0, label=label)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel("pass")
         axes.set_ylabel("rows")

@@ -11,7 +11,6 @@ The same verdicts give the same ranking, in whatever order they were read.
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,10 +152,16 @@ def _shared_names(read: Sequence[Verdict]) -> set[str]:
 
 def _in_two_teams(read: Sequence[Verdict]) -> tuple[str, ...]:
     """The contest's rule: nobody in two teams. Names of people may be equal, so this is a note."""
-    pairs = {(_person(name), team_key(each)) for each in read if each.team for name in each.team.members}
-    twice = sorted(name for name, count in Counter(person for person, _ in pairs).items() if count > 1)
+    teams: dict[str, dict[str, str]] = {}
+    names: dict[str, str] = {}
+    for each in sorted(read, key=lambda verdict: (verdict.submitted, verdict.submission)):
+        for name in each.team.members if each.team else ():
+            names[_person(name)] = name
+            teams.setdefault(_person(name), {})[team_key(each)] = each.team.name
     return tuple(
-        f"{name} is in {' and in '.join(sorted(team for person, team in pairs if person == name))}" for name in twice
+        f"{names[person]} is in {' and in '.join(found[key] for key in sorted(found))}"
+        for person, found in sorted(teams.items())
+        if len(found) > 1
     )
 
 
