@@ -81,7 +81,7 @@ def test_the_page_has_the_headline_and_all_its_parts(runs_of: dict[str, Path]) -
     check(page)
     manifest = json.loads((runs_of["ours"] / "manifest.json").read_text())
     said = words(page)
-    assert f"time {manifest['elapsed_s']:.2f} s median of 2" in said
+    assert f"time {manifest['elapsed_s']:.3f} s median of 2" in said
     assert "accuracy 0.0 % 0 of 4; 95 % interval 0.0 %" in said
     for heading in (
         "Where the time went",

@@ -11,8 +11,10 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
-from pipeline.engine.weights import Shape
+if TYPE_CHECKING:  # a report needs the curve and not torch
+    from pipeline.engine.weights import Shape
 
 NEAR_BEST = 0.65
 """How near to the cheapest a row has to be for its pass to be large enough. Not nearer: prompt rows ride along and

@@ -165,8 +165,9 @@ class Engine:
                 for prompt in finished:
                     stats.answer_tokens += len(scheduler.finished[prompt])
                     on_answer(prompt, scheduler.finished[prompt])
+                if finished:
+                    log.handed_on_s[-1] += time.perf_counter() - accepted
                 on_pass(self._progress(scheduler, stats, len(prompts)))
-                log.handed_on_s[-1] += time.perf_counter() - accepted
         finally:
             self.pool.reset()
         stats.drafts_proposed, stats.drafts_accepted = scheduler.acceptance.proposed, scheduler.acceptance.accepted

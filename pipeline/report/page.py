@@ -47,7 +47,12 @@ def bytes_text(count: int | None) -> str:
     return "–" if count is None else " ".join(amount(count))
 
 
+def decimals(seconds: float) -> str:
+    """As many as a run's time deserves."""
+    return f"{seconds:.3f}" if seconds < 10 else f"{seconds:,.2f}"
+
+
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-_ENVIRONMENT.filters |= {"percent": percent, "bytes": bytes_text, "amount": amount}
+_ENVIRONMENT.filters |= {"percent": percent, "bytes": bytes_text, "amount": amount, "decimals": decimals}

@@ -187,9 +187,9 @@ def _channels(
             )
         axes.set_xlabel("seconds")
         axes.set_ylabel(axis)
+        axes.margins(y=0.15)
         if suffix != "C":
             axes.set_ylim(bottom=0)
-        axes.margins(y=0.1)
         axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.28), columnspacing=1.2)
 
     partly = [
