@@ -150,10 +150,14 @@ class Engine:
         log.planned_s = start - called
 
         def start_pass(works: Sequence[Work]) -> Started:
-            return self._start(works, scheduler, stats, log)
+            before = stats.prompt_rows, stats.answer_rows
+            started = self._start(works, scheduler, stats)
+            log.prompt_rows.append(stats.prompt_rows - before[0])
+            log.answer_rows.append(stats.answer_rows - before[1])
+            return started
 
-        def tokens(_: Sequence[Work], started: Started) -> list[int]:
-            chosen = started.tokens()
+        def tokens(works: Sequence[Work], started: Started) -> list[int]:
+            chosen = self._tokens(works, started)
             log.end_s.append(time.perf_counter() - called)
             log.handed_on_s.append(0.0)
             return chosen
@@ -176,20 +180,21 @@ class Engine:
         stats.smallest_budget_rows = self._passes.smallest_rows
         return Result([scheduler.finished[index] for index in range(len(prompts))], stats, log)
 
-    def _start(self, works: Sequence[Work], scheduler: Scheduler, stats: Stats, log: PassLog) -> Started:
+    def _start(self, works: Sequence[Work], scheduler: Scheduler, stats: Stats) -> Started:
         """Hand a pass to the device. Does not wait for a CUDA device."""
         rows = sum(len(work.segment) for work in works)
         prompt_rows = sum(len(work.segment) for work in works if isinstance(work.owner, Prefix))
         stats.passes += 1
         stats.prompt_rows += prompt_rows
         stats.answer_rows += rows - prompt_rows
-        log.prompt_rows.append(prompt_rows)
-        log.answer_rows.append(rows - prompt_rows)
         stats.predicted_s += self.cost.seconds(rows)
         started = self._passes.run([work.segment for work in works])
         budget_rows = self._passes.budget_rows(scheduler.planned.budget_rows)
         scheduler.limits = replace(scheduler.planned, budget_rows=budget_rows)
         return started
+
+    def _tokens(self, works: Sequence[Work], started: Started) -> list[int]:
+        return started.tokens()
 
     def _progress(self, scheduler: Scheduler, stats: Stats, prompts: int) -> Progress:
         """What is left: prompt rows are known, answers are taken to be as long as those seen so far."""
