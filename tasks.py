@@ -11,6 +11,7 @@ from pipeline.commands.develop import bench, lint, lock, test, test_oldest
 from pipeline.commands.judge import verify
 from pipeline.commands.pages import leaderboard, report, similarity
 from pipeline.commands.prepare import data, doctor, plan, setup, verify_weights
+from pipeline.commands.submissions import rules
 
 EXAMPLES = """\
 Answer a file of chat prompts with Phi-3: exactly, within memory, in the least time.

@@ -17,7 +17,7 @@ from pipeline.commands.common import guarded, whole
         "reference": "a reference run on the same data, for the 0.5 % rule: its folder, or its name under runs/",
         "model": "the organiser's own copy of the model; left out: the known model of that name on this disk",
         "rerun": "run it again from its image, in fresh containers without a network",
-        "rerun-here": "run it again from its source on this machine, without a container: only for teams that you trust",
+        "rerun-here": "run it again from its source on this machine, without a container: for teams that you trust",
         "times": "how often it is run again",
         "out": "where the verdict goes; left out: beside the file",
         "json": "for programs",

@@ -290,7 +290,9 @@ def _answer(row: Any) -> Answer:
 def _read(path: Path, name: str, model: type[Any], schema: object, wanted: str) -> tuple[Any, Check]:
     try:
         value = strict_json.loads(path.read_bytes())
-        found = value.get("schema") if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            raise ValueError("it is not an object")  # noqa: TRY004, TRY301
+        found = value.get("schema")
         if found != schema:
             # Perhaps not wrong, perhaps newer than this program: it does not know what it would be reading.
             return None, unknown(name, FORM, f"schema {found!r}, which this program does not know", wanted)

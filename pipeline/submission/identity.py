@@ -6,7 +6,7 @@ import hashlib
 import re
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import yaml
 
@@ -39,9 +39,10 @@ def _team(claims: Claims) -> Check:
     wanted = f"a name, and 1 to {team.LARGEST} members, each once"
     try:
         team.Team(name=told.name, members=tuple(told.members))
+        fine = all(name.isprintable() for name in (told.name, *told.members))
     except ValueError:
-        return check("team", FORM, False, f"{told.name}: {listed(told.members)}", wanted)
-    return check("team", FORM, True, f"{told.name}: {len(told.members)}", wanted)
+        fine = False
+    return check("team", FORM, fine, f"{told.name}: {listed(told.members)}", wanted)
 
 
 def _listing(claims: Claims) -> Check:
@@ -62,7 +63,7 @@ def _model(claims: Claims, model: Model | None) -> Check:
     told = claims.manifest.model
     if claims.submission.model.lock_sha256 != told.lock_sha256:
         return check("model", INTEGRITY, False, "submission.json and the manifest name two", "one model")
-    if not claims.submission.rehearsal and told.name != CONTEST_MODEL:
+    if not claims.submission.rehearsal and PurePath(told.name).name != CONTEST_MODEL:
         return check("model", INTEGRITY, False, told.name, f"{CONTEST_MODEL}; another only in a rehearsal")
     found = f"{told.name}, lock {told.lock_sha256[:12]}…"
     if model is None or model.lock_sha256 is None:

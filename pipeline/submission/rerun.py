@@ -9,41 +9,29 @@ When times count as different follows MLPerf's audit, which calls a result mater
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import secrets
 import shutil
-import signal
-import subprocess
-import sys
-import tarfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeline import container, paths
-from pipeline.device import host as hosts
-from pipeline.errors import EnvironmentProblem, UsageError
+from pipeline import container
+from pipeline.errors import UsageError
 from pipeline.submission import claims as claiming
-from pipeline.submission import pack
+from pipeline.submission import launch
 from pipeline.submission.answers import SAME_SHARE
-from pipeline.submission.checks import ACCURACY, HUMAN, INTEGRITY, INVALID_RUN, Check, check, listed, plain, unknown
+from pipeline.submission.checks import ACCURACY, HUMAN, INVALID_RUN, Check, check, listed, plain, unknown
 from pipeline.submission.claims import Answer, Claims, Manifest
 from pipeline.submission.organiser import Organiser
 from pipeline.submission.unpack import Unpacked
 
 DIFFERENT = 0.02
 MOST_TIMES = 100
-LEAST_LIMIT_S, LIMIT_FACTOR = 1800.0, 10.0
+LEAST_LIMIT_S, MOST_LIMIT_S, LIMIT_FACTOR = 1800.0, 86_400.0, 10.0
 """How long one run may take: so many times what the submission says of loading, warming up and answering."""
+MOST_OUTPUT_BYTES = 1 << 30
 TAIL_BYTES = 4096
-REFERENCE = re.compile(r"[a-z0-9][\w.:/@-]{0,250}")
-PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "OMP_NUM_THREADS", "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "PIPELINE_HOST")
-"""Of this environment, to a stranger's source that is run here: nothing that could be a secret."""
 
 
 @dataclass(frozen=True)
@@ -113,20 +101,9 @@ def asked(times: int | None, here: bool) -> Asked:
 
 
 def check_possible(asked: Asked) -> None:
-    """Raises EnvironmentProblem: E611 there is no docker, E612 its daemon does not answer."""
-    if asked.here:
-        return
-    if shutil.which("docker") is None:
-        raise EnvironmentProblem(
-            "E611",
-            "there is no docker here to run the submission's image with",
-            where=os.environ.get("PATH"),
-            fix="install it; or, if you trust the team, --rerun-here runs its source on this machine",
-        )
-    if _docker("info") is None:
-        raise EnvironmentProblem(
-            "E612", "docker does not answer", where="docker info", fix="start its daemon: sudo systemctl start docker"
-        )
+    """Raises EnvironmentProblem (E611, E612) where a container was asked for and cannot be had."""
+    if not asked.here:
+        launch.check_docker()
 
 
 def rerun(told: Claims, unpacked: Unpacked, organiser: Organiser, asked: Asked, out: Path) -> Rerun:
@@ -139,20 +116,21 @@ def rerun(told: Claims, unpacked: Unpacked, organiser: Organiser, asked: Asked, 
         missing = listed(["data"] * (data is None) + ["model"] * (model is None or model.folder is None))
         stopped = unknown("rerun", INVALID_RUN, f"the organiser's {missing} is not on this disk", wanted)
         return Rerun(how, "", claimed_s, (), (), (stopped,))
-    image, found = (None, None) if asked.here else _image(told, unpacked)
+    image, found = (None, None) if asked.here else launch.image(told, unpacked)
     if found is not None and image is None:
         return Rerun(how, "", claimed_s, (), (), (found, unknown("rerun", INVALID_RUN, "no image to run", wanted)))
     place = out / "rerun"
     shutil.rmtree(place, ignore_errors=True)  # of an earlier verification
-    limit_s = max(LEAST_LIMIT_S, LIMIT_FACTOR * (manifest.phases_s.load + manifest.phases_s.warm_up + claimed_s))
+    asked_s = LIMIT_FACTOR * (manifest.phases_s.load + manifest.phases_s.warm_up + claimed_s)
+    limit_s = max(LEAST_LIMIT_S, min(asked_s, MOST_LIMIT_S))
     first, runs = "", []
     for number in range(1, asked.times + 1):
         folder = place / str(number)
-        folder.mkdir(parents=True)
+        (folder / launch.RUNS).mkdir(parents=True)
         if image is None:
-            command, start = _here(told, unpacked, data.path, model.folder, folder)
+            command, start = launch.here(told, unpacked, data.path, model.folder, folder)
         else:
-            command, start = _contained(told, image, data.path, model.folder, folder)
+            command, start = launch.contained(told, image, data.path, model.folder, folder)
         first = first or container.text(command)
         runs.append(_one(start, folder, limit_s))
     differing = sorted({index for one in runs if one.answers is not None for index in _differing(told, one.answers)})
@@ -161,92 +139,19 @@ def rerun(told: Claims, unpacked: Unpacked, organiser: Organiser, asked: Asked, 
     return Rerun(how, plain(first), claimed_s, tuple(runs), tuple(differing), tuple(checks))
 
 
-def _arguments(manifest: Manifest, data: str, model: str) -> list[str]:
-    """The claimed run's, one timed section, on the organiser's files."""
-    asked, most = manifest.request, manifest.arguments.get("max_new_tokens")
-    optional = {"--engine": manifest.engine.name, "--limit": asked.limit, "--batch-size": asked.batch_size}
-    optional |= {"--dtype": asked.dtype, "--device": asked.device, "--max-new-tokens": most}
-    given = [part for key, value in optional.items() if value is not None for part in (key, f"{value}")]
-    return ["run", "--dataset", data, "--model", model, *given]
-
-
-def _image(told: Claims, unpacked: Unpacked) -> tuple[str | None, Check]:
-    """The image's own id, if it is here and is the one that the submission names by its digest."""
-    claimed, wanted = told.submission.image, "the image with the digest that submission.json names, on this machine"
-    if claimed.reference is None or not REFERENCE.fullmatch(claimed.reference):
-        return None, unknown("rerun-image", INTEGRITY, f"it names {claimed.reference!r}", wanted)
-    packed = unpacked.folder / pack.IMAGE
-    if packed.is_file():
-        _docker("load", "--quiet", "--input", str(packed))
-    said = _docker("image", "inspect", "--format", "{{.Id}} {{json .RepoDigests}}", claimed.reference)
-    try:
-        own, _, digests = (said or "").strip().partition(" ")
-        known = {own, *(each.rpartition("@")[2] for each in json.loads(digests) or [])}
-    except (ValueError, AttributeError, TypeError):
-        fix = f"docker pull {claimed.reference} while there is a network"
-        return None, unknown("rerun-image", INTEGRITY, f"{claimed.reference} is not here: {fix}", wanted)
-    if claimed.digest is None:
-        return own, unknown("rerun-image", INTEGRITY, f"{claimed.reference}, {own[:19]}…: it names no digest", wanted)
-    fine = claimed.digest in known
-    return (own if fine else None), check("rerun-image", INTEGRITY, fine, f"{listed(sorted(known))}", claimed.digest)
-
-
-Start = Callable[[Path, float], "int | None"]
-"""Given a folder for its outputs and a limit: the exit status, None when it was ended at the limit."""
-
-
-def _contained(told: Claims, image: str, data: Path, model: Path, folder: Path) -> tuple[list[str], Start]:
-    folder.chmod(0o777)  # inside, root has lost the right to write where it is not the owner
-    known = told.manifest.model.name if model.parent == paths.models() else f"/models/{model.name}"
-    read = [(str(model.resolve()), f"/models/{model.name}"), (str(data.resolve()), f"/data/{data.name}")]
-    name = f"verify-{secrets.token_hex(6)}"
-    command = container.stranger(
-        hosts.current(),
-        image,
-        _arguments(told.manifest, f"/data/{data.name}", known),
-        name=name,
-        read=read,
-        runs=str(folder.resolve()),
-        nvidia='"nvidia"' in (_docker("info", "--format", "{{json .Runtimes}}") or ""),
-    )
-
-    def start(into: Path, limit_s: float) -> int | None:
-        status = _run(command, into, limit_s, dict(os.environ), paths.ROOT)
-        if status is None:
-            _docker("rm", "--force", name)
-        return status
-
-    return command, start
-
-
-def _here(told: Claims, unpacked: Unpacked, data: Path, model: Path, folder: Path) -> tuple[list[str], Start]:
-    source = folder / "source"
-    with tarfile.open(unpacked.folder / pack.SOURCE) as archive:  # looked through by the check of the source
-        for member in archive:
-            if member.isreg():
-                target = source / member.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(archive.extractfile(member).read())
-    arguments = _arguments(told.manifest, str(data.resolve()), str(model.resolve()))
-    command = [sys.executable, "-m", "invoke", *arguments]
-    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    ours = {"PIPELINE_RUNS": folder, "PIPELINE_MODELS": paths.models(), "PIPELINE_DATA": paths.data(), "HOME": folder}
-    fixed = {"PYTHONPATH": source, "PIPELINE_COMMIT": told.submission.commit, "HF_HUB_OFFLINE": "1"}
-    environment = {**kept, **{name: str(value) for name, value in (ours | fixed).items()}}
-    return command, lambda into, limit_s: _run(command, into, limit_s, environment, source)
-
-
-def _one(start: Start, folder: Path, limit_s: float) -> One:
+def _one(start: launch.Start, folder: Path, limit_s: float) -> One:
     status = start(folder, limit_s)
-    shutil.rmtree(folder / "source", ignore_errors=True)
-    made = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+    made = [path for path in (folder / launch.RUNS).iterdir() if path.is_dir() and not path.is_symlink()]
     manifest = answers = None
-    if len(made) == 1 and all(
-        (made[0] / name).is_file() and not (made[0] / name).is_symlink() for name in ("manifest.json", "outputs.jsonl")
-    ):
+    if len(made) == 1 and all(_is_readable(made[0] / name) for name in ("manifest.json", "outputs.jsonl")):
         manifest, answers = claiming.read_manifest(made[0])[0], claiming.read_answers(made[0])[0]
     elapsed_s = None if manifest is None else manifest.elapsed_s
     return One(status, elapsed_s, folder, _tail(folder / "stdout"), _tail(folder / "stderr"), manifest, answers)
+
+
+def _is_readable(path: Path) -> bool:
+    """A stranger's program made it: it may be a link, a pipe, or endless."""
+    return path.is_file() and not path.is_symlink() and path.stat().st_size <= MOST_OUTPUT_BYTES
 
 
 def _ended(runs: Sequence[One], told: Claims, wanted: str, here: bool) -> Check:
@@ -306,40 +211,8 @@ def _device(told: Manifest) -> tuple[object, ...]:
     return (seen.module, seen.l4t, told.environment.gpu, told.environment.processor, told.device, told.dtype)
 
 
-def _run(command: Sequence[str], into: Path, limit_s: float, environment: dict[str, str], folder: Path) -> int | None:
-    """Its outputs go to files: a stranger may say more than fits into memory."""
-    with (into / "stdout").open("wb") as said, (into / "stderr").open("wb") as complained:
-        process = subprocess.Popen(
-            list(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=complained,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            return process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """With all that it started."""
-    for wish in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, wish)
-        except ProcessLookupError:
-            break
-        time.sleep(0.2)
-    process.wait()
-
-
 def _tail(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         text = file.read().decode("utf-8", "replace")
     return "".join(each if each.isprintable() or each == "\n" else "·" for each in text)
-
-
-def _docker(*arguments: str) -> str | None:
-    """What docker says; None when it fails."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, errors="replace", check=False)
-    return done.stdout if done.returncode == 0 else None

@@ -7,6 +7,7 @@ with changes in it cannot be packed: nobody could say what had run.
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import tarfile
 from collections.abc import Mapping
@@ -66,6 +67,20 @@ def read(source: Source) -> dict[str, bytes]:
     """Its regular files by their paths."""
     with tarfile.open(fileobj=io.BytesIO(source.tar)) as archive:
         return {member.name: archive.extractfile(member).read() for member in archive if member.isreg()}
+
+
+def tree(checkout: Path) -> dict[str, bytes]:
+    """The checkout as it lies there: what git would commit, or all of it where there is no git, as in an image."""
+    listed = _git(checkout, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    if listed is None:
+        found = [path for path in checkout.rglob("*") if not {".git", "__pycache__"} & set(path.parts)]
+    else:
+        found = [checkout / os.fsdecode(name) for name in listed.split(b"\0") if name]
+    return {
+        path.relative_to(checkout).as_posix(): path.read_bytes()
+        for path in sorted(found)
+        if path.is_file() and not path.is_symlink()
+    }
 
 
 def _refuse_changes(checkout: Path) -> None:

@@ -21,11 +21,14 @@ LONGEST_SLUG = 40
 
 Line = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^\S[^\x00-\x1f\x7f]*$")]
 
+Address = Annotated[str, Field(max_length=400, pattern=r"^[\w][\w./:@-]*$")]
+"""Of an image; no blanks, and no option of docker's."""
+
 
 class Team(settings.Strict):
     name: Line
     members: Annotated[tuple[Line, ...], Field(min_length=1, max_length=LARGEST)]
-    image: Line | None = None
+    image: Address | None = None
     """Where the image can be had, as `docker pull` takes it; with its digest (`…@sha256:…`) at best."""
     declarations: dict[str, bool] = Field(default_factory=dict)
     """By the ids of the rules that only the team can answer for."""

@@ -2,7 +2,7 @@
 
 VALID: every check that a program can make came out well. INVALID: one did not, and its class says what kind of reason.
 CANNOT TELL: none failed, and one could not be made here, for want of what it names. Rules that people decide are listed
-and decide nothing.
+and decide nothing. What is INVALID already is not run again.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def write(verdict: Verdict, out: Path) -> None:
 def conclude(verdict: Verdict, out: Path) -> None:
     """Raise the error of the verdict's class: IntegrityError (M721), FormError (F421), AccuracyError (A421), InvalidRun
     (I421), CannotTell (C101). A VALID one raises nothing."""
-    what = f"the submission is {verdict.state}"
+    what = f"the verdict is {verdict.state}"
     told = {"where": plain(verdict.name), "actual": "\n            ".join(verdict.reasons[:5])}
     fix = f"see {paths.shown(out / PAGE)} for every check; tell the team the reasons"
     if verdict.state == CANNOT_TELL:
@@ -161,9 +161,8 @@ def text(verdict: Verdict, out: Path) -> str:
     if told["time_s"] is not None:
         right = f", {told['accuracy']['right']} of {told['accuracy']['of']} right" * bool(told["accuracy"])
         lines += ["", f"  {told['time_s']:.3f} s for {told['prompts']:,} prompts{right}, as the submission tells it"]
-    lines += ["", f"{verdict.state}{f' ({verdict.kind})' * bool(verdict.kind)}"]
-    lines += [f"  {reason}" for reason in verdict.reasons]
-    return "\n".join([*lines, f"  written: {paths.shown(out)}"])
+    lines += ["", f"{verdict.state}{f' ({verdict.kind})' * bool(verdict.kind)}", f"  written: {paths.shown(out)}"]
+    return "\n".join(lines)
 
 
 def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Asked | None, out: Path) -> Verdict:
@@ -208,7 +207,7 @@ def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Asked | N
             why = f"the checks failed themselves, please report it: {type(error).__name__}: {error}"
             found.append(unknown(group, INVALID_RUN, why, f"checks of this group; {LOG} has the traceback"))
     done = None
-    if again is not None:
+    if again is not None and not any(each.state == FAIL for each in found):
         done = rerun.rerun(told, unpacked, organiser, again, out)
         found += done.checks
     return Verdict(
