@@ -1,4 +1,4 @@
-"""The pages in a real browser: they render, fetch nothing, sort, filter, print, and are readable on a phone and at night.
+"""The pages in a real browser: they render, fetch nothing, sort, filter, print, and are readable on a phone, at night.
 
 Run by `invoke test --browser`; .ci/browser installs Chromium and playwright. Each test leaves pictures in screenshots/.
 """

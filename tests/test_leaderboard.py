@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from audited import Ground
 from page_checks import check
 
 from pipeline.errors import UsageError
-from pipeline.submission import leaderboard, leaderboard_page
+from pipeline.submission import leaderboard, leaderboard_page, verify
 
 Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -229,6 +230,19 @@ def test_strangers_text_stays_text(tmp_path: Path) -> None:
     check(page)
     assert "<script>alert" not in page
     assert "\x1b" not in leaderboard_page.text(board)
+
+
+def test_what_verify_writes_is_ranked_or_listed(ground: Ground, tmp_path: Path) -> None:
+    verdict = verify.verify(ground.light, ground.light_organiser, out=tmp_path / "good.verdict")
+    (tmp_path / "broken.tar").write_bytes(ground.light.read_bytes()[:-4096])
+    verify.verify(tmp_path / "broken.tar", ground.light_organiser)
+    board = leaderboard.make(tmp_path)
+    assert ranks(board) == [[(1, verdict.name)]]
+    assert board.tables[0].entries[0].verdict.accuracy.share == pytest.approx(
+        verdict.accuracy.right / verdict.accuracy.of
+    )
+    assert list(listed(board)) == ["broken"]
+    assert board.unread == ()
 
 
 def test_as_a_user_calls_it(invoke: Invoke, tmp_path: Path) -> None:

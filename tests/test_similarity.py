@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from audited import Ground
 from page_checks import check
 
 from pipeline import paths
@@ -149,6 +150,13 @@ def test_a_submission_is_read_from_its_tar(tmp_path: Path) -> None:
     (tmp_path / "unpacked").mkdir()
     source.rename(tmp_path / "unpacked" / "source.tar")
     assert trees.read(tmp_path / "unpacked").files == read.files
+
+
+def test_a_packed_submission_has_its_source_and_its_citations(ground: Ground) -> None:
+    read = trees.read(ground.tar)
+    assert read.name == ground.tar.name.removesuffix(".tar")
+    assert read.files["pipeline/submission/trees.py"] == Path(trees.__file__).read_bytes()
+    assert read.cited is not None
 
 
 @pytest.mark.parametrize("name", ["../evil.py", "/etc/evil.py", "a/../../evil.py"])
