@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 INVOKE := $(VENV)/bin/invoke
-LOCKS := requirements/cpu.lock requirements/dev.lock requirements/torch.txt
+LOCKS := requirements/cpu.lock requirements/host.lock requirements/dev.lock requirements/torch.txt
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
@@ -37,6 +37,7 @@ $(READY): $(LOCKS)
 	@echo "Making $(VENV): locked packages, then torch"
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/cpu.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/host.lock
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/torch.txt
 	@touch $@

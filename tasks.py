@@ -9,7 +9,10 @@ from pipeline import paths
 from pipeline.commands.answer import compare, evaluate, rehearse, reproduce, run
 from pipeline.commands.containers import IN_THE_IMAGE, image, image_test, shell
 from pipeline.commands.develop import bench, lint, lock, test, test_oldest
+from pipeline.commands.judge import verify
+from pipeline.commands.pages import leaderboard, report, similarity
 from pipeline.commands.prepare import data, doctor, plan, setup, verify_weights
+from pipeline.commands.submissions import rules
 
 EXAMPLES = """\
 Answer a file of chat prompts with Phi-3: exactly, within memory, in the least time.
@@ -30,9 +33,11 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke evaluate --sets obqa,boolq,gsm8k    many sets, one model load, beside the model card's scores
   invoke rehearse --set boolq-validation     only the longest and widest rows of a set, before it is run
   invoke compare RUN_A RUN_B                 two runs row by row, and the contest's 0.5 % rule
+  invoke report runs/NAME                    one run as a page: time, passes, power, accuracy, every wrong row
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
   invoke doctor                              look at all that can spoil a run, with remedies
   invoke reproduce --run runs/NAME           do a recorded run again and compare
+  invoke verify team-1a2b3c4d5e6f.tar        check a submission and recompute all that it claims
   invoke image, invoke shell                 the container for JetPack 6.0 (docs/jetson.md)
   invoke plan --device orin-32gb             predict memory and time on a device that need not be here
   invoke --list                              every task

@@ -75,6 +75,27 @@ def _user(host: Host) -> list[str]:
     return ["--user", f"{os.getuid()}:{os.getgid()}", *(part for number in numbers for part in ("--group-add", number))]
 
 
+def stranger(
+    host: Host,
+    image: str,
+    arguments: Sequence[str],
+    *,
+    name: str,
+    read: Sequence[tuple[str, str]],
+    runs: str,
+    nvidia: bool,
+) -> list[str]:
+    """Somebody else's image, with nothing but what a run needs: no network, no capability, nothing to write to but
+    `/runs` and a small `/tmp`. `read` are host's to container's paths, read only."""
+    seen = [(f"/{path}", shown) for path, shown in SEEN_OF_THE_HOST.items() if host.path(path).exists()]
+    volumes = [part for source, target in [*read, *seen] for part in ("-v", f"{source}:{target}:ro")]
+    walls = ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    limits = ["--pids-limit", "4096", "--tmpfs", "/tmp:rw,size=4g", "--ipc", "private", "--shm-size", "1g"]
+    runtime = ["--runtime", "nvidia"] if nvidia else []
+    fixed = ["--rm", "--name", name, "--pull", "never", *runtime, *walls, *limits]
+    return ["docker", "run", *fixed, *volumes, "-v", f"{runs}:/runs", "-e", "HOME=/tmp", image, *arguments]
+
+
 def text(command: Sequence[str]) -> str:
     """As one pastes it."""
     return " ".join(map(shlex.quote, command))

@@ -13,6 +13,7 @@ apart and people can look a message up. A task prints `str(error)` and exits; no
 | 6 | form: a data file that does not have the organiser's form |
 | 7 | accuracy: two runs that should agree do not |
 | 8 | invalid run: the run ended, its time does not count |
+| 9 | cannot tell: something is missing that a judgement needs |
 """
 
 from __future__ import annotations
@@ -93,3 +94,9 @@ class InvalidRun(PipelineError):
     """The run ended, but its time does not count. Codes I…"""
 
     exit_status = 8
+
+
+class CannotTell(PipelineError):
+    """Something is missing that a judgement needs. Codes C…"""
+
+    exit_status = 9

@@ -21,6 +21,8 @@ class Bar:
     def __init__(self, title: str) -> None:
         self.tokens = 0
         """Of finished answers."""
+        self.passes = 0
+        """Told of so far: none by an engine that tells of none."""
         self._estimated = False
         self._bar = tqdm(total=1, desc=title, bar_format=FORMAT, postfix=[0, "?"], disable=None, leave=False)
 
@@ -46,6 +48,7 @@ class Bar:
     def passed(self, progress: Progress) -> None:
         """A pass is over: tokens include those of answers on their way, and the engine knows what is left."""
         self._estimated = True
+        self.passes += 1
         if not self._bar.disable:
             self._show(progress.answer_tokens, progress.left_s)
             self._bar.refresh()

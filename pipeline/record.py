@@ -1,10 +1,10 @@
 """The run folder: what a run writes while it goes on and what it leaves behind.
 
 `runs/<utc>-<name>/`:
-* `outputs.jsonl`, appended as answers are finished: index, pipe()'s output, token ids;
+* `outputs.jsonl`, appended as answers are finished: index, pipe()'s output, token ids, and when in its timed section;
 * `manifest.json`, written when the run begins, with all that it takes to go on with it, and again when it ends: then
   with everything that somebody needs to judge or repeat the run. `state` is `unfinished`, `failed` or `finished`;
-* `run.log`, and `telemetry.csv`: what the board did under the clock.
+* `run.log`, `telemetry.csv`: what the board did under the clock, and `passes.csv`: what the engine did.
 
 Killed at any moment, a process leaves whole lines but perhaps for the last one, and a manifest that is the old or the
 new one. A run folder that is opened again loses a last line that is not whole, and nothing else.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -62,9 +63,10 @@ class RunFolder:
         self.answers = len(self.kept)
         self._log = logger.add(self._write_log, format="{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level} {message}")
 
-    def append(self, index: int, output: list[dict[str, Any]], token_ids: list[int]) -> None:
-        """One answer. Reaches the operating system at once, so that a killed process loses nothing of it."""
-        row = {"index": index, "output": output, "token_ids": token_ids}
+    def append(self, index: int, output: list[dict[str, Any]], token_ids: list[int], at_s: float | None = None) -> None:
+        """One answer, `at_s` after its section began. Reaches the operating system at once, so that a killed process
+        loses nothing of it."""
+        row = {"index": index, "output": output, "token_ids": token_ids, "at_s": at_s}
         try:
             self._outputs.write(json.dumps(row, ensure_ascii=False) + "\n")
             self._outputs.flush()
@@ -178,6 +180,24 @@ def find_folder(name_or_path: str) -> Path:
     raise settings.unknown("U311", "run", name_or_path, names or ["(there are none yet)"], "or a run's folder")
 
 
+def finished(folder: Path) -> dict[str, Any]:
+    """The manifest of a run that ended well. Raises UsageError (U501) where there is none."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if manifest["state"] != FINISHED:
+            raise ValueError(f"state {manifest['state']!r}")  # noqa: TRY301
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            "U501",
+            "there is no finished run in this folder",
+            where=paths.shown(folder),
+            expected="a run's folder with its manifest and outputs",
+            actual=f"{type(error).__name__}: {error}",
+            fix="name a finished run's folder, or its name under runs/, with --run",
+        ) from error
+    return manifest
+
+
 def read_outputs(folder: Path) -> list[dict[str, Any]]:
     """The whole rows of a run's outputs, in file order of the data set."""
     rows, _ = _whole_rows(folder / "outputs.jsonl")
@@ -197,6 +217,16 @@ def _whole_rows(path: Path) -> tuple[dict[int, dict[str, Any]], int]:
             break  # after a power cut a file may hold zeros
         whole_bytes += len(line) + 1
     return rows, whole_bytes
+
+
+def digest(outputs: list[Any]) -> str:
+    """One hash for a section's outputs in file order, so that sections can be told to agree."""
+    return hashlib.sha256(json.dumps(outputs, ensure_ascii=False).encode()).hexdigest()
+
+
+def utc_now() -> str:
+    """To the millisecond."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def environment() -> dict[str, Any]:

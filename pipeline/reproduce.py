@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, paths, record
+from pipeline import files, paths, record, table
 from pipeline import run as running
 from pipeline.device import checks, doctor
 from pipeline.device.host import Host
-from pipeline.errors import AccuracyError, IntegrityError, UsageError
+from pipeline.errors import AccuracyError, IntegrityError
 from pipeline.model import lock
 from pipeline.model import setup as model_setup
 from pipeline.request import Request
@@ -48,7 +48,7 @@ class Reproduction:
 def reproduce(name_or_path: str, host: Host, say: Callable[[str], object] = print) -> Reproduction:
     """Raises UsageError (U501 no finished run there), IntegrityError (M601 another model), and what a run raises."""
     folder = _folder(name_or_path)
-    recorded = _recorded(folder)
+    recorded = record.finished(folder)
     os.environ["HF_HUB_OFFLINE"] = "1"  # whatever is missing must not come from elsewhere now
     say(doctor.table(checks.of_board(host)))
     request = Request(**recorded["request"])
@@ -97,7 +97,7 @@ def text(result: Reproduction) -> str:
         ("written", paths.shown(result.folder / NAME)),
     ]
     head = "REPRODUCED" if result.same else "NOT REPRODUCED"
-    return "\n".join(["", head, *(f"  {label:<9}{value}" for label, value in lines)])
+    return table.labelled(head, lines)
 
 
 def conclude(result: Reproduction) -> None:
@@ -116,23 +116,6 @@ def conclude(result: Reproduction) -> None:
 def _folder(name_or_path: str) -> Path:
     path = Path(name_or_path).expanduser()
     return path if path.is_dir() else paths.runs() / name_or_path
-
-
-def _recorded(folder: Path) -> dict[str, Any]:
-    try:
-        recorded = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if recorded["state"] != record.FINISHED:
-            raise ValueError(f"state {recorded['state']!r}")  # noqa: TRY301
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(
-            "U501",
-            "there is no finished run to reproduce",
-            where=paths.shown(folder),
-            expected="a run's folder with its manifest and outputs",
-            actual=f"{type(error).__name__}: {error}",
-            fix="name a run's folder, or its name under runs/, with --run",
-        ) from error
-    return recorded
 
 
 def _differing(recorded: list[dict[str, Any]], found: list[dict[str, Any]]) -> tuple[int, ...]:

@@ -83,6 +83,21 @@ def check_same(unfinished: Unfinished, now: Mapping[str, Any]) -> None:
     )
 
 
+def history(unfinished: Unfinished | None, kept: int) -> dict[str, Any]:
+    """For the manifest of a run that is gone on with: its first command, and each time how many answers were there, by
+    which code, and what had ended it."""
+    if unfinished is None:
+        return {}
+    began = unfinished.began
+    now = {
+        "kept": kept,
+        "code": began["code"],
+        "after": began["failed"]["reason"] if "failed" in began else "the process ended without a word",
+    }
+    known = {key: began[key] for key in ("command", "dataset") if key in began}
+    return {**known, "resumed": [*began.get("resumed", []), now]}
+
+
 def _refuse_differing(code: str, what: str, path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     before, now = _flat(before), _flat(now)
     names = [name for name in now if before.get(name) != now[name]]

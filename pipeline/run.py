@@ -22,18 +22,20 @@ from typing import Any, Protocol
 import torch
 from loguru import logger
 
-from pipeline import paths, record, reference, resume, settings, text_generation, validity
+from pipeline import paths, record, reference, resume, settings, text_generation, timeline, validity
 from pipeline.accuracy.verdicts import Verdicts, verdicts
 from pipeline.dataset import fetch, records
 from pipeline.device import host as device_host
-from pipeline.device import verdict
+from pipeline.device import network, verdict
 from pipeline.device.telemetry import Telemetry
+from pipeline.engine.pass_log import PassLog
 from pipeline.errors import ResourceError, UsageError
 from pipeline.model import lock
 from pipeline.model import setup as model_setup
 from pipeline.model.attest import attest
 from pipeline.progress import Bar
 from pipeline.request import Request, arguments_of, check
+from pipeline.timeline import Interval
 
 WARM_UP_TOKENS = 16
 """Of the warm-up chat's answer: enough to touch every path."""
@@ -44,7 +46,13 @@ class Pipe(Protocol):
 
     def __call__(self, chats: Any, **arguments: Any) -> list[Any]: ...
 
+    log: PassLog | None
+    """Of the last call; None where an engine keeps none."""
+
     def warm_up(self) -> None: ...
+
+    def stages(self) -> dict[str, float]:
+        """Seconds of the last call's parts, as far as the engine tells them apart."""
 
     def describe(self) -> dict[str, Any]:
         """For the manifest: how it was set, and what its last call did."""
@@ -81,6 +89,7 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
     model = model_setup.resolve(request.model, say)
     arguments = arguments_of(request)
     locked = lock.current(model)
+    zero_s, began_utc = time.perf_counter(), record.utc_now()
     began = {
         "command": ["invoke", *sys.argv[1:]],
         "request": asdict(request),
@@ -90,26 +99,28 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
         "model": {"name": request.model, "lock_sha256": locked.root},
         "code": record.commit(),
         "environment": record.environment(),
+        "began_utc": began_utc,
     }
     if unfinished is not None:
         # A run that is gone on with has no time: its file may be read at once, rather than after minutes of loading.
         known = {"dataset": {"name": request.dataset, "sha256": _sha256(_bytes_of(data))}}
         resume.check_same(unfinished, {**began, **known})
     with _folder(request, unfinished) as folder, _telling_what_is_kept(folder, say):
-        folder.begin({**began, **_history(unfinished, folder)})
+        folder.begin({**began, **resume.history(unfinished, len(folder.kept))})
         ready = _prepare(request, model, arguments)
         turns = request.repeat if unfinished is None else 1
         host = device_host.current()
-        board_before = verdict.state(host)
+        board_before, sent_before = verdict.state(host), network.counters()
         with Telemetry(host, folder.path) as telemetry:
             timed = [
                 _timed(ready, data, request, arguments, folder if turn == 0 else None, unfinished)
                 for turn in range(turns)
             ]
-        board_after = verdict.state(host)
+        board_after, sent_after = verdict.state(host), network.counters()
         validity.check_repeats([section.outputs for section in timed])
-        first = timed[0]
+        first, traffic = timed[0], network.between(sent_before, sent_after)
         peak_memory = record.peak_memory()  # before the comparison, which needs a little of its own
+        attesting_s = time.perf_counter()
         attested = attest(model, ready.pipe.resident(), locked)
         texts = [output[0]["generated_text"] for output in first.outputs]
         result = verdicts(request.dataset, first.rows, texts, request.execute_code)
@@ -127,6 +138,8 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
             kept=len(folder.kept),
             verdict=judged,
         )
+        if ready.pipe.log is not None:
+            timeline.write_passes(folder.path, ready.pipe.log)
         folder.finish(
             {
                 "phases_s": {
@@ -135,6 +148,18 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
                     "timed": all_elapsed_s,
                     "attestation": attested.elapsed_s,
                 },
+                "timeline_s": timeline.describe(
+                    zero_s,
+                    timed,
+                    load=Interval(ready.start_s, ready.load_s),
+                    warm_up=Interval(ready.start_s + ready.load_s, ready.warm_up_s),
+                    telemetry=Interval(telemetry.start_s, telemetry.recording.elapsed_s),
+                    attestation=Interval(attesting_s, attested.elapsed_s),
+                ),
+                "stages_s": {"read": timed[-1].read_s, **ready.pipe.stages()},
+                "sections": [section.describe() for section in timed],
+                "ended_utc": record.utc_now(),
+                "network": None if traffic is None else asdict(traffic),
                 "elapsed_s": summary.elapsed_s,
                 "answer_tokens": first.answer_tokens,
                 "score": result.describe(),
@@ -156,21 +181,6 @@ def _folder(request: Request, unfinished: resume.Unfinished | None) -> record.Ru
     return record.new_folder(paths.runs(), name)
 
 
-def _history(unfinished: resume.Unfinished | None, folder: record.RunFolder) -> dict[str, Any]:
-    """For the manifest of a run that is gone on with: its first command, and each time how many answers were there, by
-    which code, and what had ended it."""
-    if unfinished is None:
-        return {}
-    began = unfinished.began
-    now = {
-        "kept": len(folder.kept),
-        "code": began["code"],
-        "after": began["failed"]["reason"] if "failed" in began else "the process ended without a word",
-    }
-    known = {key: began[key] for key in ("command", "dataset") if key in began}
-    return {**known, "resumed": [*began.get("resumed", []), now]}
-
-
 @contextmanager
 def _telling_what_is_kept(folder: record.RunFolder, say: Callable[[str], None]) -> Iterator[None]:
     """When what stops a run lies outside of it, it can go on."""
@@ -187,6 +197,8 @@ class Ready:
 
     pipe: Pipe
     device: torch.device
+    start_s: float
+    """When loading began, by the clock that all intervals are measured with."""
     load_s: float
     warm_up_s: float
 
@@ -206,15 +218,25 @@ def _prepare(request: Request, model: Path, arguments: dict[str, Any]) -> Ready:
     text_generation.synchronize(device)
     warm = time.perf_counter()
     logger.info("load {:.2f} s, warm-up {:.2f} s", loaded - start, warm - loaded)
-    return Ready(pipe, device, loaded - start, warm - loaded)
+    return Ready(pipe, device, start, loaded - start, warm - loaded)
 
 
 @dataclass(frozen=True)
-class Timed:
-    elapsed_s: float
+class Timed(Interval):
+    read_s: float
+    """Until the prompts were handed to the engine."""
     rows: list[records.Record]
     outputs: list[Any]
     answer_tokens: int
+    passes: int
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest: what shows that this section did its own work."""
+        return {
+            "passes": self.passes,
+            "answer_tokens": self.answer_tokens,
+            "outputs_sha256": record.digest(self.outputs),
+        }
 
 
 def _timed(
@@ -232,7 +254,8 @@ def _timed(
 
         def on_answer(answered: text_generation.Answered) -> None:
             if folder is not None:
-                folder.append(todo[answered.index].index, answered.output, answered.token_ids)
+                at_s = time.perf_counter() - start
+                folder.append(todo[answered.index].index, answered.output, answered.token_ids, at_s)
             bar.answered(len(answered.token_ids))
 
         text_generation.synchronize(ready.device)
@@ -246,6 +269,7 @@ def _timed(
             folder.note({"dataset": dataset})
         todo.extend(row for row in rows if row.index not in kept)
         bar.begin(len(todo))
+        read_s = time.perf_counter() - start
         try:
             outputs = ready.pipe([row.messages for row in todo], **arguments, on_answer=on_answer, on_pass=bar.passed)
         except text_generation.PromptTooLong as error:
@@ -258,7 +282,7 @@ def _timed(
     by_index = {row.index: output for row, output in zip(todo, outputs, strict=True)}
     by_index |= {index: row["output"] for index, row in kept.items()}
     tokens = bar.tokens + sum(len(row["token_ids"]) for row in kept.values())
-    return Timed(elapsed_s, rows, [by_index[row.index] for row in rows], tokens)
+    return Timed(start, elapsed_s, read_s, rows, [by_index[row.index] for row in rows], tokens, bar.passes)
 
 
 def _bytes_of(data: Path) -> bytes:

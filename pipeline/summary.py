@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline import paths
+from pipeline import paths, table
 from pipeline.accuracy.verdicts import Verdicts
 from pipeline.request import Request
 from pipeline.run import Summary
@@ -19,7 +19,7 @@ def text(request: Request, summary: Summary) -> str:
         ("written", paths.shown(summary.folder)),
     ]
     head = f"{request.dataset} · {request.model} · {request.engine}"
-    return "\n".join(["", head, *(f"  {label:<9}{value}" for label, value in lines)])
+    return table.labelled(head, lines)
 
 
 def _score(score: Verdicts) -> str:

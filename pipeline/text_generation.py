@@ -10,6 +10,7 @@ in input order. Decoding is greedy: arguments that would sample are refused.
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline import choices
 from pipeline.dataset import records
 from pipeline.engine import backend, memory, projection
 from pipeline.engine.engine import Engine, Progress, Stats
+from pipeline.engine.pass_log import PassLog
 from pipeline.errors import FormError, UsageError
 from pipeline.form import Form, probe
 from pipeline.free_memory import free_bytes
@@ -42,7 +44,7 @@ class Answered:
 
 
 class TextGenerator:
-    """A loaded model, called like a pipe. `stats` is of the last call."""
+    """A loaded model, called like a pipe. `stats`, `log` and `tokenise_s` are of the last call."""
 
     def __init__(self, engine: Engine, tokenizer: Any, stop_tokens: frozenset[int], planned: memory.Plan) -> None:
         self.planned = planned
@@ -50,7 +52,7 @@ class TextGenerator:
         self.form: Form = probe()
         self.prompts = choices.Prompts(tokenizer)
         self.end = choices.end_of_answer(tokenizer, stop_tokens)
-        self.stats = Stats()
+        self.stats, self.log, self.tokenise_s = Stats(), PassLog(), 0.0
 
     def __call__(
         self,
@@ -73,6 +75,7 @@ class TextGenerator:
         (R301) and FormError (F203) for a prompt that does not fit.
         """
         _refuse(max_new_tokens, do_sample, unknown)
+        start = time.perf_counter()
         rows = [chats[index] for index in range(len(chats))]
         single = bool(rows) and all(isinstance(row, dict) for row in rows)
         chat_list: list[Chat] = [rows] if single else rows
@@ -81,6 +84,7 @@ class TextGenerator:
             return []
         prompts = self.prompts(chat_list)
         self._check_lengths(prompts)
+        self.tokenise_s = time.perf_counter() - start
         outputs: list[Any] = [None] * len(prompts)
 
         def finished(index: int, tokens: list[int]) -> None:
@@ -97,7 +101,7 @@ class TextGenerator:
             on_answer=finished,
             on_pass=on_pass,
         )
-        self.stats = result.stats
+        self.stats, self.log = result.stats, result.log
         return outputs[0] if single else outputs
 
     def logits(self, chat: Chat, answered: Sequence[int]) -> torch.Tensor:
@@ -116,6 +120,15 @@ class TextGenerator:
         """The weights as they lie on the device, by their names in the checkpoint's files; where they come from the
         disk in every pass, as one more reading brings them."""
         return loader.by_name(self.engine.weights)
+
+    def stages(self) -> dict[str, float]:
+        """Seconds of the last call's parts: `hand_on`, where texts are made, lies between the passes."""
+        return {
+            "tokenise": self.tokenise_s,
+            "plan": self.log.planned_s,
+            "passes": self.stats.passes_s,
+            "hand_on": sum(self.log.handed_on_s),
+        }
 
     def describe(self) -> dict[str, Any]:
         """For a run's manifest: how the engine is set, what the last call did, prediction against measurement."""

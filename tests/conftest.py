@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fake_board
 import pytest
@@ -20,6 +20,9 @@ from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
 from pipeline import paths
 from pipeline.engine.kernels import build
 from pipeline.model import lock, setup
+
+if TYPE_CHECKING:
+    from audited import Ground
 
 # The same examples in every run, so that a red test is red for everybody. To look for new ones:
 # pytest --hypothesis-profile=explore
@@ -174,3 +177,16 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBoard:
     monkeypatch.setattr(build, "find_nvcc", lambda: None)  # the board's, not this machine's
     monkeypatch.setattr(build, "BUILT", tmp_path / "built")
     return made
+
+
+@pytest.fixture(scope="session")
+def ground(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    """A good submission and all that an organiser has to verify it with."""
+    import audited
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return audited.build(tiny, tmp_path_factory.mktemp("ground"))
+    finally:
+        torch.set_num_threads(threads)

@@ -21,6 +21,7 @@ CLASSES = {
     "F": errors.FormError,
     "A": errors.AccuracyError,
     "I": errors.InvalidRun,
+    "C": errors.CannotTell,
 }
 MODULES = [*sorted((paths.ROOT / "pipeline").rglob("*.py")), paths.ROOT / "tasks.py"]
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}

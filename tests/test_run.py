@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from conftest import flip_a_bit, heeding_interrupts, invoke_command, write_rows
 from safetensors.torch import load_file, save_file
 
-from pipeline import paths, record, reference, summary, text_generation
+from pipeline import paths, record, reference, summary, text_generation, timeline
 from pipeline import run as running
 from pipeline.accuracy import sandbox
 from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, PipelineError, ResourceError, UsageError
@@ -101,7 +102,8 @@ def test_the_manifest_has_what_a_judge_needs(both: dict[str, running.Summary], t
     assert phases_s.pop("attestation") > 0
     assert phases_s == {"load": done.load_s, "warm_up": done.warm_up_s, "timed": list(done.all_elapsed_s)}
     assert told["weights"].pop("size_bytes") > 6_000_000
-    assert told["weights"] == {"lock_sha256": lock.read(tiny).root, "tensors": 14, "rounded": False}
+    files = {"model.safetensors": sha256_of(tiny / "model.safetensors")}
+    assert told["weights"] == {"lock_sha256": lock.read(tiny).root, "tensors": 14, "rounded": False, "files": files}
     assert all(seconds > 0 for seconds in [told["phases_s"]["load"], told["phases_s"]["warm_up"], told["elapsed_s"]])
     assert told["answer_tokens"] == 8 * ROWS
     assert told["score"] == {"rule": "exact", "correct": 0, "scored": ROWS, "share": 0.0, "note": None}
@@ -124,6 +126,44 @@ def test_the_manifest_has_what_the_engine_did(both: dict[str, running.Summary]) 
     assert 0 < told["prediction"]["passes_measured_s"] <= both["ours"].elapsed_s
     assert told["limits"]["budget_rows"] > 0
     assert len(told["cost"]["rows"]) == len(told["cost"]["elapsed_s"]) > 0
+
+
+def test_a_run_says_where_its_time_went(both: dict[str, running.Summary]) -> None:
+    done = both["ours"]
+    stages_s, stats = manifest(done.folder)["stages_s"], manifest(done.folder)["engine"]["stats"]
+    assert set(stages_s) == {"read", "tokenise", "plan", "passes", "hand_on"}
+    assert all(seconds > 0 for seconds in stages_s.values())
+    assert stages_s["hand_on"] < stages_s["passes"]
+    assert sum(stages_s.values()) - stages_s["hand_on"] <= done.elapsed_s
+    passes = timeline.read_passes(done.folder)
+    assert len(passes) == stats["passes"]
+    assert sum(each.prompt_rows for each in passes) == stats["prompt_rows"]
+    assert sum(each.answer_rows for each in passes) == stats["answer_rows"]
+    assert stages_s["plan"] < passes[0].end_s
+    assert [each.end_s for each in passes] == sorted(each.end_s for each in passes)
+    assert sum(each.handed_on_s for each in passes) == pytest.approx(stages_s["hand_on"], abs=1e-4)
+    assert list(manifest(both["reference"].folder)["stages_s"]) == ["read"]
+    assert not (both["reference"].folder / "passes.csv").exists()
+
+
+def test_a_run_says_when_each_part_of_it_happened(tiny: Path, file: Path) -> None:
+    done = run(tiny, file, repeat=2)
+    told = manifest(done.folder)
+    line, timed = told["timeline_s"], told["timeline_s"]["timed"]
+    moments = [*line["load"], *line["warm_up"], line["telemetry"][0], *timed[0], *timed[1], line["telemetry"][1]]
+    assert moments == sorted(moments)
+    assert line["telemetry"][1] <= line["attestation"][0]
+    assert [end - start for start, end in timed] == pytest.approx(done.all_elapsed_s)
+    wall_s = datetime.fromisoformat(told["ended_utc"]) - datetime.fromisoformat(told["began_utc"])
+    assert line["attestation"][1] <= wall_s.total_seconds() + 0.01
+    rows = [json.loads(line) for line in (done.folder / "outputs.jsonl").read_text().splitlines()]
+    finished = [row["at_s"] for row in rows]
+    assert finished == sorted(finished)
+    assert 0 < finished[0] <= finished[-1] <= done.all_elapsed_s[0]
+    (one,) = {json.dumps({**section, "passes": 0}) for section in told["sections"]}
+    outputs = [row["output"] for row in sorted(rows, key=lambda row: row["index"])]
+    assert json.loads(one) == {"passes": 0, "answer_tokens": 8 * ROWS, "outputs_sha256": record.digest(outputs)}
+    assert all(section["passes"] > 0 for section in told["sections"])
 
 
 @pytest.mark.checkout

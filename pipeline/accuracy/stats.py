@@ -43,3 +43,14 @@ def interval(only_a: int, only_b: int, rows: int) -> tuple[float, float]:
 
     found = (only_b - only_a) / rows
     return end(found, -1.0), end(found, 1.0)
+
+
+def wilson(right: int, rows: int) -> tuple[float, float]:
+    """95 % interval of an accuracy, by Wilson's score method (J. American Statistical Association 22, 1927).
+
+    Unlike the textbook's it has a width where all rows are right, and stays between 0 and 1.
+    """
+    share, z2 = right / rows, Z95 * Z95
+    middle = (share + z2 / (2 * rows)) / (1 + z2 / rows)
+    half = Z95 * sqrt(share * (1 - share) / rows + z2 / (4 * rows * rows)) / (1 + z2 / rows)
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -38,6 +38,25 @@ KINDS = {
 """What a board is asked for, and what its absence means."""
 
 
+ENDINGS = {
+    "gpu_MHz": "gpu clock",
+    "emc_MHz": "memory clock",
+    "_MHz": "cpu clock",
+    "_W": "power",
+    "_C": "temperature",
+    "_alarm": "alarm",
+    "_events": "alarm",
+    "_held": "cooling",
+    "_MiB": "memory",
+}
+"""How the names of each kind end; the first that fits."""
+
+
+def kind_of(name: str) -> str | None:
+    """The kind of a channel that is known by its name only, as in a recording's file."""
+    return next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), None)
+
+
 def find(host: Host) -> list[Channel]:
     """Every channel that the host has, whether it answers or not."""
     return [

@@ -116,6 +116,8 @@ class Telemetry:
     def __init__(self, host: Host, folder: Path, period_s: float = PERIOD_S) -> None:
         self.host, self.folder, self.period_s = host, folder, period_s
         self.recording: Recording | None = None
+        self.start_s: float | None = None
+        """By the clock that all intervals are measured with; known from `with` on."""
         self._channels = tuple(channels.find(host))
         self._samples: list[Sample] = []
         self._stop = threading.Event()
@@ -123,7 +125,7 @@ class Telemetry:
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
     def __enter__(self) -> Telemetry:
-        self._start_s, self._before = time.perf_counter(), work(self.host)
+        self.start_s, self._before = time.perf_counter(), work(self.host)
         self._take()  # one before the clock: an interval has two ends
         self._thread.start()
         return self
@@ -137,7 +139,7 @@ class Telemetry:
         self.recording = Recording(
             channels=self._channels,
             samples=tuple(self._samples),
-            elapsed_s=time.perf_counter() - self._start_s,
+            elapsed_s=time.perf_counter() - self.start_s,
             cost_s=self._cost_s,
             others_share=_others(self._before, work(self.host)),
         )
@@ -153,7 +155,7 @@ class Telemetry:
         self._cost_s = time.thread_time() - start_s
 
     def _take(self) -> None:
-        at_s = time.perf_counter() - self._start_s
+        at_s = time.perf_counter() - self.start_s
         self._samples.append(Sample(at_s, tuple(_value(channel) for channel in self._channels)))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from pipeline.engine import cost, loop, network, prefix_tree
 from pipeline.engine.backend import Backend, choose
 from pipeline.engine.drafts import SOURCES
+from pipeline.engine.pass_log import PassLog
 from pipeline.engine.passes import Passes, Started
 from pipeline.engine.pool import SlotPool
 from pipeline.engine.scheduler import Scheduler
@@ -83,6 +84,7 @@ class Result:
     tokens: list[list[int]]
     """New tokens of each prompt in the caller's order, the stop token included."""
     stats: Stats
+    log: PassLog
 
 
 class Engine:
@@ -139,7 +141,8 @@ class Engine:
         Raises ResourceError (R301) before any work if the longest prompt cannot fit into the pool.
         """
         if not prompts:
-            return Result([], Stats())
+            return Result([], Stats(), PassLog())
+        called, log = time.perf_counter(), PassLog()
         self._check_fits(prompts, max_new_tokens)
         tree = prefix_tree.build(prompts)
         scheduler = Scheduler(
@@ -155,15 +158,30 @@ class Engine:
         self.pool.peak_used = 0
         faults_before = self._passes.faults
         start = time.perf_counter()
+        log.planned_s = start - called
+
+        def start_pass(works: Sequence[Work]) -> Started:
+            before = stats.prompt_rows, stats.answer_rows
+            started = self._start(works, scheduler, stats)
+            log.prompt_rows.append(stats.prompt_rows - before[0])
+            log.answer_rows.append(stats.answer_rows - before[1])
+            return started
+
+        def tokens(works: Sequence[Work], started: Started) -> list[int]:
+            chosen = self._tokens(works, started)
+            log.end_s.append(time.perf_counter() - called)
+            log.handed_on_s.append(0.0)
+            return chosen
 
         try:
-            for finished in loop.run(
-                scheduler, lambda works: self._start(works, scheduler, stats), self._tokens, self._overlaps
-            ):
-                stats.passes_s = time.perf_counter() - start
+            for finished in loop.run(scheduler, start_pass, tokens, self._overlaps):
+                accepted = time.perf_counter()
+                stats.passes_s = accepted - start
                 for prompt in finished:
                     stats.answer_tokens += len(scheduler.finished[prompt])
                     on_answer(prompt, scheduler.finished[prompt])
+                if finished:
+                    log.handed_on_s[-1] += time.perf_counter() - accepted
                 on_pass(self._progress(scheduler, stats, len(prompts)))
         finally:
             self.pool.reset()
@@ -171,7 +189,7 @@ class Engine:
         stats.recomputed_rows, stats.peak_slots = scheduler.recomputed_rows, self.pool.peak_used
         stats.failed_allocations = self._passes.faults - faults_before
         stats.smallest_budget_rows = self._passes.smallest_rows
-        return Result([scheduler.finished[index] for index in range(len(prompts))], stats)
+        return Result([scheduler.finished[index] for index in range(len(prompts))], stats, log)
 
     def logits(self, tokens: Sequence[int]) -> Tensor:
         """Of the token that comes next (V), in float32 on the host: to look into an answer, not to give one.
@@ -179,7 +197,7 @@ class Engine:
         Raises ResourceError (R301) where the tokens do not fit into the pool.
         """
         self._check_fits([tokens], max_new_tokens=0)
-        slots, size = self.pool.take(len(tokens)), self.limits.budget_rows
+        slots, size = self.pool.take(len(tokens)), self.limits.chunk_rows or self.limits.budget_rows
         try:
             for start in range(0, len(tokens), size):
                 part = np.array(tokens[start : start + size], dtype=np.int64)

@@ -41,6 +41,8 @@ class Attestation:
     """In the files."""
     rounded: bool
     """Memory holds float32 weights rounded to bfloat16, as was asked for: compared after the same rounding."""
+    files: dict[str, str]
+    """Weight file to the sha256 that memory gives; of rounded weights, that of the file they agree with."""
     elapsed_s: float
 
 
@@ -55,17 +57,17 @@ def attest(folder: Path, resident: Mapping[str, Tensor], locked: lock.Lock) -> A
     by_file = {path: list(part) for path, part in groupby(loader.in_order(entries), key=lambda entry: entry.path)}
     hashes = {file.name: file.sha256 for file in locked.files}
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(lambda path: _attest_file(path, by_file[path], resident, hashes.get(path.name)), by_file):
-            pass
+        found = list(pool.map(lambda path: _attest_file(path, by_file[path], resident, hashes.get(path.name)), by_file))
     size_bytes = sum(entry.size_bytes for entry in entries.values())
     held = resident[loader.EMBEDDING].dtype
     rounded = any(DTYPES[entry.dtype].itemsize > held.itemsize for entry in entries.values())
-    return Attestation(locked.root, len(entries), size_bytes, rounded, time.perf_counter() - start)
+    files = {path.name: sha256 for path, sha256 in zip(by_file, found, strict=True)}
+    return Attestation(locked.root, len(entries), size_bytes, rounded, files, time.perf_counter() - start)
 
 
-def _attest_file(path: Path, entries: list[Entry], resident: Mapping[str, Tensor], expected: str | None) -> None:
+def _attest_file(path: Path, entries: list[Entry], resident: Mapping[str, Tensor], expected: str | None) -> str:
     if expected is not None and _sha256(path, entries, resident) == expected:
-        return
+        return expected
     actual = _compare(path, entries, resident)
     if actual != expected:
         raise IntegrityError(
@@ -76,6 +78,7 @@ def _attest_file(path: Path, entries: list[Entry], resident: Mapping[str, Tensor
             actual=actual,
             fix=lock.fix(path.parent),
         )
+    return actual
 
 
 def _sha256(path: Path, entries: list[Entry], resident: Mapping[str, Tensor]) -> str:

@@ -1,0 +1,203 @@
+"""Checks of what ran: the model and its weights in memory, the precision, the commit, the source and what it cites."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+
+import yaml
+
+from pipeline.errors import PipelineError
+from pipeline.submission import pack, tarball, team, third_party, unpack
+from pipeline.submission.checks import FORM, HUMAN, INTEGRITY, INVALID_RUN, Check, check, listed, plain, unknown
+from pipeline.submission.claims import Claims
+from pipeline.submission.organiser import Model, Organiser
+
+CONTEST_MODEL = "phi3-medium"
+MOST_YAML_BYTES = 1 << 20
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def checks(claims: Claims, organiser: Organiser) -> list[Check]:
+    model = organiser.model(claims.manifest.model.name)
+    return [
+        _team(claims),
+        _listing(claims),
+        _model(claims, model),
+        _weights(claims, model),
+        _dtype(claims, model),
+        _commit(claims),
+        *_source(claims, organiser),
+    ]
+
+
+def _team(claims: Claims) -> Check:
+    told = claims.submission.team
+    wanted = f"a name, and 1 to {team.LARGEST} members, each once"
+    try:
+        team.Team(name=told.name, members=tuple(told.members))
+        fine = all(name.isprintable() for name in (told.name, *told.members))
+    except ValueError:
+        fine = False
+    return check("team", FORM, fine, f"{told.name}: {listed(told.members)}", wanted)
+
+
+def _listing(claims: Claims) -> Check:
+    """submission.json's own list of files, against what is there."""
+    told = claims.submission.files
+    present = {
+        name: path.stat().st_size
+        for path in claims.folder.rglob("*")
+        if path.is_file()
+        and (name := path.relative_to(claims.folder).as_posix()) not in {pack.MANIFEST, pack.SUBMISSION}
+    }
+    differing = sorted(name for name in told.keys() | present.keys() if told.get(name) != present.get(name))
+    found = f"not so: {listed(differing)}" if differing else f"{len(present)} files"
+    return check("listing", INTEGRITY, not differing, found, "the files that are there, with their sizes")
+
+
+def _model(claims: Claims, model: Model | None) -> Check:
+    told = claims.manifest.model
+    if claims.submission.model.lock_sha256 != told.lock_sha256:
+        return check("model", INTEGRITY, False, "submission.json and the manifest name two", "one model")
+    if not claims.submission.rehearsal and PurePath(told.name).name != CONTEST_MODEL:
+        return check("model", INTEGRITY, False, told.name, f"{CONTEST_MODEL}; another only in a rehearsal")
+    found = f"{told.name}, lock {told.lock_sha256[:12]}…"
+    if model is None or model.lock_sha256 is None:
+        why = f"{found}; what it hashes to is not known here (invoke setup --model {CONTEST_MODEL}, or --model)"
+        return unknown("model", INTEGRITY, why, "the organiser's lock")
+    return check(
+        "model",
+        INTEGRITY,
+        told.lock_sha256 == model.lock_sha256,
+        found,
+        f"{model.name}, lock {model.lock_sha256[:12]}…",
+    )
+
+
+def _weights(claims: Claims, model: Model | None) -> Check:
+    """What the weights in memory hashed to behind the clock, file by file: one bit more or less is another hash."""
+    told = claims.manifest.weights
+    if model is None or model.weight_files is None:
+        return unknown("weights", INTEGRITY, "the organiser's weights are not known here", "their hashes")
+    wrong = [
+        name
+        for name in sorted(told.files.keys() | model.weight_files.keys())
+        if told.files.get(name) != model.weight_files.get(name)
+    ]
+    said = [f"{name} in memory is not the file" for name in wrong]
+    said += ["another lock"] * (told.lock_sha256 != claims.manifest.model.lock_sha256)
+    if model.tensors is not None:
+        said += [f"{told.tensors} tensors"] * (told.tensors != model.tensors)
+        said += [f"{told.size_bytes:,} bytes"] * (told.size_bytes != model.size_bytes)
+    wanted = f"{len(model.weight_files)} files, {model.tensors or 'all'} tensors, {model.size_bytes or 'all'} bytes"
+    return check("weights", INTEGRITY, not said, listed(said) or wanted, wanted)
+
+
+def _dtype(claims: Claims, model: Model | None) -> Check:
+    """As stored: neither rounded nor quantised."""
+    told = claims.manifest
+    if model is None or model.dtype is None:
+        return unknown("dtype", INVALID_RUN, f"how {told.model.name} is stored is not known here", "as stored")
+    fine = told.dtype == model.dtype and not told.weights.rounded
+    return check("dtype", INVALID_RUN, fine, f"{told.dtype}{', rounded' * told.weights.rounded}", model.dtype)
+
+
+def _commit(claims: Claims) -> Check:
+    code, told = claims.manifest.code, claims.submission.commit
+    fine = code.commit == told and code.dirty is False and bool(COMMIT.fullmatch(told))
+    found = f"{code.commit}{', with changes' if code.dirty else ', perhaps with changes' * (code.dirty is None)}"
+    return check("commit", INTEGRITY, fine, found, f"{told}, nothing changed")
+
+
+def _source(claims: Claims, organiser: Organiser) -> list[Check]:
+    wanted = "the tree of the commit, as git archive writes it"
+    path = claims.folder / pack.SOURCE
+    try:
+        with path.open("rb") as file:
+            members = unpack.checked(tarball.members(file, pack.SOURCE), pack.SOURCE, unpack.SOURCE_BOUNDS)
+            kept = [member for member in members if not member.is_folder]
+            content = {}
+            for member in kept:
+                file.seek(member.offset)
+                content[member.name] = file.read(member.size_bytes)
+    except PipelineError as error:
+        found = f"{error.code} {error.what} ({error.where})"
+        return [
+            check("source", INTEGRITY, False, found, wanted),
+            unknown("third-party", INVALID_RUN, "the source cannot be read", "everything cited"),
+        ]
+    tree = git_tree({member.name: (member.mode, content[member.name]) for member in kept})
+    expected = _tree_of(claims.submission.commit, organiser.checkout)
+    if expected is None:
+        # A team's own commit: what it holds is seen by similarity and by people, and run by --rerun.
+        found = f"tree {tree[:12]}…; the commit is not in the organiser's checkout"
+        judged = Check("source", HUMAN, found, wanted, INTEGRITY)
+    else:
+        judged = check("source", INTEGRITY, tree == expected, f"tree {tree[:12]}…", f"{wanted}: {expected[:12]}…")
+    return [judged, _third_party(content)]
+
+
+def _third_party(source: Mapping[str, bytes]) -> Check:
+    wanted = f"everything of others cited in {third_party.NAME}"
+    if third_party.NAME not in source:
+        return check("third-party", INVALID_RUN, False, "the file is missing", wanted)
+    try:
+        cited = source[third_party.NAME]
+        _check_yaml(cited)
+        missing = third_party.uncited(source, third_party.parse(cited))
+    except (ValueError, yaml.YAMLError, RecursionError, MemoryError) as error:
+        return check("third-party", INVALID_RUN, False, error, wanted)
+    return check("third-party", INVALID_RUN, not missing, listed(map(plain, missing)) or "all cited", wanted)
+
+
+def _check_yaml(content: bytes) -> None:
+    """Aliases can make a few lines as large as one likes ("billion laughs"). Raises ValueError, YAMLError."""
+    if len(content) > MOST_YAML_BYTES:
+        raise ValueError(f"{len(content):,} bytes, more than {MOST_YAML_BYTES:,}")
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content.decode("utf-8"))):
+        raise ValueError("it uses aliases")
+
+
+def _tree_of(commit: str, checkout: Path) -> str | None:
+    if not COMMIT.fullmatch(commit):
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "--verify", "--quiet", f"{commit}^{{tree}}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def git_tree(files: Mapping[str, tuple[int, bytes]]) -> str:
+    """The id that git gives a folder with these files: path to mode and content (Pro Git, 10.2, Git Objects)."""
+    folders: dict[str, dict[str, tuple[int, bytes]]] = {}
+    entries: list[tuple[str, str, str]] = []
+    for path, (mode, content) in files.items():
+        name, slash, rest = path.partition("/")
+        if slash:
+            folders.setdefault(name, {})[rest] = (mode, content)
+        else:
+            entries.append((name, "100755" if mode & 0o100 else "100644", _git_id("blob", content)))
+    entries += [(f"{name}/", "40000", git_tree(inner)) for name, inner in folders.items()]
+    lines = [
+        f"{mode} {name.rstrip('/')}\0".encode() + bytes.fromhex(sha1)
+        for name, mode, sha1 in sorted(entries, key=_bytes)
+    ]
+    return _git_id("tree", b"".join(lines))
+
+
+def _bytes(entry: tuple[str, str, str]) -> bytes:
+    return entry[0].encode()
+
+
+def _git_id(kind: str, content: bytes) -> str:
+    return hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,68 @@
+"""JSON from strangers: what our own programs would write, and nothing that one reader takes so and another so.
+
+No NaN or infinity, no key twice, no number beyond 64 bits, no half of a surrogate pair, no nesting that exhausts the
+stack (RFC 8259 leaves all of these to the implementation).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+MOST_BYTES = 8 << 20
+LARGEST = 2**63 - 1
+
+
+def loads(content: bytes) -> Any:
+    """Raises ValueError that says what is wrong."""
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{len(content):,} bytes, more than {MOST_BYTES:,}")
+    try:
+        text = content.decode("utf-8")
+        value = json.loads(
+            text,
+            parse_constant=_refuse,
+            parse_int=_whole,
+            parse_float=_finite,
+            object_pairs_hook=_object,
+        )
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not UTF-8") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if "\\u" in text:
+        _check_surrogates(value)
+    return value
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 20 or abs(int(digits)) > LARGEST:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:40]} is beyond every number")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} comes twice")
+    return made
+
+
+def _check_surrogates(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError("a text holds half of a surrogate pair") from error

@@ -1,0 +1,55 @@
+"""Who hands in: `team.yaml` beside the README, which git ignores, or the example while there is none.
+
+Git ignores it since names of people do not belong into a repository, and a run stays one of a clean commit.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from pipeline import paths, settings
+
+NAME = "team.yaml"
+EXAMPLE = "configs/team.example.yaml"
+LARGEST = 3
+LONGEST_SLUG = 40
+
+Line = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^\S[^\x00-\x1f\x7f]*$")]
+
+Address = Annotated[str, Field(max_length=400, pattern=r"^[\w][\w./:@-]*$")]
+"""Of an image; no blanks, and no option of docker's."""
+
+
+class Team(settings.Strict):
+    name: Line
+    members: Annotated[tuple[Line, ...], Field(min_length=1, max_length=LARGEST)]
+    image: Address | None = None
+    """Where the image can be had, as `docker pull` takes it; with its digest (`…@sha256:…`) at best."""
+    declarations: dict[str, bool] = Field(default_factory=dict)
+    """By the ids of the rules that only the team can answer for."""
+
+    @field_validator("members")
+    @classmethod
+    def _each_once(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(members)) < len(members):
+            raise ValueError("a member is named twice")
+        return members
+
+    @property
+    def slug(self) -> str:
+        """Its name for a file's: letters and digits of any script, the rest a hyphen."""
+        words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", self.name).lower())
+        return words[:LONGEST_SLUG].strip("-") or "team"
+
+
+def load(checkout: Path = paths.ROOT) -> tuple[Team, bool]:
+    """The team, and whether it is only the example. Raises IntegrityError (M101) for a file that is not one."""
+    path = checkout / NAME
+    if path.exists():
+        return settings.load(path, Team), False
+    return settings.load(checkout / EXAMPLE, Team), True
