@@ -255,7 +255,7 @@ def telling(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def tell(text: str) -> None:
         monkeypatch.setattr(text_generation, "load", lambda *_, **__: Telling(text))
-        monkeypatch.setattr(running, "attest", lambda *_: Attestation("", 0, 0, False, 0.0))
+        monkeypatch.setattr(running, "attest", lambda *_: Attestation("", 0, 0, False, {}, 0.0))
 
     return tell
 
