@@ -26,7 +26,7 @@ from pipeline import paths, record, reference, resume, settings, text_generation
 from pipeline.accuracy.score import Score, score
 from pipeline.dataset import fetch, records
 from pipeline.device import host as device_host
-from pipeline.device import traffic, verdict
+from pipeline.device import verdict
 from pipeline.device.telemetry import Telemetry
 from pipeline.errors import ResourceError, UsageError
 from pipeline.model import lock
@@ -96,8 +96,6 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
         resume.check_same(unfinished, {**began, **known})
     with _folder(request, unfinished) as folder, _telling_what_is_kept(folder, say):
         folder.begin({**began, **_history(unfinished, folder)})
-        own = device_host.Host(Path("/"))  # not the mounted host: the network that this process has
-        traffic_before = traffic.look(own)
         ready = _prepare(request, model, arguments)
         turns = request.repeat if unfinished is None else 1
         host = device_host.current()
@@ -108,7 +106,6 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
                 for turn in range(turns)
             ]
         board_after = verdict.state(host)
-        sent = traffic.between(traffic_before, traffic.look(own))
         validity.check_repeats([section.outputs for section in timed])
         first = timed[0]
         peak_memory = record.peak_memory()  # before the comparison, which needs a little of its own
@@ -144,7 +141,6 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
                 "peak_memory": peak_memory,
                 "board": {"before": asdict(board_before), "after": asdict(board_after)},
                 "telemetry": telemetry.recording.describe(prompts=turns * (summary.rows - summary.kept)),
-                "network": None if sent is None else asdict(sent),
                 "verdict": None if judged is None else asdict(judged),
             }
         )

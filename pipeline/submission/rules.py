@@ -105,9 +105,9 @@ def load() -> Rules:
     return settings.load(paths.CONFIGS / "rules.yaml", Rules)
 
 
-def judge(evidence: Evidence) -> list[Judged]:
-    """Every rule, in the file's order."""
-    rules = load()
+def judge(evidence: Evidence, rules: Rules | None = None) -> list[Judged]:
+    """Every rule, in the file's order; those of `configs/rules.yaml` when none are given."""
+    rules = rules or load()
     return [_judged(rule, _finding(rule, evidence, rules.contest)) for rule in rules.rules]
 
 
