@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,11 @@ def here(run: Path | None, checkout: Path = paths.ROOT, **known: Any) -> Evidenc
         accuracy=accuracy(run, manifest),
         **about,
     )
+
+
+def with_source(seen: Evidence, files: Mapping[str, bytes]) -> Evidence:
+    """The same with other files."""
+    return replace(seen, source=files)
 
 
 def newest_run() -> Path | None:

@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from pipeline import errors, paths, settings
-from pipeline.errors import PipelineError
+from pipeline import paths, settings
 from pipeline.submission import run_checks, source_checks
 from pipeline.submission.evidence import Evidence
 from pipeline.submission.finding import FAIL, HUMAN, OK, UNKNOWN, Contest, Finding, State, found, unknown
@@ -116,11 +115,6 @@ def refused(judged: Sequence[Judged], rehearsal: bool) -> list[Judged]:
     return [each for each in judged if each.state == FAIL and not (rehearsal and each.contest)]
 
 
-def error_class(kind: Kind | None) -> type[PipelineError]:
-    """The errors of a kind, for the exit status."""
-    return _CLASSES[kind or "usage"]
-
-
 def as_json(judged: Sequence[Judged]) -> list[dict[str, Any]]:
     return [asdict(each) for each in judged]
 
@@ -148,15 +142,6 @@ def counts(judged: Sequence[Judged]) -> str:
 
 _SHOWN = {OK: "ok", FAIL: "FAIL", UNKNOWN: "unknown", HUMAN: "human"}
 _COUNTED = {OK: "ok", FAIL: "failed", UNKNOWN: "unknown", HUMAN: "for people"}
-_CLASSES: dict[str, type[PipelineError]] = {
-    "usage": errors.UsageError,
-    "environment": errors.EnvironmentProblem,
-    "integrity": errors.IntegrityError,
-    "resource": errors.ResourceError,
-    "form": errors.FormError,
-    "accuracy": errors.AccuracyError,
-    "invalid": errors.InvalidRun,
-}
 
 
 def _finding(rule: Rule, evidence: Evidence, contest: Contest) -> Finding:
