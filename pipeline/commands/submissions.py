@@ -30,7 +30,7 @@ def rules(_context: Context, run: str = "", json: bool = False) -> None:
 @task(
     help={
         "run": "a finished run's folder, or its name under runs/; left out, the newest one",
-        "rehearsal": "pack although rules fail that only the contest's board, model and people can meet; plainly marked",
+        "rehearsal": "pack what only the contest's board, model and people could meet; plainly marked",
         "save-image": "pack the image itself too (gigabytes)",
         "json": "for programs",
     }

@@ -119,15 +119,17 @@ def as_json(judged: Sequence[Judged]) -> list[dict[str, Any]]:
     return [asdict(each) for each in judged]
 
 
-def table(judged: Sequence[Judged], width: int = 110) -> str:
-    """A line a rule; what is not well says what was wanted, and what to do."""
+def table(judged: Sequence[Judged], rehearsal: bool = False, width: int = 110) -> str:
+    """A line a rule; what is not well says what was wanted, and what to do. A rehearsal is not told what it need not
+    do."""
     wide = max(len(each.id) for each in judged)
     margin = " " * (wide + 12)
     lines = []
     for each in judged:
         said = each.text if each.state == HUMAN else each.found
-        lines += _folded(f"  {_SHOWN[each.state]:<8}{each.id:<{wide}}  ", said, margin, width)
-        if each.state in {FAIL, UNKNOWN} and each.found != NO_RUN:
+        waived = rehearsal and each.contest and each.state in {FAIL, UNKNOWN}
+        lines += _folded(f"  {'-' if waived else _SHOWN[each.state]:<8}{each.id:<{wide}}  ", said, margin, width)
+        if each.state in {FAIL, UNKNOWN} and each.found != NO_RUN and not waived:
             if each.wanted:
                 lines += _folded(f"{margin}wanted: ", each.wanted, margin, width)
             lines += _folded(f"{margin}do: ", each.remedy, margin, width)

@@ -144,13 +144,12 @@ def conclude(made: Submission) -> None:
 
 def text(made: Submission) -> str:
     """The rules' states, then the file."""
-    lines = ["", rules.table(made.judged)]
+    lines = ["", rules.table(made.judged, made.rehearsal)]
     if made.rehearsal:
-        waived = [each.id for each in rules.refused(made.judged, rehearsal=False)]
         lines += ["", f"REHEARSAL, no result of the contest: {made.why_rehearsal}"]
-        lines += [f"  not asked here   {', '.join(waived)}"] if waived else []
+        lines += ["  rules marked - are the contest's own, and not asked here"]
     if made.path is not None:
-        unknown = [each.id for each in made.judged if each.state == UNKNOWN]
+        unknown = [each.id for each in made.judged if each.state == UNKNOWN and not (made.rehearsal and each.contest)]
         lines += ["", f"packed {made.run}"]
         lines += [f"  {'file':<10}{paths.shown(made.path)}", f"  {'size':<10}{made.size_bytes / 1e6:,.1f} MB"]
         lines += [f"  {'sha256':<10}{made.sha256}"]
