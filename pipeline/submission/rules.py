@@ -112,7 +112,7 @@ def judge(evidence: Evidence, rules: Rules | None = None) -> list[Judged]:
 
 def refused(judged: Sequence[Judged], rehearsal: bool) -> list[Judged]:
     """What keeps a submission from being packed; a rehearsal is held only to what is not the contest's own."""
-    return [each for each in judged if each.state == FAIL and not (rehearsal and each.contest)]
+    return [each for each in judged if each.state == FAIL and not (rehearsal and is_waived(each))]
 
 
 def as_json(judged: Sequence[Judged]) -> list[dict[str, Any]]:
@@ -127,19 +127,26 @@ def table(judged: Sequence[Judged], rehearsal: bool = False, width: int = 110) -
     lines = []
     for each in judged:
         said = each.text if each.state == HUMAN else each.found
-        waived = rehearsal and each.contest and each.state in {FAIL, UNKNOWN}
+        waived = rehearsal and is_waived(each)
         lines += _folded(f"  {'-' if waived else _SHOWN[each.state]:<8}{each.id:<{wide}}  ", said, margin, width)
         if each.state in {FAIL, UNKNOWN} and each.found != NO_RUN and not waived:
             if each.wanted:
                 lines += _folded(f"{margin}wanted: ", each.wanted, margin, width)
             lines += _folded(f"{margin}do: ", each.remedy, margin, width)
-    return "\n".join([*lines, "", f"  {counts(judged)}"])
+    return "\n".join([*lines, "", f"  {counts(judged, rehearsal)}"])
 
 
-def counts(judged: Sequence[Judged]) -> str:
-    """As `20 ok, 1 fail, 2 unknown, 8 for people`."""
-    number = {state: sum(each.state == state for each in judged) for state in (OK, FAIL, UNKNOWN, HUMAN)}
-    return ", ".join(f"{number[state]} {_COUNTED[state]}" for state in number)
+def is_waived(each: Judged) -> bool:
+    """Whether a rehearsal goes on although this rule is not met."""
+    return each.contest and each.state in {FAIL, UNKNOWN}
+
+
+def counts(judged: Sequence[Judged], rehearsal: bool = False) -> str:
+    """As `20 ok, 1 failed, 2 unknown, 8 for people`."""
+    asked = [each for each in judged if not (rehearsal and is_waived(each))]
+    number = {state: sum(each.state == state for each in asked) for state in (OK, FAIL, UNKNOWN, HUMAN)}
+    told = [f"{number[state]} {_COUNTED[state]}" for state in number]
+    return ", ".join([*told, f"{len(judged) - len(asked)} not asked"] if rehearsal else told)
 
 
 _SHOWN = {OK: "ok", FAIL: "FAIL", UNKNOWN: "unknown", HUMAN: "human"}

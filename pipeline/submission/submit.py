@@ -149,14 +149,23 @@ def text(made: Submission) -> str:
         lines += ["", f"REHEARSAL, no result of the contest: {made.why_rehearsal}"]
         lines += ["  rules marked - are the contest's own, and not asked here"]
     if made.path is not None:
-        unknown = [each.id for each in made.judged if each.state == UNKNOWN and not (made.rehearsal and each.contest)]
+        unseen = [each for each in made.judged if each.state == UNKNOWN]
+        unknown = [each.id for each in unseen if not (made.rehearsal and rules.is_waived(each))]
         lines += ["", f"packed {made.run}"]
         lines += [f"  {'file':<10}{paths.shown(made.path)}", f"  {'size':<10}{made.size_bytes / 1e6:,.1f} MB"]
         lines += [f"  {'sha256':<10}{made.sha256}"]
-        lines += [f"  {'unknown':<10}{', '.join(unknown)}: nobody has seen these; verification may"] if unknown else []
-        lines += [f"  {'redacted':<10}{made.redactions} kinds of things in files: submission.json lists them"]
+        lines += (
+            [f"  {'unknown':<10}{', '.join(unknown)}: could not be seen here, and will be asked again"]
+            if unknown
+            else []
+        )
+        lines += [f"  {'redacted':<10}{_redacted(made.redactions)}"]
         lines += [f"  {'note':<10}{note}" for note in made.notes]
     return "\n".join(lines)
+
+
+def _redacted(count: int) -> str:
+    return f"{count} entries: submission.json lists them" if count else "nothing was found that had to be"
 
 
 def as_json(made: Submission) -> dict[str, Any]:
