@@ -86,7 +86,7 @@ def tiny(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def original(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone of this checkout with a run of a tiny model on the contest's public set, made in it. Not to be changed."""
+    """A clone of this checkout with a run of a tiny model on the public set in it. Not to be changed."""
     from submissions import clone
 
     made = clone(tmp_path_factory.mktemp("clone") / "checkout")
