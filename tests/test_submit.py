@@ -344,12 +344,14 @@ def test_an_empty_folder_of_runs_is_a_usage_error(runs: Path) -> None:
     assert caught.value.code == "U621"
 
 
-def test_the_newest_run_is_the_newest_that_is_finished(runs: Path) -> None:
-    for name, state in (
-        ("20240101T000000-a", "finished"),
-        ("20240102T000000-b", "failed"),
-        ("20240103T000000-c", None),
+def test_the_newest_run_is_the_newest_of_ours_that_is_finished(runs: Path) -> None:
+    ours, theirs = {"name": "ours"}, {"name": "reference"}
+    for name, manifest in (
+        ("20240101T000000-a", {"state": "finished", "engine": ours}),
+        ("20240102T000000-b", {"state": "failed", "engine": ours}),
+        ("20240103T000000-c", {"state": "finished", "engine": theirs}),
+        ("20240104T000000-d", []),
     ):
         (runs / name).mkdir(parents=True)
-        (runs / name / "manifest.json").write_text("{" if state is None else json.dumps({"state": state}))
+        (runs / name / "manifest.json").write_text(json.dumps(manifest))
     assert submit.newest().name == "20240101T000000-a"

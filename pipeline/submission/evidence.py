@@ -95,10 +95,11 @@ def with_source(seen: Evidence, files: Mapping[str, bytes]) -> Evidence:
 
 
 def newest_run() -> Path | None:
-    """The folder of the run that was begun last, of those that ended well."""
+    """The folder of the run that was begun last, of those that ended well and are not the reference's."""
     for path in sorted(paths.runs().glob("*/manifest.json"), key=lambda path: path.parent.name, reverse=True):
         try:
-            if json.loads(path.read_text(encoding="utf-8"))["state"] == record.FINISHED:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            if manifest["state"] == record.FINISHED and manifest["engine"]["name"] != "reference":
                 return path.parent
         except (OSError, ValueError, KeyError, TypeError):
             continue  # of another program, or of a run that was killed early

@@ -6,22 +6,23 @@ For names in scripts that these lack it takes a font of the system, where there 
 
 from __future__ import annotations
 
+import functools
 import io
 import textwrap
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font, get_font_names
+from matplotlib.font_manager import findfont, findSystemFonts, fontManager, get_font
 
 INK, SOFT, LINE, BLUE, ORANGE, GREY, RED = "#1b2330", "#5c6675", "#d5dae1", "#2563a8", "#d9822b", "#c3cad4", "#b3261e"
-KOREAN = ("NanumGothic", "Noto Sans CJK KR", "UnDotum")
-FONTS = ["DejaVu Sans", *(name for name in KOREAN if name in get_font_names())]
+KOREAN = {"NanumGothic.ttf": "NanumGothic", "NotoSansCJK-Regular.ttc": "Noto Sans CJK JP", "UnDotum.ttf": "UnDotum"}
+"""File to family; the second holds Korean too."""
 STYLE = {
-    "font.family": FONTS,
     "text.color": INK,
     "axes.edgecolor": LINE,
     "axes.labelcolor": SOFT,
@@ -34,11 +35,25 @@ STYLE = {
 DPI = 150
 
 
+@functools.cache
+def fonts() -> list[str]:
+    """Families, in the order in which a letter is looked for. Looks at the disk: matplotlib's own list is remembered
+    from its first start, so a font that was installed since then would not be in it."""
+    here = [path for path in sorted(findSystemFonts()) if Path(path).name in KOREAN]
+    for path in here:
+        fontManager.addfont(path)
+    return ["DejaVu Sans", *dict.fromkeys(KOREAN[Path(path).name] for path in here)]
+
+
+def _style() -> dict[str, Any]:
+    return {**STYLE, "font.family": fonts()}
+
+
 def leaderboard(manifest: Mapping[str, Any], team: str, commit: str, rehearsal: bool) -> bytes:
     """What the contest's public board asks of a team: its name, the time, the accuracy."""
     rows, elapsed_s, score = manifest["dataset"]["rows"], manifest["elapsed_s"], manifest["score"]
     phases, timed = manifest["phases_s"], manifest["phases_s"]["timed"]
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(_style()):
         figure = Figure(figsize=(10, 5.6), dpi=DPI, facecolor="white")
         figure.text(0.05, 0.9, textwrap.shorten(team, 60, placeholder="…"), size=22, weight="bold")
         if rehearsal:
@@ -64,7 +79,7 @@ def rows(stats: Mapping[str, Any]) -> bytes:
     """Rows as they were asked for, and as they were computed. `stats` are the engine's."""
     asked = (stats["prompt_tokens"], stats["answer_tokens"])
     done = (stats["tree_tokens"], stats["answer_rows"] + stats["recomputed_rows"])
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(_style()):
         figure = Figure(figsize=(8, 2.6), dpi=DPI, facecolor="white", layout="constrained")
         axes = figure.add_subplot()
         for place, (prompt, answer) in enumerate((done, asked)):
@@ -82,7 +97,7 @@ def rows(stats: Mapping[str, Any]) -> bytes:
 
 def cost(measured: Mapping[str, Any]) -> bytes:
     """Milliseconds of a pass by its rows. `measured` is the engine's cost model."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(_style()):
         figure = Figure(figsize=(8, 3.0), dpi=DPI, facecolor="white", layout="constrained")
         axes = figure.add_subplot()
         axes.plot(measured["rows"], [1000 * each for each in measured["elapsed_s"]], "o-", color=BLUE, markersize=5)
@@ -103,8 +118,8 @@ def device(manifest: Mapping[str, Any]) -> str:
 
 def without_letters(text: str) -> bool:
     """Whether no font here has all of its letters: the picture then shows boxes for them."""
-    fonts = [get_font(findfont(name)) for name in FONTS]
-    return not all(any(font.get_char_index(ord(letter)) for font in fonts) for letter in text)
+    faces = [get_font(findfont(name)) for name in fonts()]
+    return not all(any(face.get_char_index(ord(letter)) for face in faces) for letter in text)
 
 
 def _headline(figure: Figure, left: float, label: str, value: str, colour: str) -> None:
