@@ -12,7 +12,7 @@ from pipeline.commands.develop import bench, lint, lock, test, test_oldest
 from pipeline.commands.judge import verify
 from pipeline.commands.pages import leaderboard, report, similarity
 from pipeline.commands.prepare import data, doctor, plan, setup, verify_weights
-from pipeline.commands.submissions import rules
+from pipeline.commands.submissions import rules, submit
 
 EXAMPLES = """\
 Answer a file of chat prompts with Phi-3: exactly, within memory, in the least time.
@@ -37,7 +37,11 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
   invoke doctor                              look at all that can spoil a run, with remedies
   invoke reproduce --run runs/NAME           do a recorded run again and compare
+  invoke rules                               the contest's rules, and how this checkout and its newest run stand
+  invoke submit --run runs/NAME              pack a run to hand it in (docs/participant.md)
   invoke verify team-1a2b3c4d5e6f.tar        check a submission and recompute all that it claims
+  invoke leaderboard dist                    rank verified submissions, as a page and here
+  invoke similarity A.tar B.tar              whose source stands in whose, passages side by side
   invoke image, invoke shell                 the container for JetPack 6.0 (docs/jetson.md)
   invoke plan --device orin-32gb             predict memory and time on a device that need not be here
   invoke --list                              every task

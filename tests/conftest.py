@@ -23,6 +23,7 @@ from pipeline.model import lock, setup
 
 if TYPE_CHECKING:
     from audited import Ground
+    from submissions import Clone
 
 # The same examples in every run, so that a red test is red for everybody. To look for new ones:
 # pytest --hypothesis-profile=explore
@@ -90,6 +91,17 @@ def deep(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = random_model(tmp_path_factory.mktemp("deep"), standin, context=512, layers=40, shard_size="500KB")
     lock.verify(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def original(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone of this checkout with a run of a tiny model on the public set in it. Not to be changed."""
+    from submissions import clone
+
+    made = clone(tmp_path_factory.mktemp("clone") / "checkout")
+    done = made.invoke("run", "--model", tiny, "--max-new-tokens", 8)
+    assert done.returncode == 0, done.stderr
+    return made
 
 
 def heeding_interrupts(command: list[str]) -> list[str]:

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import write_rows
-from submissions import Clone, change_manifest, clone
+from submissions import Clone, change_manifest
 
 from pipeline.errors import EnvironmentProblem, IntegrityError, PipelineError, UsageError
 from pipeline.submission import pack, redact
@@ -22,20 +21,10 @@ TEAM = Team(name="Blue Team!", members=("Kim", "Lee"))
 NOBODY = redact.Names()
 
 
-@pytest.fixture(scope="module")
-def original(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone with one run of a tiny model, made in it."""
-    made = clone(tmp_path_factory.mktemp("clone") / "checkout")
-    data = write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", 3)
-    done = made.invoke("run", "--model", tiny, "--dataset", data, "--max-new-tokens", 8)
-    assert done.returncode == 0, done.stderr
-    return made
-
-
 @pytest.fixture
 def made(original: Clone, tmp_path: Path) -> Clone:
     """One to change."""
-    shutil.copytree(original.path, tmp_path / "checkout")
+    shutil.copytree(original.path, tmp_path / "checkout", ignore=shutil.ignore_patterns("dist"))
     return Clone(tmp_path / "checkout")
 
 

@@ -276,7 +276,12 @@ class Telling:
     def warm_up(self) -> None:
         pass
 
+    log = None
+
     def describe(self) -> dict[str, Any]:
+        return {}
+
+    def stages(self) -> dict[str, float]:
         return {}
 
     def resident(self) -> dict[str, torch.Tensor]:

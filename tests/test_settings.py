@@ -9,6 +9,7 @@ import yaml
 
 from pipeline import paths, settings
 from pipeline.errors import IntegrityError, UsageError
+from pipeline.submission import rules, team
 
 FILES = sorted(paths.CONFIGS.rglob("*.yaml"))
 
@@ -20,6 +21,8 @@ def load(path: Path) -> object:
         "devices": settings.DeviceConfig,
         "run": settings.RunConfig,
         "model_card": settings.ModelCard,
+        "rules": rules.Rules,
+        "team.example": team.Team,
     }
     return settings.load(path, kinds[path.stem if path.parent.name == "configs" else path.parent.name])
 
