@@ -19,14 +19,15 @@ from typing import Any
 import torch
 from loguru import logger
 
-from pipeline import choices
+from pipeline import choices, inputs
 from pipeline.dataset import records
 from pipeline.engine import backend, memory, projection
 from pipeline.engine.engine import Engine, Progress, Stats
 from pipeline.engine.pass_log import PassLog
-from pipeline.errors import FormError, UsageError
+from pipeline.errors import UsageError
 from pipeline.form import Form, probe
 from pipeline.free_memory import free_bytes
+from pipeline.inputs import PromptTooLong
 from pipeline.model import config, loader
 
 Chat = Sequence[dict[str, str]]
@@ -74,12 +75,12 @@ class TextGenerator:
         sample with or that are not known here, FormError (F2xx) for inputs that are no chats, ResourceError
         (R301) and FormError (F203) for a prompt that does not fit.
         """
-        _refuse(max_new_tokens, do_sample, unknown)
+        inputs.refuse(max_new_tokens, do_sample, unknown)
         start = time.perf_counter()
         rows = [chats[index] for index in range(len(chats))]
         single = bool(rows) and all(isinstance(row, dict) for row in rows)
         chat_list: list[Chat] = [rows] if single else rows
-        _check_chats(chat_list)
+        inputs.check_chats(chat_list)
         if not chat_list:
             return []
         prompts = self.prompts(chat_list)
@@ -153,21 +154,6 @@ class TextGenerator:
         for index, prompt in enumerate(prompts):
             if len(prompt) + 1 > limit:
                 raise PromptTooLong(index, len(prompt), limit)
-
-
-class PromptTooLong(FormError):
-    """F203; `index` counts the inputs from 0."""
-
-    def __init__(self, index: int, tokens: int, limit: int) -> None:
-        self.index = index
-        super().__init__(
-            "F203",
-            "a prompt is longer than the model's context",
-            where=f"prompt {index} (counted from 0)",
-            expected=f"at most {limit - 1:,} tokens, so that one more fits",
-            actual=f"{tokens:,} tokens",
-            fix="shorten this prompt, or leave it out of the file",
-        )
 
 
 def load(
@@ -260,60 +246,3 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that was asked of it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _refuse(max_new_tokens: int, do_sample: bool, unknown: dict[str, Any]) -> None:
-    if do_sample:
-        raise UsageError(
-            "U201",
-            "this pipe decodes greedily and does not sample",
-            expected="do_sample=False",
-            actual=f"do_sample={do_sample!r}",
-            fix="pass do_sample=False, or use transformers' own pipe()",
-        )
-    if unknown:
-        raise UsageError(
-            "U202",
-            "this pipe does not know an argument",
-            expected="max_new_tokens, return_full_text, do_sample, temperature, batch_size",
-            actual=", ".join(f"{key}={value!r}" for key, value in unknown.items()),
-            fix="leave it out, or use transformers' own pipe()",
-        )
-    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise UsageError(
-            "U205",
-            "at least one new token",
-            expected="max_new_tokens ≥ 1",
-            actual=max_new_tokens,
-            fix="ask for one or more",
-        )
-
-
-def _check_chats(chats: Sequence[Any]) -> None:
-    for index, chat in enumerate(chats):
-        fine = (
-            isinstance(chat, list | tuple)
-            and len(chat) > 0
-            and all(
-                isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
-                for m in chat
-            )
-        )
-        if not fine:
-            raise FormError(
-                "F201",
-                "an input is not a chat",
-                where=f"input {index} (counted from 0)",
-                expected="a list of {'role': …, 'content': …}, both strings",
-                actual=repr(chat)[:80],
-                fix="wrap a plain prompt as [{'role': 'user', 'content': prompt}]",
-            )
-        if chat[-1]["role"] != "user":
-            raise FormError(
-                "F202",
-                "the last turn of a chat is not the user's",
-                where=f"input {index} (counted from 0)",
-                expected="role 'user'",
-                actual=f"role {chat[-1]['role']!r}",
-                fix="end the chat with the question",
-            )
