@@ -39,6 +39,9 @@ PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "invo
 
 UNFINISHED, FAILED, FINISHED = "unfinished", "failed", "finished"
 
+REPORT = "report.html"
+"""What `invoke report` makes of a run's folder and leaves there: no part of the run."""
+
 
 class RunFolder:
     """One run's folder, open for writing. Use as a context manager: files are closed whatever happens."""

@@ -203,6 +203,8 @@ def test_a_phone_shows_it_without_scrolling_sideways(opened: Open, name: str) ->
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
     wide = "[...document.querySelectorAll('main *')].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)"
     assert page.evaluate(f"{wide}.map((e) => e.outerHTML.slice(0, 80))") == []
+    inside = "[...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth)"
+    assert page.evaluate(f"{inside}.length") == 0
 
 
 @pytest.mark.parametrize("name", ["report", "board"])

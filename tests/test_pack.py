@@ -152,6 +152,11 @@ def test_an_unfinished_run_is_not_packed(made: Clone, tmp_path: Path) -> None:
     refuse_to_pack(made, tmp_path / "out", UsageError, "U501")
 
 
+def test_a_report_of_the_run_is_left_out(original: Clone, made: Clone, tmp_path: Path) -> None:
+    (made.run / "report.html").write_text("<script>")
+    assert packed(made, tmp_path / "with").read_bytes() == packed(original, tmp_path / "without").read_bytes()
+
+
 def test_a_link_in_a_runs_folder_is_not_followed(made: Clone, tmp_path: Path) -> None:
     (made.run / "notes.txt").symlink_to("/etc/passwd")
     refuse_to_pack(made, tmp_path / "out", IntegrityError, "M615")

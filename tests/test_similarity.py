@@ -225,6 +225,9 @@ def test_as_a_user_calls_it(invoke: Invoke, tmp_path: Path) -> None:
     check(out.read_text(encoding="utf-8"))
     done = invoke("similarity", a, b, "--to", out, "--json")
     assert json.loads(done.stdout)["pairs"][0]["share_a"] == 1.0
+    assert not (tmp_path / "similarity.html").exists()
+    assert invoke("similarity", a, b).returncode == 0
+    check((tmp_path / "similarity.html").read_text(encoding="utf-8"))
     done = invoke("similarity", a, tmp_path / "nowhere")
     assert done.returncode == 2
     assert "U721" in done.stderr

@@ -59,7 +59,7 @@ def leaderboard(_context: Context, folder: str, to: str = "", json: bool = False
         "a": "a submission's tar file, its source.tar, or a folder with source",
         "b": "another one; further ones behind --",
         "given": "a folder or tar of what all teams were given: left out of every comparison",
-        "to": "the page's file; left out: similarity.html in the working folder",
+        "to": "the page's file; left out: similarity.html beside the first one",
         "json": "print it for programs",
     },
 )
@@ -75,7 +75,7 @@ def similarity(_context: Context, a: str, b: str, given: str = "", to: str = "",
     # Not invoke's own remainder, which takes names with blanks apart.
     more = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     made = comparing.compare([a, b, *more], given)
-    out = Path(to or page.NAME).expanduser()
+    out = Path(to).expanduser() if to else Path(a).expanduser().absolute().parent / page.NAME
     page.write(made, out)
     show(made, comparing.as_json, page.text, json)
     if not json:

@@ -16,8 +16,6 @@ from pipeline.report import page, run_plots
 from pipeline.report.facts import Facts
 from pipeline.report.run_plots import seconds
 
-NAME = "report.html"
-
 
 @dataclass(frozen=True)
 class Part:
@@ -43,7 +41,7 @@ def make(run: str, against: str = "", to: str = "", execute_code: bool = False) 
     folder = record.find_folder(run)
     seen = facts_of.read(folder, execute_code)
     compared = compare.compare(against, str(folder), execute_code) if against else None
-    path = Path(to).expanduser() if to else folder / NAME
+    path = Path(to).expanduser() if to else folder / record.REPORT
     page.write(path, html(seen, compared))
     return Report(path, seen.missing)
 

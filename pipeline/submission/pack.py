@@ -110,7 +110,8 @@ def write(packed: Mapping[str, bytes | Path], prefix: str, time_s: int, out: Pat
 
 
 def _files_of(folder: Path) -> dict[str, bytes]:
-    """What a run left, by its path below the folder. Hidden files are a killed process's, or an editor's."""
+    """What a run left, by its path below the folder. Hidden files are a killed process's, or an editor's; a report can
+    be made again, and nobody should open a stranger's page."""
     found: dict[str, bytes] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -122,7 +123,11 @@ def _files_of(folder: Path) -> dict[str, bytes]:
                 expected="files and folders",
                 fix="take it out of the run's folder: a run makes only files",
             )
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+        if (
+            path.is_file()
+            and name != record.REPORT
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        ):
             found[name] = path.read_bytes()
     return found
 
