@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import shutil
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,28 @@ def test_a_team_that_cannot_be_is_refused_with_the_key(made: Clone, text: str, s
         submitted(made)
     assert caught.value.code == "M101"
     assert says in str(caught.value)
+
+
+def test_without_the_libraries_that_draw_it_says_which_lock_has_them(
+    made: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("matplotlib", "pipeline.submission.method", "pipeline.submission.pictures"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delattr("pipeline.submission.method")
+    with pytest.raises(EnvironmentProblem) as caught:
+        submitted(made)
+    assert caught.value.code == "E623"
+    assert "requirements/host.lock" in caught.value.fix
+
+
+def test_in_an_image_it_says_to_leave_it(made: Clone) -> None:
+    """An image has neither a history nor what draws."""
+    shutil.rmtree(made.path / ".git")
+    (made.path / "matplotlib.py").write_text("raise ModuleNotFoundError('matplotlib')")
+    done = made.invoke("submit")
+    assert done.returncode == 3
+    assert "E601" in done.stderr
+    assert "leave it" in done.stderr
 
 
 def test_an_image_that_nobody_has_cannot_be_saved(made: Clone, monkeypatch: pytest.MonkeyPatch) -> None:

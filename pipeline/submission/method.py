@@ -16,9 +16,9 @@ from pipeline import container
 from pipeline.errors import FormError
 from pipeline.submission import pictures, sbom, third_party
 from pipeline.submission.evidence import Accuracy
+from pipeline.submission.source_checks import METHOD as TEMPLATE
 from pipeline.submission.team import Team
 
-TEMPLATE = "docs/method.md"
 TEXT, PDF, LEADERBOARD, ROWS, COST = "method.md", "method.pdf", "leaderboard.png", "method-rows.png", "method-cost.png"
 UNSEEN = "not recorded"
 _FIELD = re.compile(r"\{\{ *(\w+) *\}\}")

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pipeline import files, paths, record
@@ -27,7 +28,7 @@ from pipeline.errors import (
     ResourceError,
     UsageError,
 )
-from pipeline.submission import evidence, method, pack, pictures, rules, sbom, source, third_party
+from pipeline.submission import evidence, pack, rules, sbom, source, source_checks, third_party
 from pipeline.submission import team as teams
 from pipeline.submission.finding import UNKNOWN
 from pipeline.submission.rules import Judged
@@ -76,16 +77,17 @@ def submit(asked: Asked, out: Path | None = None, checkout: Path = paths.ROOT) -
     """Pack a run into `out`, unless a rule forbids it: then the path is None, and `conclude` raises why.
 
     Raises what `record.finished`, `source.of_run`, `team.load` and `method.make` raise, EnvironmentProblem (E621 the
-    image cannot be saved) and ResourceError.
+    image cannot be saved, E623 what draws is not installed) and ResourceError.
     """
     manifest = record.finished(asked.run)
     made_by = source.of_run(manifest, checkout)
+    method, pictures = _drawing()
     team, example = teams.load(checkout)
     why = _why_rehearsal(manifest, asked)
     digest = _digest(team.image)
     known = {"image_packed": asked.save_image, "image_digest": digest}
     # The explanation may be written after the run: it is the newest commit's.
-    texts = {**source.read(made_by), method.TEMPLATE: _read(checkout / method.TEMPLATE)}
+    texts = {**source.read(made_by), source_checks.METHOD: _read(checkout / source_checks.METHOD)}
     seen = evidence.here(asked.run, checkout, **known)
     judged = rules.judge(evidence.with_source(seen, texts))
     if rules.refused(judged, rehearsal=bool(why)):
@@ -119,7 +121,7 @@ def submit(asked: Asked, out: Path | None = None, checkout: Path = paths.ROOT) -
         sha256=files.sha256_of(path),
         size_bytes=path.stat().st_size,
         redactions=len(pack.told(path)["redactions"]),
-        notes=tuple(_notes(team.name, example)),
+        notes=tuple(_notes(example, boxes=pictures.without_letters(team.name))),
     )
 
 
@@ -199,14 +201,28 @@ def _why_rehearsal(manifest: Mapping[str, Any], asked: Asked) -> str:
     return "as was asked for" if asked.rehearsal else ""
 
 
+def _drawing() -> tuple[ModuleType, ModuleType]:
+    """The modules that draw, with libraries that a host has and an image need not. Raises EnvironmentProblem (E623)."""
+    try:
+        from pipeline.submission import method, pictures  # noqa: PLC0415 - matplotlib and reportlab
+    except ModuleNotFoundError as error:
+        raise EnvironmentProblem(
+            "E623",
+            "the documents of a submission cannot be made here",
+            actual=str(error),
+            fix="pip install --require-hashes -r requirements/host.lock, which make does by itself",
+        ) from error
+    return method, pictures
+
+
 def _read(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
-def _notes(team: str, example: bool) -> Iterator[str]:
+def _notes(example: bool, boxes: bool) -> Iterator[str]:
     if example:
         yield f"this is the example's team; to hand in yours: cp {teams.EXAMPLE} {teams.NAME}, and edit it"
-    if pictures.without_letters(team):
+    if boxes:
         yield "no font here has all letters of the team's name, so leaderboard.png shows boxes: install fonts-nanum"
 
 
