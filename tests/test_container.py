@@ -100,6 +100,7 @@ def test_what_is_printed_is_what_is_called(docker: Path, invoke: Invoke, command
     assert "E322" in failed.stderr
 
 
+@pytest.mark.checkout
 def test_without_docker_the_command_is_there_to_paste(
     board: FakeBoard, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

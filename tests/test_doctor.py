@@ -213,6 +213,7 @@ def test_packages_are_compared_by_what_is_for_this_python(tmp_path: Path, monkey
     )
     (tmp_path / "requirements" / "cpu.lock").write_text(lock)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.delenv("PIPELINE_LOCK", raising=False)
     check = software._versions(boards.look(Host(tmp_path)))
     assert check.state == WARN
     assert "not 0.1" in check.found
@@ -320,7 +321,7 @@ def test_what_the_board_refuses_is_said_and_holds_nothing_up(
     board: FakeBoard, steps: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     board.boot_into("MODE_40W")
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr(Host, "may_change", False)
     assert any("R501" in line and "sudo nvpmodel -m 0" in line for line in steps())
 
 

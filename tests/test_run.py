@@ -676,13 +676,14 @@ def test_a_model_folder_that_may_not_be_read_gives_a_message(
 ) -> None:
     shutil.copytree(tiny, tmp_path / "model", copy_function=shutil.copyfile)
     tmp_path.chmod(0o755)
-    (tmp_path / "model").chmod(0o700)
+    (tmp_path / "model").chmod(0)
     said = as_nobody(
         "import tasks, pipeline.run, pipeline.summary, pipeline.files\nfrom invoke import Exit",
         "try: tasks.run.body(None, dataset='rows.jsonl', model='./model')\n"
         "except Exit as end: print(end.code, end.message)",
         PIPELINE_RUNS="runs",
     )
+    (tmp_path / "model").chmod(0o700)
     assert said.startswith("5")
     assert "R104" in said
     assert "Permission denied" in said
