@@ -6,7 +6,7 @@ LOCKS := requirements/cpu.lock requirements/host.lock requirements/dev.lock requ
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run test test-slow test-oldest image-test lint bench lock
+.PHONY: help setup data run submit test test-slow test-oldest image-test lint bench lock
 
 help: $(READY)         ## what there is to do
 	@$(INVOKE) help
@@ -16,6 +16,8 @@ data: $(READY)         ## fetch and verify the public sets
 	@$(INVOKE) data
 run: $(READY)          ## answer the public set of the contest
 	@$(INVOKE) run
+submit: $(READY)       ## pack the newest run, to hand it in
+	@$(INVOKE) submit
 test: $(READY)         ## all tests but the slow ones
 	@$(INVOKE) test
 test-slow: $(READY)    ## the slow ones

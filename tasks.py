@@ -5,12 +5,14 @@
 
 from invoke import Context, task
 
+from pipeline import paths
 from pipeline.commands.answer import compare, evaluate, rehearse, reproduce, run
-from pipeline.commands.containers import image, image_test, shell
+from pipeline.commands.containers import IN_THE_IMAGE, image, image_test, shell
 from pipeline.commands.develop import bench, lint, lock, test, test_oldest
 from pipeline.commands.judge import verify
+from pipeline.commands.pages import leaderboard, report, similarity
 from pipeline.commands.prepare import data, doctor, plan, setup, verify_weights
-from pipeline.commands.submissions import rules
+from pipeline.commands.submissions import rules, submit
 
 EXAMPLES = """\
 Answer a file of chat prompts with Phi-3: exactly, within memory, in the least time.
@@ -28,13 +30,18 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke run --model phi3-medium             the contest's model (28 GB; a GPU)
   invoke setup --model phi3-medium           only fetch and verify it
   invoke data --list                         the data sets of all 19 benchmarks; --set NAME fetches one
-  invoke evaluate --sets obqa,gsm8k-test     many sets, one model load, beside the model card's scores
+  invoke evaluate --sets obqa,boolq,gsm8k    many sets, one model load, beside the model card's scores
   invoke rehearse --set boolq-validation     only the longest and widest rows of a set, before it is run
   invoke compare RUN_A RUN_B                 two runs row by row, and the contest's 0.5 % rule
+  invoke report runs/NAME                    one run as a page: time, passes, power, accuracy, every wrong row
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
   invoke doctor                              look at all that can spoil a run, with remedies
   invoke reproduce --run runs/NAME           do a recorded run again and compare
+  invoke rules                               the contest's rules, and how this checkout and its newest run stand
+  invoke submit --run runs/NAME              pack a run to hand it in (docs/participant.md)
   invoke verify team-1a2b3c4d5e6f.tar        check a submission and recompute all that it claims
+  invoke leaderboard dist                    rank verified submissions, as a page and here
+  invoke similarity A.tar B.tar              whose source stands in whose, passages side by side
   invoke image, invoke shell                 the container for JetPack 6.0 (docs/jetson.md)
   invoke plan --device orin-32gb             predict memory and time on a device that need not be here
   invoke --list                              every task
@@ -45,4 +52,4 @@ With .venv/bin on the path, from any folder of the checkout:
 @task(name="help")
 def help_(_context: Context) -> None:
     """What there is to do, with examples."""
-    print(EXAMPLES)
+    print(IN_THE_IMAGE if paths.in_image() else EXAMPLES)

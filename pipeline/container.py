@@ -1,8 +1,9 @@
 """The docker commands of Dockerfile.l4t, in full, so that they can be read, pasted and run without this program.
 
 A run has no network and sees of the host what its record needs: `/models`, `/data` and `/runs`, and on a Jetson, read
-only, the release, the module and the power mode. Only `whole_host` mounts everything, for set-up and doctor; only
-`network` lets a set-up fetch a model.
+only, the release, the module and the power mode. It is the user who calls, in the groups that a board gives its GPU to.
+Only `whole_host` mounts everything and is root, for set-up and doctor: power mode and clocks are root's. Only `network`
+lets a set-up fetch a model.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ SEEN_OF_THE_HOST = {
 """What verdicts need and a container's own root lacks: host's to container's."""
 
 
+GPU_GROUPS = ("video", "render")
+"""Of the host, by number: a container has its own names."""
+
+
 def build(image: str, torch_sha256: str = "") -> list[str]:
     """The build, with the commit as a label. An empty hash leaves NVIDIA's wheel unpinned, which the build says."""
     code = record.commit()
@@ -55,12 +60,19 @@ def run(
     if whole_host:
         volumes.append(("/", "/host"))
     options = [part for source, target in volumes for part in ("-v", f"{source}:{target}")]
-    options += ["--privileged", "--pid=host"] if whole_host else []
+    options += ["--user", "0:0", "--privileged", "--pid=host"] if whole_host else _user(host)
     options += ["-it", "--entrypoint", "bash"] if shell else []
     limits = ["--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
     reach = ["--network", "host", "-e", "HF_HUB_OFFLINE=0"] if network else ["--network", "none"]
     fixed = ["--rm", "--runtime", "nvidia", *reach, "--ipc", "host", *limits]
     return ["docker", "run", *fixed, *options, image, *arguments]
+
+
+def _user(host: Host) -> list[str]:
+    """This process's, so that what the container writes is its own."""
+    entries = [line.split(":") for line in (host.read("etc/group") or "").splitlines()]
+    numbers = [entry[2] for entry in entries if len(entry) > 2 and entry[0] in GPU_GROUPS]
+    return ["--user", f"{os.getuid()}:{os.getgid()}", *(part for number in numbers for part in ("--group-add", number))]
 
 
 def stranger(

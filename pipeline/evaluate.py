@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import paths, record, reference, resume, settings, text_generation
+from pipeline.accuracy import sandbox
 from pipeline.accuracy.verdicts import Verdicts, verdicts
 from pipeline.dataset import fetch, records
 from pipeline.errors import UsageError
@@ -74,6 +75,8 @@ def evaluate(asked: Asked, folder: Path, execute_code: bool, say: Callable[[str]
     Raises UsageError (U315) where data, model or machine are not what they were when other answers were given, and any
     other PipelineError; what was answered until then stays in the folder.
     """
+    if execute_code:
+        sandbox.check()
     data = {name: fetch.resolve(name, say) for name in asked.sets}
     model = model_setup.resolve(asked.model, say)
     locked = lock.current(model)

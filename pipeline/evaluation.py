@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import paths, settings
+from pipeline import paths, settings, table
 from pipeline.evaluate import Result
 from pipeline.files import write_atomically
+from pipeline.table import Column
 
 CONTEXT = (
     "The card's scores are Phi-3-medium's, by few-shot prompts that are not public (shots in parentheses); these here "
@@ -21,15 +22,16 @@ def text(results: Sequence[Result], folder: Path) -> str:
     """For the terminal: a row a set, a column an engine."""
     engines = list(dict.fromkeys(each.engine for each in results))
     both = len(engines) == 2
-    head = f"  {'set':<26}{'rows':>6}" + "".join(f"{engine:>17}" for engine in engines)
-    lines = ["", head + f"{'same bytes':>12}" * both + f"{'model card':>18}"]
-    notes = {}
+    columns = [Column("set"), *(Column(name, right=True) for name in ("rows", *engines))]
+    columns += [*[Column("same bytes", right=True)] * both, Column("model card", right=True)]
+    rows, notes = [], {}
     for name, of_set in _by_set(results).items():
         published = settings.model_card().benchmarks[settings.dataset(name).benchmark]
-        line = f"  {name:<26}{len(of_set[0].texts):>6,}" + "".join(f"{_share(each):>17}" for each in of_set)
-        line += f"{_same(of_set):>12,}" if both else ""
-        lines.append(line + f"{f'{published.score:.1f} % ({published.shots})':>18}")
+        same = [f"{_same(of_set):,}"] * both
+        shares = [_share(each) for each in of_set]
+        rows.append([name, f"{len(of_set[0].texts):,}", *shares, *same, f"{published.score:.1f} % ({published.shots})"])
         notes |= {name: of_set[0].verdicts.note} if of_set[0].verdicts.note else {}
+    lines = ["", table.text(columns, rows)]
     lines += ["", *(f"  {name}: {note}" for name, note in notes.items()), *_told(results, both)]
     return "\n".join([*lines, f"  {CONTEXT}", f"  written  {paths.shown(folder)}"])
 
@@ -63,7 +65,7 @@ def _by_set(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 def _share(result: Result) -> str:
     judged = result.verdicts
-    return f"{judged.correct} = {judged.correct / judged.scored:.1%}" if judged.scored else "not scored"
+    return f"{judged.correct} = {judged.share:.1%}" if judged.share is not None else "not scored"
 
 
 def _same(of_set: Sequence[Result]) -> int:

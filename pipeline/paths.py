@@ -27,6 +27,11 @@ def runs() -> Path:
     return Path(os.environ.get("PIPELINE_RUNS", ROOT / "runs"))
 
 
+def in_image() -> bool:
+    """Whether this is the copy in an image of Dockerfile.l4t: no checkout, and nobody's to write."""
+    return "PIPELINE_IMAGE" in os.environ
+
+
 def shown(path: Path) -> str:
     """A path as people read it: relative to the working folder where it lies below it."""
     try:

@@ -62,7 +62,7 @@ def plan(device_name: str, model: str, dataset: str, say: Callable[[str], None] 
     shape, tokenizer_folder = _model(model, say)
     weights_bytes = shape.parameters * DTYPE.itemsize
     free_bytes = (device.memory_mib - device.in_use_mib) * MIB - weights_bytes
-    planned = memory.plan(shape, DTYPE, torch.device("cuda"), max(0, free_bytes))
+    planned = memory.plan(shape, DTYPE, torch.device("cuda"), max(0, free_bytes), fused=True)  # the image builds them
     limits = planned.limits
     flops_per_s, bytes_per_s = device.flops_per_s * device.flops_share, device.bytes_per_s * device.bytes_share
     curve = cost.roofline(shape, DTYPE.itemsize, flops_per_s, bytes_per_s, limits.budget_rows)

@@ -4,7 +4,7 @@
 * `outputs.jsonl`, appended as answers are finished: index, pipe()'s output, token ids, and when in its timed section;
 * `manifest.json`, written when the run begins, with all that it takes to go on with it, and again when it ends: then
   with everything that somebody needs to judge or repeat the run. `state` is `unfinished`, `failed` or `finished`;
-* `run.log`, and `telemetry.csv`: what the board did under the clock.
+* `run.log`, `telemetry.csv`: what the board did under the clock, and `passes.csv`: what the engine did.
 
 Killed at any moment, a process leaves whole lines but perhaps for the last one, and a manifest that is the old or the
 new one. A run folder that is opened again loses a last line that is not whole, and nothing else.
@@ -38,6 +38,9 @@ PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "invo
 
 
 UNFINISHED, FAILED, FINISHED = "unfinished", "failed", "finished"
+
+REPORT = "report.html"
+"""What `invoke report` makes of a run's folder and leaves there: no part of the run."""
 
 
 class RunFolder:

@@ -19,6 +19,7 @@ class Reference:
 
     def __init__(self, pipe: Any, stop_tokens: frozenset[int]) -> None:
         self.pipe, self.stop_tokens = pipe, stop_tokens
+        self.log = None
         self._sequences: list[list[int]] = []
         generate = pipe.model.generate
 
@@ -60,6 +61,9 @@ class Reference:
     def resident(self) -> dict[str, Any]:
         """The weights as they lie on the device, by their names in the checkpoint's files."""
         return self.pipe.model.state_dict()
+
+    def stages(self) -> dict[str, float]:
+        return {}
 
     def describe(self) -> dict[str, Any]:
         return {}

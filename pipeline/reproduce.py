@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, paths, record
+from pipeline import files, paths, record, table
 from pipeline import run as running
 from pipeline.device import checks, doctor
 from pipeline.device.host import Host
@@ -97,7 +97,7 @@ def text(result: Reproduction) -> str:
         ("written", paths.shown(result.folder / NAME)),
     ]
     head = "REPRODUCED" if result.same else "NOT REPRODUCED"
-    return "\n".join(["", head, *(f"  {label:<9}{value}" for label, value in lines)])
+    return table.labelled(head, lines)
 
 
 def conclude(result: Reproduction) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import settings, text_generation
+from pipeline.accuracy import sandbox
 from pipeline.errors import UsageError
 
 ENGINES = ("ours", "reference")
@@ -27,6 +28,8 @@ class Request:
     max_new_tokens: int | None = None
     dtype: str | None = None
     device: str | None = None
+    execute_code: bool = False
+    """Answers to sets of programs may be run, to score them."""
 
 
 def arguments_of(request: Request) -> dict[str, Any]:
@@ -42,8 +45,11 @@ def arguments_of(request: Request) -> dict[str, Any]:
 
 
 def check(request: Request) -> None:
-    """Refuse before anything is fetched or loaded. Raises UsageError U301 to U303, U204."""
+    """Refuse before anything is fetched or loaded. Raises UsageError U301 to U303, U204, and EnvironmentProblem
+    (E311) where programs cannot be run: a run should not lose its time for want of a score."""
     text_generation.pick_device(request.device)
+    if request.execute_code:
+        sandbox.check()
     if request.engine not in ENGINES:
         raise settings.unknown("U301", "engine", request.engine, list(ENGINES), "nothing else")
     for key in ("limit", "repeat", "batch_size", "max_new_tokens"):

@@ -63,7 +63,9 @@ def find(name_or_path: str, asked: Request) -> Unfinished:
         )
     defaults = asdict(Request())
     given = {key: value for key, value in asdict(asked).items() if value != defaults[key]}
-    _refuse_differing("U314", "the run was asked otherwise", path, {key: began["request"][key] for key in given}, given)
+    _refuse_differing(
+        "U314", "the run was asked otherwise", path, {key: began["request"].get(key) for key in given}, given
+    )
     return Unfinished(path, request, began)
 
 

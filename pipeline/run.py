@@ -23,11 +23,12 @@ import torch
 from loguru import logger
 
 from pipeline import paths, record, reference, resume, settings, text_generation, timeline, validity
-from pipeline.accuracy.score import Score, score
+from pipeline.accuracy.verdicts import Verdicts, verdicts
 from pipeline.dataset import fetch, records
 from pipeline.device import host as device_host
 from pipeline.device import network, verdict
 from pipeline.device.telemetry import Telemetry
+from pipeline.engine.pass_log import PassLog
 from pipeline.errors import ResourceError, UsageError
 from pipeline.model import lock
 from pipeline.model import setup as model_setup
@@ -45,7 +46,13 @@ class Pipe(Protocol):
 
     def __call__(self, chats: Any, **arguments: Any) -> list[Any]: ...
 
+    log: PassLog | None
+    """Of the last call; None where an engine keeps none."""
+
     def warm_up(self) -> None: ...
+
+    def stages(self) -> dict[str, float]:
+        """Seconds of the last call's parts, as far as the engine tells them apart."""
 
     def describe(self) -> dict[str, Any]:
         """For the manifest: how it was set, and what its last call did."""
@@ -63,7 +70,8 @@ class Summary:
     elapsed_s: float | None
     """Median of the timed sections; None for a run that was gone on with."""
     all_elapsed_s: tuple[float, ...]
-    score: Score
+    score: Verdicts
+    """By the set's own rule; by the organiser's for a file that is no set of ours."""
     answer_tokens: int
     kept: int
     """Answers that were there already when the run was gone on with."""
@@ -114,7 +122,8 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
         peak_memory = record.peak_memory()  # before the comparison, which needs a little of its own
         attesting_s = time.perf_counter()
         attested = attest(model, ready.pipe.resident(), locked)
-        result = score(first.outputs, [row.answer for row in first.rows])
+        texts = [output[0]["generated_text"] for output in first.outputs]
+        result = verdicts(request.dataset, first.rows, texts, request.execute_code)
         all_elapsed_s = tuple(section.elapsed_s for section in timed) if unfinished is None else ()
         judged = verdict.judge(board_before, board_after, telemetry.recording) if all_elapsed_s else None
         summary = Summary(
@@ -129,6 +138,8 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
             kept=len(folder.kept),
             verdict=judged,
         )
+        if ready.pipe.log is not None:
+            timeline.write_passes(folder.path, ready.pipe.log)
         folder.finish(
             {
                 "phases_s": {
@@ -145,12 +156,13 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
                     telemetry=Interval(telemetry.start_s, telemetry.recording.elapsed_s),
                     attestation=Interval(attesting_s, attested.elapsed_s),
                 ),
+                "stages_s": {"read": timed[-1].read_s, **ready.pipe.stages()},
                 "sections": [section.describe() for section in timed],
                 "ended_utc": record.utc_now(),
                 "network": None if traffic is None else asdict(traffic),
                 "elapsed_s": summary.elapsed_s,
                 "answer_tokens": first.answer_tokens,
-                "score": {**asdict(result), "share": result.share},
+                "score": result.describe(),
                 "engine": {"name": request.engine, **ready.pipe.describe()},
                 "weights": {key: value for key, value in asdict(attested).items() if key != "elapsed_s"},
                 "peak_memory": peak_memory,
@@ -211,6 +223,8 @@ def _prepare(request: Request, model: Path, arguments: dict[str, Any]) -> Ready:
 
 @dataclass(frozen=True)
 class Timed(Interval):
+    read_s: float
+    """Until the prompts were handed to the engine."""
     rows: list[records.Record]
     outputs: list[Any]
     answer_tokens: int
@@ -255,6 +269,7 @@ def _timed(
             folder.note({"dataset": dataset})
         todo.extend(row for row in rows if row.index not in kept)
         bar.begin(len(todo))
+        read_s = time.perf_counter() - start
         try:
             outputs = ready.pipe([row.messages for row in todo], **arguments, on_answer=on_answer, on_pass=bar.passed)
         except text_generation.PromptTooLong as error:
@@ -267,7 +282,7 @@ def _timed(
     by_index = {row.index: output for row, output in zip(todo, outputs, strict=True)}
     by_index |= {index: row["output"] for index, row in kept.items()}
     tokens = bar.tokens + sum(len(row["token_ids"]) for row in kept.values())
-    return Timed(start, elapsed_s, rows, [by_index[row.index] for row in rows], tokens, bar.passes)
+    return Timed(start, elapsed_s, read_s, rows, [by_index[row.index] for row in rows], tokens, bar.passes)
 
 
 def _bytes_of(data: Path) -> bytes:

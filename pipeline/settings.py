@@ -123,6 +123,8 @@ class DatasetConfig(Strict):
     """A data set that can be rebuilt byte for byte in the organiser's form."""
 
     name: str
+    aliases: tuple[str, ...] = ()
+    """A benchmark's plain name is that of its default set: the test split where that has answers."""
     title: str
     benchmark: str
     """Which one of the model card's (`configs/model_card.yaml`)."""
@@ -278,10 +280,41 @@ def model_names() -> list[str]:
     return sorted(path.stem for path in (paths.CONFIGS / "models").glob("*.yaml"))
 
 
+def dataset_aliases() -> dict[str, str]:
+    """Other names that `--dataset` knows, and the sets that they mean. Raises IntegrityError (M102): a name of two."""
+    names = dataset_names()
+    found: dict[str, str] = {}
+    for name in names:
+        for alias in _dataset(name).aliases:
+            if alias in names or alias in found:
+                raise IntegrityError(
+                    "M102",
+                    f"two data sets are called {alias}",
+                    where=paths.shown(paths.CONFIGS / "datasets" / f"{name}.yaml"),
+                    expected="an alias that no other set has",
+                    actual=f"{found.get(alias, alias)}.yaml has it as well",
+                    fix="take it out of `aliases` of one of the two",
+                )
+            found[alias] = name
+    return found
+
+
+def dataset_name(name: str) -> str:
+    """A set's own name for any that it has; what no set is called, a path as a rule, is left as it is."""
+    may_be_alias = name not in dataset_names() and re.fullmatch(r"[\w-]+", name)
+    return dataset_aliases().get(name, name) if may_be_alias else name
+
+
 def dataset(name: str) -> DatasetConfig:
-    """The configuration of a data set. Raises UsageError (U101) with the nearest names."""
-    if name not in dataset_names():
-        raise unknown("U101", "data set", name, dataset_names(), "or a path to a .jsonl file")
+    """The configuration of a data set, by any of its names. Raises UsageError (U101) with the nearest names."""
+    own = dataset_name(name)
+    if own not in dataset_names():
+        known = sorted([*dataset_names(), *dataset_aliases()])
+        raise unknown("U101", "data set", name, known, "or a path to a .jsonl file")
+    return _dataset(own)
+
+
+def _dataset(name: str) -> DatasetConfig:
     return load(paths.CONFIGS / "datasets" / f"{name}.yaml", DatasetConfig)
 
 

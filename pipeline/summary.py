@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from pipeline import paths
+from pipeline import paths, table
+from pipeline.accuracy.verdicts import Verdicts
 from pipeline.request import Request
 from pipeline.run import Summary
 
 
 def text(request: Request, summary: Summary) -> str:
     """A few aligned lines, the two numbers that count first."""
-    score = summary.score
     lines = [
         ("time", _time(summary)),
-        ("score", f"{score.correct} of {score.scored} exact" if score.scored else "the file has no answers"),
+        ("score", _score(summary.score)),
         ("answers", f"{summary.answer_tokens} tokens{_pace(summary)}"),
         ("before", f"load {summary.load_s:.1f} s, warm-up {summary.warm_up_s:.1f} s (not timed)"),
         *_verdict(summary),
         ("written", paths.shown(summary.folder)),
     ]
     head = f"{request.dataset} · {request.model} · {request.engine}"
-    return "\n".join(["", head, *(f"  {label:<9}{value}" for label, value in lines)])
+    return table.labelled(head, lines)
+
+
+def _score(score: Verdicts) -> str:
+    if score.scored:
+        told = f"{score.correct} of {score.scored} right by the rule `{score.rule}`"
+        return f"{told}; {score.note}" if score.note else told
+    return score.note or "none, as the file has no answers"
 
 
 def _time(summary: Summary) -> str:

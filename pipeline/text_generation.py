@@ -10,7 +10,8 @@ in input order. Decoding is greedy: arguments that would sample are refused.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ from typing import Any
 import torch
 from loguru import logger
 
-from pipeline import choices
+from pipeline import choices, inputs
 from pipeline.dataset import records
-from pipeline.engine import memory, projection
+from pipeline.engine import backend, memory, projection
 from pipeline.engine.engine import Engine, Progress, Stats
-from pipeline.errors import FormError, UsageError
+from pipeline.engine.pass_log import PassLog
+from pipeline.errors import UsageError
 from pipeline.form import Form, probe
 from pipeline.free_memory import free_bytes
+from pipeline.inputs import PromptTooLong
 from pipeline.model import config, loader
 
 Chat = Sequence[dict[str, str]]
@@ -42,14 +45,15 @@ class Answered:
 
 
 class TextGenerator:
-    """A loaded model, called like a pipe. `stats` is of the last call."""
+    """A loaded model, called like a pipe. `stats`, `log` and `tokenise_s` are of the last call."""
 
     def __init__(self, engine: Engine, tokenizer: Any, stop_tokens: frozenset[int], planned: memory.Plan) -> None:
         self.planned = planned
         self.engine, self.tokenizer, self.stop_tokens = engine, tokenizer, stop_tokens
         self.form: Form = probe()
+        self.prompts = choices.Prompts(tokenizer)
         self.end = choices.end_of_answer(tokenizer, stop_tokens)
-        self.stats = Stats()
+        self.stats, self.log, self.tokenise_s = Stats(), PassLog(), 0.0
 
     def __call__(
         self,
@@ -71,15 +75,17 @@ class TextGenerator:
         sample with or that are not known here, FormError (F2xx) for inputs that are no chats, ResourceError
         (R301) and FormError (F203) for a prompt that does not fit.
         """
-        _refuse(max_new_tokens, do_sample, unknown)
+        inputs.refuse(max_new_tokens, do_sample, unknown)
+        start = time.perf_counter()
         rows = [chats[index] for index in range(len(chats))]
         single = bool(rows) and all(isinstance(row, dict) for row in rows)
         chat_list: list[Chat] = [rows] if single else rows
-        _check_chats(chat_list)
+        inputs.check_chats(chat_list)
         if not chat_list:
             return []
-        prompts = choices.token_ids(self.tokenizer, chat_list)
+        prompts = self.prompts(chat_list)
         self._check_lengths(prompts)
+        self.tokenise_s = time.perf_counter() - start
         outputs: list[Any] = [None] * len(prompts)
 
         def finished(index: int, tokens: list[int]) -> None:
@@ -96,8 +102,13 @@ class TextGenerator:
             on_answer=finished,
             on_pass=on_pass,
         )
-        self.stats = result.stats
+        self.stats, self.log = result.stats, result.log
         return outputs[0] if single else outputs
+
+    def logits(self, chat: Chat, answered: Sequence[int]) -> torch.Tensor:
+        """Of the token that comes next (V), after the prompt and the tokens answered so far, in float32 on the host."""
+        (prompt,) = choices.token_ids(self.tokenizer, [chat])
+        return self.engine.logits([*prompt, *answered])
 
     def warm_up(self) -> None:
         """Measure the device. Sees no data."""
@@ -106,15 +117,26 @@ class TextGenerator:
         gc.collect()
         gc.freeze()
 
-    def resident(self) -> dict[str, torch.Tensor]:
-        """The weights as they lie on the device, by their names in the checkpoint's files."""
+    def resident(self) -> Mapping[str, torch.Tensor]:
+        """The weights as they lie on the device, by their names in the checkpoint's files; where they come from the
+        disk in every pass, as one more reading brings them."""
         return loader.by_name(self.engine.weights)
+
+    def stages(self) -> dict[str, float]:
+        """Seconds of the last call's parts: `hand_on`, where texts are made, lies between the passes."""
+        return {
+            "tokenise": self.tokenise_s,
+            "plan": self.log.planned_s,
+            "passes": self.stats.passes_s,
+            "hand_on": sum(self.log.handed_on_s),
+        }
 
     def describe(self) -> dict[str, Any]:
         """For a run's manifest: how the engine is set, what the last call did, prediction against measurement."""
         cost, stats = self.engine.cost, self.stats
         return {
             "memory_plan": asdict(self.planned),
+            "weights": "read from the disk in every pass" if self.engine.weights.streamed else "resident",
             "limits": asdict(self.engine.limits_in_use()),
             "backend": {
                 "steps": self.engine.backend.ops_name,
@@ -134,23 +156,13 @@ class TextGenerator:
                 raise PromptTooLong(index, len(prompt), limit)
 
 
-class PromptTooLong(FormError):
-    """F203; `index` counts the inputs from 0."""
-
-    def __init__(self, index: int, tokens: int, limit: int) -> None:
-        self.index = index
-        super().__init__(
-            "F203",
-            "a prompt is longer than the model's context",
-            where=f"prompt {index} (counted from 0)",
-            expected=f"at most {limit - 1:,} tokens, so that one more fits",
-            actual=f"{tokens:,} tokens",
-            fix="shorten this prompt, or leave it out of the file",
-        )
-
-
-def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None = None) -> TextGenerator:
+def load(
+    model_dir: Path | str, *, dtype: str | None = None, device: str | None = None, memory_bytes: int | None = None
+) -> TextGenerator:
     """Load a checkpoint's folder. Left out, `dtype` is the checkpoint's own and `device` a GPU where there is one.
+
+    `memory_bytes`: what the model, K/V and passes may take of the device; left out, what is free. Where the weights do
+    not fit into it beside one longest context, each pass reads them from the disk.
 
     Raises IntegrityError (M…) for a checkpoint that is damaged or that the engine does not run,
     ResourceError (R…) when memory is short, UsageError (U203, U204) for a dtype or a device that is none.
@@ -165,11 +177,23 @@ def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None 
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
     if kind is torch.bfloat16 and config.own_dtype(folder) == "float32":
         logger.warning("the weights are stored in float32 and are rounded to bfloat16, as asked")
-    weights = loader.load(folder, kind, place, rounding=dtype is not None, place=projection.packer(kind, place))
-    planned = memory.plan(shape, kind, place, free_bytes(place))
+    before_bytes = free_bytes(place)
+    allowed_bytes = before_bytes if memory_bytes is None else min(memory_bytes, before_bytes)
+    chosen = backend.choose(shape, kind, place)
+    streamed = memory.must_stream(shape, kind, place, allowed_bytes, chosen.fused)
+    rounding = dtype is not None
+    if streamed:
+        logger.warning("the weights do not fit into memory: every pass reads them from the disk")
+        weights = loader.open_streamed(folder, kind, place, rounding=rounding)
+    else:
+        weights = loader.load(folder, kind, place, rounding=rounding, place=projection.packer(kind, place))
+    if place.type == "cuda":
+        torch.cuda.empty_cache()  # what probing and loading left behind
+    held_bytes = memory.streamed_bytes(shape, kind) if streamed else shape.parameters * kind.itemsize
+    left_bytes = min(free_bytes(place), allowed_bytes - held_bytes)
+    planned = memory.plan(shape, kind, place, left_bytes, fused=chosen.fused, streamed=streamed)
     logger.info("memory beside the weights: {}", planned.text())
-    engine = Engine(weights, planned.limits)
-    chosen = engine.backend
+    engine = Engine(weights, planned.limits, backend=chosen)
     logger.info(
         "between the products: {}, attention: {}; passed over: {}",
         chosen.ops_name,
@@ -222,60 +246,3 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has done all that was asked of it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _refuse(max_new_tokens: int, do_sample: bool, unknown: dict[str, Any]) -> None:
-    if do_sample:
-        raise UsageError(
-            "U201",
-            "this pipe decodes greedily and does not sample",
-            expected="do_sample=False",
-            actual=f"do_sample={do_sample!r}",
-            fix="pass do_sample=False, or use transformers' own pipe()",
-        )
-    if unknown:
-        raise UsageError(
-            "U202",
-            "this pipe does not know an argument",
-            expected="max_new_tokens, return_full_text, do_sample, temperature, batch_size",
-            actual=", ".join(f"{key}={value!r}" for key, value in unknown.items()),
-            fix="leave it out, or use transformers' own pipe()",
-        )
-    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise UsageError(
-            "U205",
-            "at least one new token",
-            expected="max_new_tokens ≥ 1",
-            actual=max_new_tokens,
-            fix="ask for one or more",
-        )
-
-
-def _check_chats(chats: Sequence[Any]) -> None:
-    for index, chat in enumerate(chats):
-        fine = (
-            isinstance(chat, list | tuple)
-            and len(chat) > 0
-            and all(
-                isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
-                for m in chat
-            )
-        )
-        if not fine:
-            raise FormError(
-                "F201",
-                "an input is not a chat",
-                where=f"input {index} (counted from 0)",
-                expected="a list of {'role': …, 'content': …}, both strings",
-                actual=repr(chat)[:80],
-                fix="wrap a plain prompt as [{'role': 'user', 'content': prompt}]",
-            )
-        if chat[-1]["role"] != "user":
-            raise FormError(
-                "F202",
-                "the last turn of a chat is not the user's",
-                where=f"input {index} (counted from 0)",
-                expected="role 'user'",
-                actual=f"role {chat[-1]['role']!r}",
-                fix="end the chat with the question",
-            )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline import text_generation
+from pipeline import table, text_generation
 from pipeline.model import lock, setup
 from pipeline.model.attest import Attestation, attest
 
@@ -47,4 +47,4 @@ def text(verified: Verified) -> str:
         ("took", f"load {verified.load_s:.1f} s, comparison {found.elapsed_s:.1f} s"),
     ]
     head = f"{verified.model} · {verified.dtype} · {verified.device}"
-    return "\n".join(["", head, *(f"  {label:<9}{value}" for label, value in lines)])
+    return table.labelled(head, lines)

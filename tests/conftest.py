@@ -23,6 +23,7 @@ from pipeline.model import lock, setup
 
 if TYPE_CHECKING:
     from audited import Ground
+    from submissions import Clone
 
 # The same examples in every run, so that a red test is red for everybody. To look for new ones:
 # pytest --hypothesis-profile=explore
@@ -47,14 +48,14 @@ def standin() -> Path:
     return setup.ensure("standin", lambda _: None)
 
 
-def random_model(folder: Path, standin: Path, context: int) -> Path:
+def random_model(folder: Path, standin: Path, context: int, layers: int = 2, shard_size: str = "1GB") -> Path:
     """A random Phi-3 with the stand-in's tokenizer: loads and answers in no time."""
     torch.manual_seed(0)
     config = Phi3Config(
         vocab_size=49152,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=context,
@@ -65,7 +66,7 @@ def random_model(folder: Path, standin: Path, context: int) -> Path:
         tie_word_embeddings=True,
         initializer_range=0.4,
     )
-    Phi3ForCausalLM(config).save_pretrained(folder)
+    Phi3ForCausalLM(config).save_pretrained(folder, max_shard_size=shard_size)
     AutoTokenizer.from_pretrained(standin).save_pretrained(folder)
     return folder
 
@@ -82,6 +83,25 @@ def tiny(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = random_model(tmp_path_factory.mktemp("tiny"), standin, context=512)
     lock.verify(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def deep(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of 40 layers in shards, locked: more of it lies in layers than its longest context needs."""
+    folder = random_model(tmp_path_factory.mktemp("deep"), standin, context=512, layers=40, shard_size="500KB")
+    lock.verify(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def original(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone of this checkout with a run of a tiny model on the public set in it. Not to be changed."""
+    from submissions import clone
+
+    made = clone(tmp_path_factory.mktemp("clone") / "checkout")
+    done = made.invoke("run", "--model", tiny, "--max-new-tokens", 8)
+    assert done.returncode == 0, done.stderr
+    return made
 
 
 def heeding_interrupts(command: list[str]) -> list[str]:

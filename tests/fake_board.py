@@ -159,6 +159,7 @@ def make(folder: Path, *, module: str = "p3701-0004", l4t: str = "36.3.0", mode:
     entries = [f"< POWER_MODEL ID={i} NAME={name} >\nTPC_PG_MASK {mask}\n" for name, (i, mask) in MODES.items()]
     board.write("etc/nvpmodel/nvpmodel_p3701_0004.conf", "\n".join(entries))
     (board.root / "etc/nvpmodel.conf").symlink_to("/etc/nvpmodel/nvpmodel_p3701_0004.conf")
+    board.write("etc/group", "root:x:0:\nvideo:x:44:me\nbackup:x:34:\nrender:x:104:me\ni2c:x:116:me")
     board.write("etc/nvfancontrol.conf", "POLLING_INTERVAL 2\n<FAN 1>\n\tFAN_DEFAULT_PROFILE quiet\n")
     board.write("etc/systemd/system/placeholder", "")
     (board.root / "etc/systemd/system/default.target").symlink_to("/usr/lib/systemd/system/multi-user.target")

@@ -83,7 +83,7 @@ def echo(events: list[str], monkeypatch: pytest.MonkeyPatch) -> Echo:
     monkeypatch.setattr(text_generation, "synchronize", noting("device idle", lambda device: None))
     monkeypatch.setattr(running.records, "read_bytes", noting("read", running.records.read_bytes))
     monkeypatch.setattr(running, "time", SimpleNamespace(perf_counter=noting("clock", time.perf_counter)))
-    monkeypatch.setattr(running, "score", noting("score", running.score))
+    monkeypatch.setattr(running, "verdicts", noting("score", running.verdicts))
     monkeypatch.setattr(running, "attest", noting("attest", lambda *_: Attestation("", 0, 0, False, 0.0)))
     return pipe
 

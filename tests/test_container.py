@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -38,6 +39,7 @@ def test_a_run_has_no_network_and_sees_little_of_the_host(board: FakeBoard) -> N
     assert told.endswith(" img run --dataset 'my set'")
     assert f"-v {paths.models()}:/models -v {paths.data()}:/data -v {paths.runs()}:/runs" in told
     assert "-v /etc/nvpmodel.conf:/etc/nvpmodel.conf:ro -v /var/lib/nvpmodel:/var/lib/nvpmodel:ro" in told
+    assert f"--user {os.getuid()}:{os.getgid()} --group-add 44 --group-add 104 " in told
     assert "--privileged" not in told
     assert "/host" not in told
 
@@ -45,6 +47,7 @@ def test_a_run_has_no_network_and_sees_little_of_the_host(board: FakeBoard) -> N
 def test_the_whole_host_is_only_by_asking(board: FakeBoard) -> None:
     command = container.run(board.host, "img", [], shell=True, whole_host=True)
     assert {"--privileged", "--pid=host", "/:/host", "-it"} <= set(command)
+    assert command[command.index("--user") + 1] == "0:0"
     assert command[-3:] == ["--entrypoint", "bash", "img"]
 
 
@@ -64,7 +67,9 @@ def test_a_container_that_is_shown_the_device_tree_knows_its_module(board: FakeB
 def test_elsewhere_nothing_of_the_host_is_mounted(tmp_path: Path) -> None:
     from pipeline.device.host import Host
 
-    assert "nvpmodel" not in container.text(container.run(Host(tmp_path), "img", []))
+    told = container.text(container.run(Host(tmp_path), "img", []))
+    assert "nvpmodel" not in told
+    assert "--group-add" not in told
 
 
 def test_the_build_is_labelled_with_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +100,7 @@ def test_what_is_printed_is_what_is_called(docker: Path, invoke: Invoke, command
     assert "E322" in failed.stderr
 
 
+@pytest.mark.checkout
 def test_without_docker_the_command_is_there_to_paste(
     board: FakeBoard, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

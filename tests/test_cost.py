@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine.cost import BUDGET_NEAR_BEST, MEASURE_S, NEAR_BEST, UNKNOWN, PassCost, measure
+from pipeline.engine.cost import BUDGET_NEAR_BEST, NEAR_BEST, ROUND_S, ROUNDS, UNKNOWN, PassCost, measure
 
 
 @st.composite
@@ -59,31 +59,46 @@ def test_before_anything_is_measured_every_row_costs_the_same() -> None:
     assert {UNKNOWN.seconds(n) / n for n in (1, 2, 50, 4096)} == {1.0}
 
 
-def test_measuring_begins_with_the_largest_and_leaves_each_first_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    lasts = {1: iter([9.0, 2.0, 3.0]), 8: iter([9.0, 1.0, 1.5]), 64: iter([0.5, 7.0, 6.0])}
-    asked: list[int] = []
+class Clock:
+    """Passes that take what they are told to, on a clock that nothing else moves."""
 
-    def run_pass(rows: int) -> None:
-        asked.append(rows)
-        now[0] += next(lasts[rows])
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, lasts: dict[int, list[float]]) -> None:
+        self.now, self.asked = 0.0, []
+        self.lasts = {rows: iter(times) for rows, times in lasts.items()}
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    cost = measure(run_pass, [1, 8, 64])
-    assert asked == [64, 64, 64, 8, 8, 8, 1, 1, 1]
-    # 8 rows were quicker than 1: noise, so the larger value stands.
-    assert cost == PassCost((1, 8, 64), (2.0, 2.0, 6.0))
+    def run_pass(self, rows: int) -> None:
+        self.asked.append(rows)
+        self.now += next(self.lasts[rows])
 
 
-def test_a_quick_pass_is_measured_more_often_and_its_median_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    lasts = iter([9.0, *[0.25 * MEASURE_S, 0.2 * MEASURE_S, 5 * MEASURE_S]])
+def test_sizes_are_measured_in_turn_and_the_first_round_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, {1: [9.0, 2.0, 3.0, 1.0], 8: [9.0, 1.0, 1.5, 4.0], 64: [0.5, 7.0, 6.0, 8.0]})
+    cost = measure(clock.run_pass, [1, 8, 64])
+    assert clock.asked == [64, 8, 1] * (1 + ROUNDS)
+    assert cost == PassCost((1, 8, 64), (2.0, 1.5, 7.0))
+    assert [cost.seconds(n) for n in (1, 8, 64)] == [1.5, 1.5, 7.0]  # a pass of 1 row can be filled up to 8
 
-    def run_pass(rows: int) -> None:
-        now[0] += next(lasts)
 
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    assert measure(run_pass, [4]).elapsed_s == (pytest.approx(0.25 * MEASURE_S),)
+def test_a_quick_pass_is_run_more_often_in_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = 0.3 * ROUND_S
+    clock = Clock(monkeypatch, {4: [9.0, *[quick, quick, 3 * quick, quick], *[2 * quick, 5 * quick], 9.0]})
+    assert measure(clock.run_pass, [4]).elapsed_s == (pytest.approx(2 * quick),)
+
+
+def test_a_pass_is_filled_up_only_to_a_size_that_is_clearly_faster() -> None:
+    cost = PassCost((1, 128, 192, 256, 512), (15.0, 17.0, 21.5, 17.5, 27.0))
+    padded = {n: cost.padded(n) for n in (1, 100, 128, 129, 192, 203, 256, 257, 512, 900)}
+    assert padded == {1: 1, 100: 100, 128: 128, 129: 256, 192: 256, 203: 256, 256: 256, 257: 257, 512: 512, 900: 900}
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=8), st.integers(1, 3000))
+def test_filling_up_never_makes_a_pass_smaller_or_dearer(elapsed_s: list[float], rows: int) -> None:
+    cost = PassCost(tuple(2**n for n in range(len(elapsed_s))), tuple(elapsed_s))
+    padded = cost.padded(rows)
+    assert padded >= rows
+    assert cost.padded(padded) == padded
+    assert cost.seconds(padded) == pytest.approx(cost.seconds(rows)) or padded == rows
 
 
 @given(curves(), st.integers(128, 9000))

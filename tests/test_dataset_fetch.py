@@ -253,6 +253,7 @@ def test_a_source_that_came_and_was_wrong_says_more_than_one_that_did_not_come(s
     with pytest.raises(IntegrityError) as caught:
         sandbox.ensure()
     assert caught.value.code == "M131"
+    assert caught.value.where == "tiny: tiny/rows.arrow"
     assert "1" * 64 in caught.value.expected
     assert "tiny.yaml" in caught.value.expected
     assert any("no network in a test" in line for line in sandbox.lines)
@@ -265,6 +266,7 @@ def test_another_number_of_rows(sandbox: Sandbox) -> None:
         sandbox.ensure()
     assert caught.value.code == "M132"
     assert "5 rows, not 6" in caught.value.actual
+    assert caught.value.where == "tiny: tiny/rows.arrow"
 
 
 def test_a_template_that_names_a_missing_field_says_file_and_row(sandbox: Sandbox) -> None:
@@ -274,6 +276,17 @@ def test_a_template_that_names_a_missing_field_says_file_and_row(sandbox: Sandbo
     assert (caught.value.code, caught.value.exit_status) == ("F301", 6)
     assert caught.value.where == "rows row 0"
     assert "question_stem" in caught.value.actual
+
+
+def test_choices_that_do_not_hold_the_answer_say_file_and_row(sandbox: Sandbox) -> None:
+    rows = [{**row, "answer": "four" if row is ROWS[3] else "one"} for row in ROWS]
+    sandbox.hub_gives(rows)
+    sandbox.configure(form={**FORM, "answer": {"kind": "text", "of": "{answer}"}}, sources=[HUB])
+    with pytest.raises(FormError) as caught:
+        sandbox.ensure()
+    assert (caught.value.code, caught.value.exit_status) == ("F302", 6)
+    assert caught.value.where == "rows row 3"
+    assert "it's two" in caught.value.expected
 
 
 @pytest.mark.parametrize("declared", [0, 2])
@@ -314,6 +327,7 @@ def test_a_set_that_nobody_has_built_is_locked_by_its_first_build(sandbox: Sandb
         sandbox.ensure()
     assert caught.value.code == "M131"
     assert "tiny.lock.json" in caught.value.expected
+    assert caught.value.where == f"tiny: a/b/changed.parquet at {REVISION[:10]}"
 
 
 def test_a_lock_that_cannot_be_read(sandbox: Sandbox) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import fake_board
@@ -152,8 +153,14 @@ def test_a_tool_that_does_not_end_is_ended(board: FakeBoard) -> None:
     assert board.host.run("nvpmodel", "-q", timeout_s=0.2).status == 124
 
 
+def test_rights_are_those_to_write_the_root_folder(tmp_path: Path, as_nobody: Callable[..., str]) -> None:
+    assert Host(tmp_path).may_change
+    imports = "from pathlib import Path\nfrom pipeline.device.host import Host"
+    assert as_nobody(imports, "print(Host(Path('/')).may_change)") == "False"
+
+
 def test_without_rights_the_command_for_the_host_is_told(board: FakeBoard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr(Host, "may_change", False)
     assert "sudo nvpmodel -m 0" in refused(ResourceError, "R501", power.set_mode, board.host).fix
     assert "sudo jetson_clocks" in refused(ResourceError, "R501", power.lock_clocks, board.host).fix
 

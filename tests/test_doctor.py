@@ -195,6 +195,15 @@ def test_a_data_set_that_was_changed_is_named(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets" / "obqa.jsonl").write_text("{}\n")
     assert "damaged" in software._dataset("obqa", quiet).found
+    assert software._dataset("obqa", quiet).remedy == "invoke data --set obqa"
+
+
+def test_a_data_set_that_nobody_has_built_yet_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_DATA", str(tmp_path))
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "anli-test.jsonl").write_text("{}\n")
+    check = software._dataset("anli", quiet)
+    assert (check.found, check.remedy) == ("anli-test is not here", "invoke data --set anli-test")
 
 
 def test_packages_are_compared_by_what_is_for_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +213,7 @@ def test_packages_are_compared_by_what_is_for_this_python(tmp_path: Path, monkey
     )
     (tmp_path / "requirements" / "cpu.lock").write_text(lock)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.delenv("PIPELINE_LOCK", raising=False)
     check = software._versions(boards.look(Host(tmp_path)))
     assert check.state == WARN
     assert "not 0.1" in check.found
@@ -311,7 +321,7 @@ def test_what_the_board_refuses_is_said_and_holds_nothing_up(
     board: FakeBoard, steps: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     board.boot_into("MODE_40W")
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr(Host, "may_change", False)
     assert any("R501" in line and "sudo nvpmodel -m 0" in line for line in steps())
 
 

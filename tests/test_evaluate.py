@@ -160,6 +160,14 @@ def test_on_the_command_line(tiny: Path, invoke: Callable, runs: Path) -> None:
     again = invoke("evaluate", "--resume", folder.name)
     assert again.returncode == 0
     assert "loading" not in again.stdout
-    wrong = invoke("evaluate", "--sets", "boolq")
+    wrong = invoke("evaluate", "--sets", "bolq")
     assert wrong.returncode == 2
-    assert "did you mean boolq-validation?" in wrong.stderr
+    assert "did you mean boolq" in wrong.stderr
+
+
+def test_a_benchmark_s_plain_name_is_that_of_a_set(tiny: Path, invoke: Callable, runs: Path) -> None:
+    sets = "obqa,gsm8k,gsm8k-test"
+    done = invoke("evaluate", "--sets", sets, "--model", tiny, "--limit", "1", "--max-new-tokens", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    (folder,) = runs.iterdir()
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"obqa-ours", "gsm8k-test-ours"}

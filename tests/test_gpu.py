@@ -208,3 +208,24 @@ def test_bfloat16_with_kernels_is_as_near_as_without(model: tuple[Phi3ForCausalL
             [prompt for prompt, _ in sure], max_new_tokens=6, stop_tokens=frozenset({STOP})
         )
         assert result.tokens == [answer for _, answer in sure]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, BF16])
+@pytest.mark.parametrize("chunk_rows", [7, 64, 1024])
+def test_layers_streamed_from_a_disk_give_the_tokens_of_resident_ones(
+    model: tuple[Phi3ForCausalLM, Path], device: torch.device, dtype: torch.dtype, chunk_rows: int
+) -> None:
+    """Again and again, since a copy that came too early or too late would not show every time."""
+    held = loader.load(model[1], dtype, device, rounding=True)
+    streamed = loader.open_streamed(model[1], dtype, device, rounding=True)
+    limits = Limits(2048, 8192, 512, chunk_rows)
+    for seed in range(10):
+        asked = prompts(seed)
+        candidates = [[prompt[-3:], prompt[:4]] for prompt in asked]
+        tokens = [
+            Engine(weights, limits, PassCost((1, 128), (1.0, 1.0)))
+            .generate(asked, max_new_tokens=8, stop_tokens=frozenset({STOP}), candidates=candidates)
+            .tokens
+            for weights in (held, streamed)
+        ]
+        assert tokens[0] == tokens[1]

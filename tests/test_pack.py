@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import write_rows
-from submissions import Clone, change_manifest, clone
+from submissions import Clone, change_manifest
 
 from pipeline.errors import EnvironmentProblem, IntegrityError, PipelineError, UsageError
 from pipeline.submission import pack, redact
@@ -22,20 +21,10 @@ TEAM = Team(name="Blue Team!", members=("Kim", "Lee"))
 NOBODY = redact.Names()
 
 
-@pytest.fixture(scope="module")
-def original(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A clone with one run of a tiny model, made in it."""
-    made = clone(tmp_path_factory.mktemp("clone") / "checkout")
-    data = write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", 3)
-    done = made.invoke("run", "--model", tiny, "--dataset", data, "--max-new-tokens", 8)
-    assert done.returncode == 0, done.stderr
-    return made
-
-
 @pytest.fixture
 def made(original: Clone, tmp_path: Path) -> Clone:
     """One to change."""
-    shutil.copytree(original.path, tmp_path / "checkout")
+    shutil.copytree(original.path, tmp_path / "checkout", ignore=shutil.ignore_patterns("dist"))
     return Clone(tmp_path / "checkout")
 
 
@@ -161,6 +150,11 @@ def test_without_git_the_error_says_where_to_pack(made: Clone, tmp_path: Path) -
 def test_an_unfinished_run_is_not_packed(made: Clone, tmp_path: Path) -> None:
     change_manifest(made.run, state="failed")
     refuse_to_pack(made, tmp_path / "out", UsageError, "U501")
+
+
+def test_a_report_of_the_run_is_left_out(original: Clone, made: Clone, tmp_path: Path) -> None:
+    (made.run / "report.html").write_text("<script>")
+    assert packed(made, tmp_path / "with").read_bytes() == packed(original, tmp_path / "without").read_bytes()
 
 
 def test_a_link_in_a_runs_folder_is_not_followed(made: Clone, tmp_path: Path) -> None:

@@ -211,3 +211,18 @@ def test_a_cut_pass_has_the_same_rows_in_the_same_order(parts: list[tuple[int, i
     assert sum(map(len, first)) == at
     assert all(len(segment) for segment in (*first, *second))
     assert rows_of([*first, *second]) == rows_of(segments)
+
+
+def test_passes_that_are_filled_up_give_the_same_tokens() -> None:
+    rows: list[int] = []
+    engine = Engine(weights(), LIMITS, PassCost((1, 8, 24), (9.0, 8.0, 1.0)))
+    run = engine._passes.run
+
+    def watched(segments: list[Segment]) -> Started:
+        rows.append(sum(map(len, segments)))
+        return run(segments)
+
+    engine._passes.run = watched  # type: ignore[method-assign]
+    result = engine.generate(PROMPTS, max_new_tokens=NEW, stop_tokens=STOP)
+    assert result.tokens == undisturbed()[0]
+    assert set(rows) == {24}

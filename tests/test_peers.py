@@ -21,7 +21,10 @@ sys.path.insert(0, str(paths.ROOT))  # `benchmarks` is not installed
 
 from benchmarks import peers
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.checkout,  # the image has the oldest transformers, and no peers are timed there
+]
 
 END = 1
 PROMPTS = [[5, 6, 7, 8], [9], [5, 6, 7, 8, 9, 10, 11], [12, 13], [5, 6, 7, 14]]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.engine.pool import SlotPool
 from pipeline.engine.weights import Shape
+from pipeline.errors import ResourceError
 
 SHAPE = Shape(
     vocab=5, hidden=8, layers=3, heads=4, kv_heads=2, head_dim=2, intermediate=4, norm_eps=1e-5, rope_theta=1e4,
@@ -75,3 +76,14 @@ def test_a_layer_is_a_view_with_keys_and_values_side_by_side() -> None:
     assert pool.layer(1).shape == (7, 4, 2)
     pool.layer(1).fill_(3.0)
     assert torch.equal(pool.store[1], torch.full((7, 4, 2), 3.0))
+
+
+def test_a_pool_that_cannot_be_had_is_refused_with_numbers() -> None:
+    shape = Shape(
+        vocab=4, hidden=2, layers=10**5, heads=1, kv_heads=10**4, head_dim=128, intermediate=2, norm_eps=1e-5,
+        rope_theta=1e4, max_positions=64, window=None, tied=True,
+    )  # fmt: skip
+    with pytest.raises(ResourceError) as refused:
+        SlotPool(shape, 10**6, torch.float32, torch.device("cpu"))
+    assert refused.value.code == "R306"
+    assert "for 1,000,000 tokens" in str(refused.value)

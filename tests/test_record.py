@@ -225,6 +225,7 @@ def test_a_parent_without_permission(tmp_path: Path, as_nobody: Callable[..., st
 
 
 def test_the_commit_is_that_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIPELINE_COMMIT", raising=False)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert record.commit() == {"commit": None, "dirty": None}

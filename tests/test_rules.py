@@ -21,6 +21,29 @@ def rows(*answers: str | None) -> list[Record]:
     return [Record(index, [{"role": "user", "content": "?"}], answer) for index, answer in enumerate(answers)]
 
 
+# The organiser's rule: lstrip, drop newlines, then exactly the answer; nothing else is forgiven
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "counts"),
+    [
+        pytest.param("the sun", "the sun", True, id="exact"),
+        pytest.param(" \n\t the sun", "the sun", True, id="space before is dropped"),
+        pytest.param("the\n sun\n", "the sun", True, id="newlines are dropped wherever they are"),
+        pytest.param("the\nsun", "the sun", False, id="a newline is not a space"),
+        pytest.param("the sun ", "the sun", False, id="space behind counts"),
+        pytest.param("the sun\r\n", "the sun", False, id="a carriage return is no newline"),
+        pytest.param("The sun", "the sun", False, id="case counts"),
+        pytest.param("the sun.", "the sun", False, id="punctuation counts"),
+        pytest.param("A: the sun", "the sun", False, id="more than the answer"),
+        pytest.param("the sun", " the sun", False, id="the answer is taken as it stands"),
+        pytest.param("", "", True, id="nothing for nothing"),
+    ],
+)
+def test_what_the_organiser_takes_as_right(text: str, answer: str, counts: bool) -> None:
+    assert rules.is_exact(text, answer) == counts
+
+
 # The last number
 
 
@@ -161,10 +184,21 @@ def test_where_the_network_cannot_be_taken_away_nothing_is_run(monkeypatch: pyte
 def test_a_file_of_one_s_own_is_scored_by_the_organisers_rule() -> None:
     result = verdicts("my/rows.jsonl", rows("a", None, "c"), [" a\n", "b", "c."], execute_code=False)
     assert (result.rule, result.right, result.correct, result.scored) == ("exact", (True, None, False), 1, 2)
+    assert result.share == 0.5
+
+
+def test_without_any_answer_there_is_no_share() -> None:
+    assert verdicts("my/rows.jsonl", rows(None), ["a"], execute_code=False).share is None
+
+
+def test_an_output_too_few_is_not_passed_over() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        verdicts("my/rows.jsonl", rows("a", "b"), ["a"], execute_code=False)
 
 
 def test_each_set_is_scored_by_its_own_rule() -> None:
     assert verdicts("gsm8k-test", rows("18"), ["so it is $18."], execute_code=False).right == (True,)
+    assert verdicts("gsm8k", rows("18"), ["so it is $18."], execute_code=False).rule == "last-number"
     result = verdicts("truthfulqa", rows("x"), ["x"], execute_code=False)
     assert "MC2" in result.note
 

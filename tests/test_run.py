@@ -20,11 +20,13 @@ import torch
 from conftest import flip_a_bit, heeding_interrupts, invoke_command, write_rows
 from safetensors.torch import load_file, save_file
 
-from pipeline import paths, record, reference, summary, text_generation
+from pipeline import paths, record, reference, summary, text_generation, timeline
 from pipeline import run as running
-from pipeline.errors import FormError, IntegrityError, PipelineError, ResourceError, UsageError
+from pipeline.accuracy import sandbox
+from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, PipelineError, ResourceError, UsageError
 from pipeline.files import sha256_of
 from pipeline.model import lock
+from pipeline.model.attest import Attestation
 from pipeline.request import ENGINES, Request, arguments_of
 
 pytestmark = pytest.mark.usefixtures("one_thread", "runs")
@@ -104,7 +106,7 @@ def test_the_manifest_has_what_a_judge_needs(both: dict[str, running.Summary], t
     assert told["weights"] == {"lock_sha256": lock.read(tiny).root, "tensors": 14, "rounded": False, "files": files}
     assert all(seconds > 0 for seconds in [told["phases_s"]["load"], told["phases_s"]["warm_up"], told["elapsed_s"]])
     assert told["answer_tokens"] == 8 * ROWS
-    assert told["score"] == {"correct": 0, "scored": ROWS, "share": 0.0}
+    assert told["score"] == {"rule": "exact", "correct": 0, "scored": ROWS, "share": 0.0, "note": None}
     assert set(told["code"]) == {"commit", "dirty"}
     assert {"python", "platform", "cores", "threads", "memory_bytes", "packages"} <= set(told["environment"])
     assert told["peak_memory"]["host_bytes"] > 100_000_000
@@ -124,6 +126,24 @@ def test_the_manifest_has_what_the_engine_did(both: dict[str, running.Summary]) 
     assert 0 < told["prediction"]["passes_measured_s"] <= both["ours"].elapsed_s
     assert told["limits"]["budget_rows"] > 0
     assert len(told["cost"]["rows"]) == len(told["cost"]["elapsed_s"]) > 0
+
+
+def test_a_run_says_where_its_time_went(both: dict[str, running.Summary]) -> None:
+    done = both["ours"]
+    stages_s, stats = manifest(done.folder)["stages_s"], manifest(done.folder)["engine"]["stats"]
+    assert set(stages_s) == {"read", "tokenise", "plan", "passes", "hand_on"}
+    assert all(seconds > 0 for seconds in stages_s.values())
+    assert stages_s["hand_on"] < stages_s["passes"]
+    assert sum(stages_s.values()) - stages_s["hand_on"] <= done.elapsed_s
+    passes = timeline.read_passes(done.folder)
+    assert len(passes) == stats["passes"]
+    assert sum(each.prompt_rows for each in passes) == stats["prompt_rows"]
+    assert sum(each.answer_rows for each in passes) == stats["answer_rows"]
+    assert stages_s["plan"] < passes[0].end_s
+    assert [each.end_s for each in passes] == sorted(each.end_s for each in passes)
+    assert sum(each.handed_on_s for each in passes) == pytest.approx(stages_s["hand_on"], abs=1e-4)
+    assert list(manifest(both["reference"].folder)["stages_s"]) == ["read"]
+    assert not (both["reference"].folder / "passes.csv").exists()
 
 
 def test_a_run_says_when_each_part_of_it_happened(tiny: Path, file: Path) -> None:
@@ -146,6 +166,7 @@ def test_a_run_says_when_each_part_of_it_happened(tiny: Path, file: Path) -> Non
     assert all(section["passes"] > 0 for section in told["sections"])
 
 
+@pytest.mark.checkout
 def test_the_commit_in_the_manifest_is_this_checkouts(both: dict[str, running.Summary]) -> None:
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
@@ -165,7 +186,7 @@ def test_the_summary_is_short_and_has_the_two_numbers(both: dict[str, running.Su
     request = Request(dataset="rows.jsonl", model="tiny")
     text = summary.text(request, both["ours"])
     assert f"s for {ROWS} prompts" in text
-    assert f"0 of {ROWS} exact" in text
+    assert f"0 of {ROWS} right by the rule `exact`" in text
     assert both["ours"].folder.name in text
     assert len(text.splitlines()) < 10
 
@@ -211,7 +232,7 @@ def test_a_file_without_answers_is_run_and_not_scored(tiny: Path, tmp_path: Path
     file = tmp_path / "plain.jsonl"
     file.write_text('{"message": [{"role": "user", "content": "Why?"}]}\n')
     done = run(tiny, file, engine=engine)
-    assert manifest(done.folder)["score"] == {"correct": 0, "scored": 0, "share": None}
+    assert manifest(done.folder)["score"] == {"rule": "exact", "correct": 0, "scored": 0, "share": None, "note": None}
     assert "the file has no answers" in summary.text(Request(), done)
 
 
@@ -223,6 +244,87 @@ def test_the_rows_come_in_file_order_and_are_scored_so(tiny: Path, file: Path, t
     known = tmp_path / "known.jsonl"
     known.write_text("".join(json.dumps(line) + "\n" for line in lines[::-1]))
     assert run(tiny, known).score.correct == ROWS
+
+
+# By which rule a run is scored
+
+
+@pytest.fixture
+def telling(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets both engines answer every prompt with a text."""
+
+    def tell(text: str) -> None:
+        monkeypatch.setattr(text_generation, "load", lambda *_, **__: Telling(text))
+        monkeypatch.setattr(running, "attest", lambda *_: Attestation("", 0, 0, False, {}, 0.0))
+
+    return tell
+
+
+class Telling:
+    """A pipe that says the same to everything."""
+
+    def __init__(self, text: str) -> None:
+        self.output = [{"generated_text": text}]
+
+    def __call__(self, chats: Any, on_answer: Any = None, **arguments: Any) -> Any:
+        if isinstance(chats[0], dict):
+            return self.output
+        for index in range(len(chats)):
+            on_answer(text_generation.Answered(index, self.output, [7]))
+        return [self.output] * len(chats)
+
+    def warm_up(self) -> None:
+        pass
+
+    log = None
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def stages(self) -> dict[str, float]:
+        return {}
+
+    def resident(self) -> dict[str, torch.Tensor]:
+        return {}
+
+
+PROGRAM = """```python
+def has_close_elements(numbers, threshold):
+    numbers = sorted(numbers)
+    return any(b - a < threshold for a, b in zip(numbers, numbers[1:]))
+```"""
+"""A right answer to the first row of HumanEval, and to no other."""
+
+
+@pytest.mark.parametrize(
+    ("dataset", "text", "rule", "line"),
+    [
+        ("gsm8k-test", " That makes $18.", "last-number", "1 of 1 right by the rule `last-number`"),
+        ("triviaqa-validation", " The Sunset Blvd.", "alias", "1 of 1 right by the rule `alias`"),
+        ("boolq-validation", " False", "exact", "1 of 1 right by the rule `exact`"),
+        ("humaneval", PROGRAM, "humaneval", "not scored: that means running the answers as programs, which --execute"),
+    ],
+)
+def test_each_set_is_scored_by_its_own_rule(
+    telling: Callable[[str], None], tiny: Path, dataset: str, text: str, rule: str, line: str
+) -> None:
+    telling(text)
+    done = run(tiny, dataset, limit=1)
+    told = manifest(done.folder)["score"]
+    assert (told["rule"], told["note"] is not None) == (rule, rule == "humaneval")
+    assert f"  score    {line}" in summary.text(Request(), done)
+
+
+def test_programs_are_run_when_that_is_asked(telling: Callable[[str], None], tiny: Path) -> None:
+    telling(PROGRAM)
+    done = run(tiny, "humaneval", limit=2, execute_code=True)
+    assert (done.score.right, manifest(done.folder)["score"]["note"]) == ((True, False), None)
+
+
+def test_where_programs_cannot_be_run_no_run_is_begun(tiny: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "_GUARD", sandbox._GUARD.replace("x86_64", "none").replace("aarch64", "none"))
+    assert refused(EnvironmentProblem, tiny, "humaneval", execute_code=True).code == "E311"
+    assert not runs.exists()
 
 
 # Failures in the middle
@@ -574,13 +676,14 @@ def test_a_model_folder_that_may_not_be_read_gives_a_message(
 ) -> None:
     shutil.copytree(tiny, tmp_path / "model", copy_function=shutil.copyfile)
     tmp_path.chmod(0o755)
-    (tmp_path / "model").chmod(0o700)
+    (tmp_path / "model").chmod(0)
     said = as_nobody(
         "import tasks, pipeline.run, pipeline.summary, pipeline.files\nfrom invoke import Exit",
         "try: tasks.run.body(None, dataset='rows.jsonl', model='./model')\n"
         "except Exit as end: print(end.code, end.message)",
         PIPELINE_RUNS="runs",
     )
+    (tmp_path / "model").chmod(0o700)
     assert said.startswith("5")
     assert "R104" in said
     assert "Permission denied" in said

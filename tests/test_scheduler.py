@@ -150,14 +150,16 @@ def test_every_set_is_finished_with_the_right_tokens(data: st.DataObject) -> Non
     prompts = data.draw(prompt_sets())
     max_new_tokens = data.draw(st.integers(1, 14))
     need = max(map(len, prompts)) + max_new_tokens
+    overlaps = data.draw(st.booleans())
     limits = Limits(
         budget_rows=data.draw(st.one_of(st.integers(1, 8), st.just(500))),
         slots=data.draw(st.one_of(st.integers(need, need + 40), st.just(5000))),
         live=data.draw(st.one_of(st.integers(1, 4), st.just(100))),
+        chunk_rows=None if overlaps else data.draw(st.sampled_from([None, 2])),
     )
     answers = [greedy(prompt, max_new_tokens) for prompt in prompts]
     cost, candidates = data.draw(st.sampled_from(COSTS)), data.draw(draft_sets(answers))
-    done = run(prompts, max_new_tokens, limits, cost, candidates, data.draw(st.booleans()))
+    done = run(prompts, max_new_tokens, limits, cost, candidates, overlaps)
     event(f"recomputed: {done.recomputed_rows > 0}, drafts accepted: {done.accepted > 0}")
     assert done.tokens == answers
 
@@ -168,6 +170,24 @@ def test_with_ample_memory_each_prefix_is_computed_once(prompts: list, budget: i
     done = run(prompts, new, Limits(budget, 5000, live), overlaps=live == 2)
     assert done.prompt_rows == build(prompts).tokens
     assert done.recomputed_rows == 0
+
+
+@pytest.mark.parametrize("right", [0, 1, 2])
+def test_whole_answers_are_looked_at_with_their_prompts_where_a_pass_is_dear(right: int) -> None:
+    new = 12
+    prompts = long_answers(5, new)
+    answers = [greedy(prompt, new) for prompt in prompts]
+    wrong = [[9] * new, [1 + answers[0][0] % 4, 9]]
+    candidates = [[*wrong[:right], answer, *wrong[right:]] for answer in answers]
+    dear, cheap = PassCost((1, 1000), (10.0, 10.1)), PassCost((1, 1000), (1.0, 1000.0))
+    limits = Limits(500, 5000, 100, chunk_rows=7)
+    looked = run(prompts, new, limits, dear, candidates)
+    assert looked.tokens == answers
+    assert (looked.passes, looked.accepted) == (1, 5 * (new - 1))
+    assert run(prompts, new, limits, cheap, candidates).passes > 1  # as many rows more as cost more than they save
+    too_many = run(prompts, new, Limits(40, 5000, 100, chunk_rows=7), dear, candidates)
+    assert too_many.tokens == answers
+    assert too_many.passes > 1
 
 
 def long_answers(count: int, max_new_tokens: int) -> list[list[int]]:

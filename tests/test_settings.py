@@ -9,6 +9,7 @@ import yaml
 
 from pipeline import paths, settings
 from pipeline.errors import IntegrityError, UsageError
+from pipeline.submission import rules, team
 
 FILES = sorted(paths.CONFIGS.rglob("*.yaml"))
 
@@ -20,6 +21,8 @@ def load(path: Path) -> object:
         "devices": settings.DeviceConfig,
         "run": settings.RunConfig,
         "model_card": settings.ModelCard,
+        "rules": rules.Rules,
+        "team.example": team.Team,
     }
     return settings.load(path, kinds[path.stem if path.parent.name == "configs" else path.parent.name])
 
@@ -81,7 +84,7 @@ def test_a_file_that_cannot_be_read_is_named(configs: Path, content: bytes) -> N
     ("ask", "name", "code", "nearest"),
     [
         (settings.dataset, "obqa-tset", "U101", "obqa-test"),
-        (settings.dataset, "openbookqa", "U101", "obqa"),
+        (settings.dataset, "openbokqa", "U101", "openbookqa"),
         (settings.model, "standim", "U102", "standin"),
         (settings.model, "phi3medium", "U102", "phi3-medium"),
         (settings.device, "orin32gb", "U104", "orin-32gb"),
@@ -100,3 +103,27 @@ def test_a_name_like_none_gets_all_of_them() -> None:
         settings.dataset("zzzzzz")
     assert "did you mean" not in str(caught.value)
     assert all(name in caught.value.expected for name in settings.dataset_names())
+
+
+def test_every_benchmark_s_plain_name_is_that_of_one_of_its_sets() -> None:
+    for benchmark in settings.model_card().benchmarks:
+        assert settings.dataset(benchmark).benchmark == benchmark
+    assert settings.dataset("boolq").name == settings.dataset_name("boolq") == "boolq-validation"
+    assert settings.dataset("obqa").rows == 30
+    assert {alias for alias in settings.dataset_aliases() if alias not in settings.model_card().benchmarks} == set()
+
+
+@pytest.mark.parametrize("name", ["obqa", "my/boolq", "boolq.jsonl", "bolq"])
+def test_what_is_no_alias_is_left_as_it_is(name: str) -> None:
+    assert settings.dataset_name(name) == name
+
+
+@pytest.mark.parametrize("alias", ["boolq", "obqa-test"])
+def test_two_sets_of_one_name_are_refused(configs: Path, alias: str) -> None:
+    path = configs / "datasets" / "piqa-validation.yaml"
+    path.write_text(path.read_text().replace("aliases: [piqa]", f"aliases: [{alias}]"))
+    with pytest.raises(IntegrityError) as caught:
+        settings.dataset("zzzzzz")
+    assert caught.value.code == "M102"
+    assert "piqa-validation.yaml" in caught.value.where
+    assert alias in caught.value.what

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline import choices, reference, text_generation
-from pipeline.accuracy.score import score
+from pipeline.accuracy.verdicts import verdicts
 from pipeline.dataset import fetch, records
 from pipeline.model import setup
 
@@ -41,7 +41,8 @@ def test_the_stand_in_answers_in_the_organisers_form(pipes):
     """What its model card says: at least 40 % of obqa-test exact, at least 97 % of the outputs among the choices."""
     rows = records.read(fetch.ensure("obqa-test"))
     outputs = pipes[0]([row.messages for row in rows], **RULES)
-    said = [output[0]["generated_text"].lstrip().replace("\n", "") for output in outputs]
+    texts = [output[0]["generated_text"] for output in outputs]
+    said = [text.lstrip().replace("\n", "") for text in texts]
     listed = [choices.listed(row.messages[-1]["content"]) for row in rows]
-    assert score(outputs, [row.answer for row in rows]).share >= 0.40
+    assert verdicts("obqa-test", rows, texts, execute_code=False).share >= 0.40
     assert sum(text in items for text, items in zip(said, listed, strict=True)) >= 0.97 * len(rows)

@@ -100,11 +100,31 @@ def test_help_for_run_explains_and_does_not_run(invoke: Invoke, runs: Path) -> N
 
 
 @pytest.mark.parametrize("folder", [".", "pipeline", "pipeline/model", "tests"])
-def test_help_from_any_folder_names_the_two_commands(invoke: Invoke, folder: str) -> None:
+def test_help_from_any_folder_names_the_two_commands(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.delenv("PIPELINE_IMAGE", raising=False)
     done = invoke("help", folder=paths.ROOT / folder)
     assert done.returncode == 0
     assert "make run" in done.stdout
     assert "make test" in done.stdout
+
+
+def test_in_the_image_help_says_how_to_call_docker(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_IMAGE", "yes")
+    done = invoke("help")
+    assert done.returncode == 0
+    assert "docker run --rm --runtime nvidia" in done.stdout
+    assert "make " not in done.stdout.replace("make the three folders", "")
+    named = re.findall(r"^  ([a-z-]+)(?= |$).*", done.stdout.split("TASK is one of")[1], re.MULTILINE)
+    assert named
+    assert set(named) <= set(TASKS)
+
+
+def test_in_the_image_tests_that_need_a_checkout_are_left_out(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = ("test", "--only", "tests/test_run.py", "--match", "commit_in_the_manifest")
+    monkeypatch.setenv("PIPELINE_IMAGE", "yes")
+    assert invoke(*one).returncode == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
 def test_data_works_from_a_subfolder(invoke: Invoke) -> None:

@@ -142,7 +142,7 @@ class Judge:
 
     @torch.no_grad()
     def scores(self, name: str) -> dict[str, int]:
-        """Exact answers and answers among the choices, as `pipeline.accuracy.score` counts them."""
+        """Exact answers and answers among the choices, as `pipeline.accuracy.rules` counts them."""
         rows = self.sets[name]
         said = []
         torch.set_float32_matmul_precision("highest")

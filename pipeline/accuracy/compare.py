@@ -47,6 +47,16 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Margin:
+    """How near to a tie the model was where two answers part."""
+
+    best_less_second: float
+    """Logit of the likeliest token less that of the next."""
+    behind: tuple[float | None, float | None]
+    """By how much A's and B's token are behind the likeliest; None behind the end."""
+
+
+@dataclass(frozen=True)
 class Differing:
     """A row whose text or tokens are not the same."""
 
@@ -57,6 +67,8 @@ class Differing:
     """A's and B's there; None behind the end."""
     texts: tuple[str, str]
     right: tuple[bool | None, bool | None]
+    margin: Margin | None = None
+    """Where it was asked for, and the tokens differ."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +126,7 @@ def compare(run_a: str, run_b: str, execute_code: bool = False) -> Comparison:
             actual=f"{len(a.outputs)} and {len(b.outputs)} rows",
             fix="let both answer the same rows, for instance by the same --limit",
         )
-    return paired(a, b, _rows(a), common, execute_code)
+    return paired(a, b, rows_of(a), common, execute_code)
 
 
 def read(path: Path) -> Run:
@@ -136,7 +148,7 @@ def read(path: Path) -> Run:
     return Run(path, manifest, outputs)
 
 
-def _rows(run: Run) -> list[Record]:
+def rows_of(run: Run) -> list[Record]:
     """The data that a run answered. Raises IntegrityError (M141)."""
     name, sha256 = run.manifest["dataset"]["name"], run.manifest["dataset"]["sha256"]
     path = fetch.resolve(name, lambda line: None)

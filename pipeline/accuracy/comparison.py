@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.accuracy.compare import Comparison, Differing
+from pipeline.accuracy.compare import Comparison, Differing, Margin
 from pipeline.errors import AccuracyError
 
 SHOWN_ROWS = 20
@@ -74,7 +74,13 @@ def _row(each: Differing) -> str:
     else:
         a, b = ("end" if token is None else token for token in each.tokens)
         where = f"token {each.position}: {a} → {b}"
-    return f"    {each.index:>6} {marks}  {where:<26}{_short(each.texts[0])} → {_short(each.texts[1])}"
+    where = f"{where:<26}" + (f"{_margin(each.margin):<34}" if each.margin else "")
+    return f"    {each.index:>6} {marks}  {where}{_short(each.texts[0])} → {_short(each.texts[1])}"
+
+
+def _margin(margin: Margin) -> str:
+    a, b = ("end" if behind is None else f"{behind:.3g}" for behind in margin.behind)
+    return f"margin {margin.best_less_second:.3g} (behind: {a}, {b})"
 
 
 def _short(value: Any, limit: int = 32) -> str:

@@ -32,6 +32,20 @@ class Verdicts:
     def scored(self) -> int:
         return sum(each is not None for each in self.right)
 
+    @property
+    def share(self) -> float | None:
+        return self.correct / self.scored if self.scored else None
+
+    def describe(self) -> dict[str, Any]:
+        """For a run's manifest."""
+        return {
+            "rule": self.rule,
+            "correct": self.correct,
+            "scored": self.scored,
+            "share": self.share,
+            "note": self.note,
+        }
+
 
 def verdicts(dataset: str, rows: Sequence[Record], texts: Sequence[str], execute_code: bool) -> Verdicts:
     """`texts` are what was answered to `rows`, one each; a set that is not known is scored by the organiser's rule.
@@ -39,17 +53,17 @@ def verdicts(dataset: str, rows: Sequence[Record], texts: Sequence[str], execute
     Rows without an answer are not scored, and those of HumanEval and MBPP only when their programs may be run. Raises
     EnvironmentProblem (E311) where they cannot be.
     """
-    config = settings.dataset(dataset) if dataset in settings.dataset_names() else None
+    known = settings.dataset_name(dataset) in settings.dataset_names()
+    config = settings.dataset(dataset) if known else None
     rule = "exact" if config is None else config.score
     note = None if config is None else config.caveat
     if rule in NEEDS_CODE and not execute_code:
-        return Verdicts(
-            rule, (None,) * len(rows), "scored by running the answers as programs: --execute-code allows it"
-        )
+        note = "not scored: that means running the answers as programs, which --execute-code allows"
+        return Verdicts(rule, (None,) * len(rows), note)
     scoring: dict[int, dict[str, Any]] = {}
     if config is not None and config.form.scoring:
-        fetch.ensure(dataset, lambda line: None)
-        scoring = _scoring(fetch.scoring_place(dataset))
+        fetch.ensure(config.name, lambda line: None)
+        scoring = _scoring(fetch.scoring_place(config.name))
     right = [
         None if row.answer is None else _is_right(rule, text, row.answer, scoring.get(row.index, {}))
         for row, text in zip(rows, texts, strict=True)

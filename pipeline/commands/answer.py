@@ -20,6 +20,7 @@ from pipeline.commands.common import guarded, names_of, show, whole
         "max-new-tokens": "instead of the contest's 500",
         "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
         "device": "cpu or cuda; left out: a GPU where there is one",
+        "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
         "resume": "go on with a run that was cut off: its folder, or its name under runs/",
     }
 )
@@ -35,6 +36,7 @@ def run(
     max_new_tokens: str = "",
     dtype: str = "",
     device: str = "",
+    execute_code: bool = False,
     resume: str = "",
 ) -> None:
     """Answer a data set under the clock, and write runs/<utc>-<name>/. Example: invoke run --dataset obqa --limit 5"""
@@ -46,14 +48,15 @@ def run(
     }
     from pipeline import resume as resuming
     from pipeline import run as running  # seconds, for torch
-    from pipeline import summary, validity
+    from pipeline import settings, summary, validity
 
     asked = running.Request(
-        dataset=dataset,
+        dataset=settings.dataset_name(dataset),
         model=model,
         engine=engine,
         dtype=dtype or None,
         device=device or None,
+        execute_code=execute_code,
         **numbers,
     )
     unfinished = resuming.find(resume, asked) if resume else None
@@ -89,12 +92,12 @@ def evaluate(
     execute_code: bool = False,
     resume: str = "",
 ) -> None:
-    """Answer and score many sets, the model loaded once. Example: invoke evaluate --sets obqa,boolq-validation"""
+    """Answer and score many sets, the model loaded once. Example: invoke evaluate --sets obqa,boolq,arc-easy"""
     from pipeline import evaluate as evaluating  # seconds, for torch
-    from pipeline import evaluation
+    from pipeline import evaluation, settings
 
     asked = evaluating.Asked(
-        sets=tuple(names_of(sets)),
+        sets=tuple(dict.fromkeys(map(settings.dataset_name, names_of(sets)))),
         engines=tuple(names_of(engine)),
         model=model,
         limit=whole("limit", limit),
@@ -146,16 +149,28 @@ def rehearse(
         "run_a": "the yardstick: a run's folder, or its name under runs/",
         "run_b": "the run that is held against it",
         "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
+        "margins": "load run A's model and say how near to a tie it was where two answers part",
         "json": "for programs: every row that differs",
     },
 )
 @guarded
-def compare(_context: Context, run_a: str, run_b: str, execute_code: bool = False, json: bool = False) -> None:
+def compare(
+    _context: Context,
+    run_a: str,
+    run_b: str,
+    execute_code: bool = False,
+    margins: bool = False,
+    json: bool = False,
+) -> None:
     """Compare two runs row by row, and say whether the contest's 0.5 % rule is kept. Example: invoke compare A B"""
     from pipeline.accuracy import compare as comparing
     from pipeline.accuracy import comparison
 
     made = comparing.compare(run_a, run_b, execute_code)
+    if margins and made.differing:
+        from pipeline import margins as measuring  # seconds, for torch
+
+        made = measuring.measure(made, run_a, (lambda line: None) if json else print)
     show(made, comparison.as_json, comparison.text, json)
     comparison.check_kept(made)
 

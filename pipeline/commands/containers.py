@@ -11,6 +11,28 @@ from pipeline import paths
 from pipeline.commands.common import call, guarded
 from pipeline.commands.prepare import setup
 
+IN_THE_IMAGE = """\
+Answer a file of chat prompts with Phi-3: exactly, within memory, in the least time.
+
+  docker run --rm --runtime nvidia --network none --ipc host \\
+    --user $(id -u):$(id -g) $(getent group video render | awk -F: '{print "--group-add", $3}') \\
+    -v $PWD/models:/models -v $PWD/data:/data -v $PWD/runs:/runs IMAGE TASK
+
+(make the three folders first; without --user the image is user 1000.) TASK is one of
+
+  setup                                      fetch the embedded stand-in model and the contest's public set: with a
+                                             network, so --network host -e HF_HUB_OFFLINE=0 instead of --network none
+  setup --model phi3-medium                  the contest's model, 28 GB
+  doctor --model phi3-medium                 look at all that can spoil a run, with remedies
+  run --dataset obqa --model phi3-medium     answer the public set under the clock
+  run --dataset /data/mine.jsonl             a file of your own in data/, in the organiser's form
+  reproduce --run NAME                       do a recorded run again and compare
+  test                                       run the tests, on what setup has fetched
+  --list, --help run                         every task; every option of one
+
+docs/jetson.md of the repository goes from a flashed board to a submitted result.
+"""
+
 
 @task(
     help={

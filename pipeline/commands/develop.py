@@ -16,14 +16,20 @@ from pipeline.commands.common import call, guarded, whole
     help={
         "slow": "the slow tests instead",
         "gpu": "those that need a CUDA device instead",
+        "browser": "those of pages in Chromium instead; .ci/browser installs what they need",
         "only": "a file or a test, as pytest names it",
         "match": "pytest's -k",
     }
 )
 @guarded
-def test(_context: Context, slow: bool = False, gpu: bool = False, only: str = "", match: str = "") -> None:
-    """Run the tests; the slow ones (exactness on hundreds of rows) by --slow and in CI, those for a GPU by --gpu."""
-    chosen = "slow" if slow else "gpu" if gpu else "not slow and not gpu"
+def test(
+    _context: Context, slow: bool = False, gpu: bool = False, browser: bool = False, only: str = "", match: str = ""
+) -> None:
+    """Run the tests; by --slow and in CI the slow ones (exactness on hundreds of rows), by --browser and in CI those of
+    pages in Chromium, by --gpu those for a GPU."""
+    kinds = {"slow": slow, "gpu": gpu, "browser": browser}
+    chosen = next((kind for kind, asked in kinds.items() if asked), " and ".join(f"not {kind}" for kind in kinds))
+    chosen += " and not checkout" * paths.in_image()
     arguments = ["-m", chosen, *([only] if only else []), *(["-k", match] if match else [])]
     call([sys.executable, "-m", "pytest", *arguments])
 
@@ -74,6 +80,6 @@ def bench(_context: Context, model: str = "standin", rows: str = "100", max_new_
 def lock(_context: Context) -> None:
     """Compile requirements/*.in into locked files with hashes."""
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
-    for name in ("cpu", "host", "dev", "oldest", "jetpack6"):
+    for name in ("cpu", "host", "dev", "browser", "oldest", "jetpack6"):
         flags = ["--universal", "--python-version", "3.10", "--generate-hashes", "--no-header", "--quiet"]
         call([uv, "pip", "compile", *flags, "-o", f"{name}.lock", f"{name}.in"], folder=paths.ROOT / "requirements")

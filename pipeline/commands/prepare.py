@@ -73,7 +73,7 @@ def doctor(
 )
 @guarded
 def data(_context: Context, set_: str = "obqa", all_: bool = False, list_: bool = False) -> None:
-    """Fetch and verify public data sets. Example: invoke data --set boolq-validation,piqa-validation"""
+    """Fetch and verify public data sets. Example: invoke data --set boolq,piqa"""
     from pipeline import paths, settings
     from pipeline.dataset import fetch, listing
     from pipeline.errors import PipelineError
@@ -81,7 +81,7 @@ def data(_context: Context, set_: str = "obqa", all_: bool = False, list_: bool 
     if list_:
         print(listing.text(listing.listing()))
         return
-    names = settings.dataset_names() if all_ else names_of(set_)
+    names = settings.dataset_names() if all_ else [settings.dataset_name(name) for name in names_of(set_)]
     failed: PipelineError | None = None
     for name in names:
         try:

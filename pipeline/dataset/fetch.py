@@ -28,8 +28,8 @@ def resolve(name_or_path: str, say: Say = print) -> Path:
     Raises UsageError (U101 neither, with the nearest names; U111, U112 a path that is not a file) and what `ensure`
     raises.
     """
-    if name_or_path in settings.dataset_names():
-        return ensure(name_or_path, say)
+    if (name := settings.dataset_name(name_or_path)) in settings.dataset_names():
+        return ensure(name, say)
     separators = {os.sep, os.altsep, "/"} - {None}
     looks_like_path = name_or_path.endswith(".jsonl") or any(mark in name_or_path for mark in separators)
     if not looks_like_path and not os.path.exists(name_or_path):
@@ -48,6 +48,11 @@ def scoring_place(name: str) -> Path:
     return paths.data() / "sets" / f"{name}.scoring.jsonl"
 
 
+def pinned_sha256(name: str) -> str | None:
+    """Of the finished file, by the set's YAML or its lock; None where nobody has built it yet."""
+    return _pinned(settings.dataset(name)).rows
+
+
 def ensure(name: str, say: Say = print) -> Path:
     """The finished file of a known data set, with the pinned sha256; made from the first source that yields it.
 
@@ -58,6 +63,7 @@ def ensure(name: str, say: Say = print) -> Path:
     (E110, with every reason).
     """
     config = settings.dataset(name)
+    name = config.name
     pinned = _pinned(config)
     if _is_whole(config, pinned, say):
         return place(name)
@@ -159,7 +165,7 @@ def _built(config: DatasetConfig, source: Source, pinned: _Pinned, say: Say) -> 
         raise IntegrityError(
             "M132",
             f"{sources.described(source)} has another number of rows",
-            where=config.name,
+            where=f"{config.name}: {sources.place(source)}",
             expected=f"{config.rows} rows",
             actual=f"it has {len(converted)} rows, not {config.rows}",
             fix="find out whether the source is the right one",
@@ -174,7 +180,7 @@ def _built(config: DatasetConfig, source: Source, pinned: _Pinned, say: Say) -> 
             raise IntegrityError(
                 "M131",
                 f"the rows of {sources.described(source)} make another file than the pinned one",
-                where=config.name,
+                where=f"{config.name}: {sources.place(source)}",
                 expected=f"sha256 {sha256}, as {paths.shown(pinned.by)} says",
                 actual=f"sha256 {actual}",
                 fix="find out what changed: the source, or the set's YAML; take the new file only knowingly",

@@ -7,10 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import choices, paths, settings
+from pipeline import choices, paths, settings, table
 from pipeline.dataset import fetch, records
 from pipeline.files import sha256_of, write_atomically
 from pipeline.settings import DatasetConfig
+from pipeline.table import Column
+
+COLUMNS = (
+    Column("set"),
+    Column("or by"),
+    Column("rows", right=True),
+    Column("on disk"),
+    Column("mean", right=True),
+    Column("max", right=True),
+    Column("licence", wrap=80),
+)
 
 
 @dataclass(frozen=True)
@@ -40,16 +51,18 @@ def listing() -> Listing:
 
 def text(listed: Listing) -> str:
     """For the terminal."""
-    lines = [f"{'set':<26}{'rows':>7}  {'on disk':<9}{'mean':>7}{'max':>7}  licence"]
+    rows = []
     for each in listed.sets:
         config = each.config
         mean = "" if each.mean_tokens is None else f"{each.mean_tokens:.1f}"
         longest = "" if each.max_tokens is None else f"{each.max_tokens:,}"
         terms = "" if config.terms == "free" else f"{config.terms}: "
         there = "yes" if each.on_disk else "no"
-        lines.append(f"{config.name:<26}{config.rows:>7,}  {there:<9}{mean:>7}{longest:>7}  {terms}{config.licence}")
+        names = ", ".join(config.aliases)
+        rows.append((config.name, names, f"{config.rows:,}", there, mean, longest, f"{terms}{config.licence}"))
     counted = f"prompt tokens counted with the tokenizer of {listed.tokenizer}"
-    lines += [
+    lines = [
+        table.text(COLUMNS, rows),
         "",
         counted if listed.tokenizer else "prompt tokens: no tokenizer on this disk (invoke setup fetches one)",
     ]

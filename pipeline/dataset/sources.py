@@ -43,6 +43,15 @@ def described(source: Source) -> str:
     return f"the wheel {source.package} {source.version}"
 
 
+def place(source: Source) -> str:
+    """Where the rows stand, for messages."""
+    if isinstance(source, GithubSource):
+        return f"{source.repo}/{', '.join(source.members)} at {source.revision[:10]}"
+    if isinstance(source, HubSource):
+        return f"{source.repo}/{source.member} at {source.revision[:10]}"
+    return source.member
+
+
 def _contents(source: Source, say: Say) -> list[tuple[str, bytes]]:
     """The source's files: path and bytes."""
     if isinstance(source, HubSource):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
-from itertools import zip_longest
 from typing import Any
 
+from pipeline import table as tables
 from pipeline.device import board, checks, software
 from pipeline.device.checks import FAIL, OK, WARN, Check
 from pipeline.device.host import Host
@@ -14,8 +14,14 @@ from pipeline.errors import EnvironmentProblem, PipelineError
 
 Say = Callable[[str], object]
 
-WIDTHS = (56, 36, 4)
-"""Columns of what was found and of what is wanted, where it is wrapped; then the state."""
+COLOURS = {OK: "green", WARN: "yellow", FAIL: "red"}
+COLUMNS = (
+    tables.Column("check"),
+    tables.Column("found", wrap=56),
+    tables.Column("wanted", wrap=36),
+    tables.Column(colour=COLOURS.get),
+)
+REMEDY_WIDTH = 96
 
 
 def examine(host: Host, model: str, dataset: str, say: Say = print) -> list[Check]:
@@ -41,25 +47,20 @@ def mend(found: list[Check], say: Say = print) -> None:
 
 def table(found: list[Check]) -> str:
     """Aligned: check, found, wanted, state; below each that is not ok, what to do."""
-    name_width = max(len(check.name) for check in found)
-    widths = (name_width, *WIDTHS)
-    lines = [_row(("check", "found", "wanted", ""), widths)]
-    for check in found:
-        cells = [textwrap.wrap(cell, width) for cell, width in zip(_cells(check), widths, strict=False)]
-        lines += [_row(parts, widths) for parts in zip_longest(*cells, fillvalue="")]
+    head, *rows = tables.lay_out(
+        COLUMNS,
+        [(check.name, check.found, check.wanted, check.state) for check in found],
+        tables.terminal_width(),
+        tables.has_colours(),
+    )
+    indent = " " * (max(tables.display_width(check.name) for check in found) + 4)
+    lines = [head]
+    for check, row in zip(found, rows, strict=True):
+        lines.append(row)
         if check.state != OK and check.remedy:
-            indent = " " * (name_width + 4)
-            lines += textwrap.wrap(check.remedy, sum(WIDTHS), initial_indent=f"{indent}do: ", subsequent_indent=indent)
+            lines += textwrap.wrap(check.remedy, REMEDY_WIDTH, initial_indent=f"{indent}do: ", subsequent_indent=indent)
     counts = {state: sum(check.state == state for check in found) for state in (OK, WARN, FAIL)}
     return "\n".join([*lines, "", "  " + ", ".join(f"{number} {state}" for state, number in counts.items())])
-
-
-def _cells(check: Check) -> tuple[str, str, str, str]:
-    return check.name, check.found, check.wanted, check.state
-
-
-def _row(parts: tuple[str, ...], widths: tuple[int, ...]) -> str:
-    return "  ".join(("", *(f"{part:<{width}}" for part, width in zip(parts, (*widths, 0), strict=False)))).rstrip()
 
 
 def as_json(found: list[Check]) -> list[dict[str, Any]]:

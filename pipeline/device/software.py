@@ -13,9 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from packaging.requirements import InvalidRequirement, Requirement
 
-from pipeline import free_memory, paths, settings, text_generation
+from pipeline import free_memory, locked, paths, settings, text_generation
 from pipeline.dataset import fetch
 from pipeline.device.board import TARGET_CAPABILITY, Board
 from pipeline.device.checks import FAIL, OK, WARN, Check, one_line
@@ -111,7 +110,7 @@ def _versions(board: Board) -> Check:
     usual = "jetpack6.lock" if board.is_jetson else "cpu.lock"
     path = paths.ROOT / "requirements" / os.environ.get("PIPELINE_LOCK", usual)  # an image says what it was built from
     differing = []
-    for name, wanted in _locked(path):
+    for name, wanted in locked.pins(path.read_text(encoding="utf-8")):
         try:
             found = version(name)
         except PackageNotFoundError:
@@ -122,17 +121,6 @@ def _versions(board: Board) -> Check:
         return Check("packages", f"as in {path.name}", "as locked", OK)
     found = "; ".join(differing[:3]) + f"; {len(differing) - 3} more" * (len(differing) > 3)
     return Check("packages", found, "as locked", WARN, f"pip install --require-hashes -r requirements/{path.name}")
-
-
-def _locked(path: Path) -> Iterator[tuple[str, str]]:
-    """Names and versions of a lock that are for this Python and machine."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            requirement = Requirement(line.split("#")[0].strip().rstrip("\\").strip())
-        except InvalidRequirement:
-            continue  # hashes and remarks
-        if requirement.marker is None or requirement.marker.evaluate():
-            yield requirement.name, str(requirement.specifier).removeprefix("==")
 
 
 def _disk() -> Check:
@@ -187,10 +175,10 @@ def _model(name: str, say: Say) -> Check:
 
 
 def _dataset(name: str, say: Say) -> Check:
-    wanted = settings.dataset(name).sha256
-    path = paths.data() / "sets" / f"{name}.jsonl"
-    remedy = f"invoke data --dataset {name}"
-    if not path.exists():
+    name = settings.dataset(name).name
+    wanted, path = fetch.pinned_sha256(name), fetch.place(name)
+    remedy = f"invoke data --set {name}"
+    if not path.exists() or wanted is None:
         return Check("data", f"{name} is not here", "as pinned", FAIL, remedy, lambda: fetch.ensure(name, say))
     if sha256_of(path) != wanted:
         return Check("data", f"{name} is damaged", "as pinned", FAIL, remedy, lambda: fetch.ensure(name, say))

@@ -34,6 +34,10 @@ class Backend:
     passed_over: dict[str, str]
     """Ways that would have been better, and why they are not taken."""
 
+    @property
+    def fused(self) -> bool:
+        return self.ops_name != PLAIN
+
 
 def plain() -> Backend:
     """Works everywhere."""

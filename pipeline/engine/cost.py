@@ -7,12 +7,16 @@ worth checking; and it says how long what is left will take.
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
+from statistics import median
+from typing import TYPE_CHECKING
 
-from pipeline.engine.weights import Shape
+if TYPE_CHECKING:  # a report needs the curve and not torch
+    from pipeline.engine.weights import Shape
 
 NEAR_BEST = 0.65
 """How near to the cheapest a row has to be for its pass to be large enough. Not nearer: prompt rows ride along and
@@ -22,8 +26,11 @@ are as fast as 128, with half the slots)."""
 BUDGET_NEAR_BEST = 0.99
 """How near to the cheapest a row has to be in the largest passes: what is larger needs more memory for nothing."""
 
-MEASURE_S = 0.1
-"""For each size of a pass."""
+ROUNDS, ROUND_S = 3, 0.03
+"""Each size of a pass is timed so many times, each time in as many runs as take so long."""
+
+PADDING_GAIN = 0.9
+"""A pass is filled up to a larger one that takes less than this share of its time."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +39,26 @@ class PassCost:
 
     rows: tuple[int, ...]
     elapsed_s: tuple[float, ...]
+    """As measured: a larger pass may take less (cuBLAS has such sizes)."""
 
     def seconds(self, rows: int) -> float:
         if rows <= self.rows[0] or len(self.rows) == 1:
-            return self.elapsed_s[0]
-        return self.elapsed_s[self._left(rows)] + self._slope(rows) * (rows - self.rows[self._left(rows)])
+            return self._least_s[0]
+        return self._least_s[self._left(rows)] + self._slope(rows) * (rows - self.rows[self._left(rows)])
+
+    def padded(self, rows: int) -> int:
+        """To how many rows a pass is best filled up: to a measured size that takes clearly less, else not at all."""
+        at = bisect_left(self.rows, rows)
+        if at == len(self.rows):
+            return rows
+        around = self.elapsed_s[at : at + 1] if self.rows[at] == rows else self.elapsed_s[max(0, at - 1) : at + 1]
+        best = min(range(at, len(self.rows)), key=self.elapsed_s.__getitem__)
+        return self.rows[best] if self.elapsed_s[best] < PADDING_GAIN * max(around) else rows
+
+    @cached_property
+    def _least_s(self) -> tuple[float, ...]:
+        """Of a pass of so many rows or more: it can be filled up."""
+        return tuple(accumulate(reversed(self.elapsed_s), min))[::-1]
 
     def one_more(self, rows: int) -> float:
         """Seconds that one row adds to a pass of `rows`."""
@@ -53,12 +75,19 @@ class PassCost:
         best = min(self.seconds(n) / n for n in sizes)
         return next(n for n in sizes if best >= BUDGET_NEAR_BEST * self.seconds(n) / n)
 
+    def reading(self, sweep_s: float, largest: int) -> PassCost:
+        """The curve where each pass also reads the weights from a disk meanwhile, which takes `sweep_s`; with points
+        up to passes of `largest` rows."""
+        doubled = accumulate(range(20), lambda n, _: 2 * n, initial=self.rows[-1])
+        rows = sorted({*self.rows, *(n for n in doubled if n < largest), largest})
+        return PassCost(tuple(rows), tuple(max(sweep_s, self.seconds(n)) for n in rows))
+
     def _left(self, rows: int) -> int:
         return min(bisect_right(self.rows, rows), len(self.rows) - 1) - 1
 
     def _slope(self, rows: int) -> float:
         i = self._left(rows)
-        return (self.elapsed_s[i + 1] - self.elapsed_s[i]) / (self.rows[i + 1] - self.rows[i])
+        return (self._least_s[i + 1] - self._least_s[i]) / (self.rows[i + 1] - self.rows[i])
 
 
 UNKNOWN = PassCost((1, 2), (1.0, 2.0))
@@ -66,23 +95,21 @@ UNKNOWN = PassCost((1, 2), (1.0, 2.0))
 
 
 def measure(run_pass: Callable[[int], None], sizes: Sequence[int]) -> PassCost:
-    """Time `run_pass(rows)` at each of the ascending sizes: the median (of two the lesser) of as many runs as take
-    `MEASURE_S`, two at least, after one that does not count.
+    """Time `run_pass(rows)` at each of the ascending sizes, in turn from the largest, `ROUNDS` times after a round that
+    does not count; the median of each size counts.
 
-    The largest come first: a device that heats up or is short of power is slower after a while, and that is what
-    a set meets. A larger pass never costs less: where a measurement says so it is noise, and the larger value
-    stands. `run_pass` must not return before the device has finished.
+    In turn, since a device whose clock goes up and down with heat and power would favour whatever came at a good
+    moment. `run_pass` must not return before the device has finished.
     """
-    median_s: dict[int, float] = {}
-    for size in reversed(sizes):
-        run_pass(size)
-        times: list[float] = []
-        while len(times) < 2 or sum(times) < MEASURE_S:
-            start = time.perf_counter()
-            run_pass(size)
-            times.append(time.perf_counter() - start)
-        median_s[size] = sorted(times)[(len(times) - 1) // 2]
-    return PassCost(tuple(sizes), tuple(accumulate((median_s[size] for size in sizes), max)))
+    times: dict[int, list[float]] = {size: [] for size in sizes}
+    for turn in range(1 + ROUNDS):
+        for size in reversed(sizes):
+            begun = time.perf_counter()
+            while (start := time.perf_counter()) - begun < ROUND_S:
+                run_pass(size)
+                if turn:
+                    times[size].append(time.perf_counter() - start)
+    return PassCost(tuple(sizes), tuple(median(times[size]) for size in sizes))
 
 
 def roofline(shape: Shape, element_bytes: int, flops_per_s: float, bytes_per_s: float, largest: int) -> PassCost:

@@ -76,10 +76,23 @@ def from_lookup(sequence: Ints, longest: int) -> tuple[int, ...]:
     return ()
 
 
+def whole(candidates: Sequence[Sequence[int]], stop_tokens: frozenset[int], longest: int) -> list[Draft]:
+    """Each candidate for an answer that has no token yet, up to what ends it; each once."""
+    cut = (until(Draft(tuple(candidate[: longest - 1]), "choices"), stop_tokens) for candidate in candidates)
+    return list(dict.fromkeys(draft for draft in cut if draft.tokens))
+
+
+def right(draft: Draft, out: Sequence[int]) -> int:
+    """How many tokens of a draft are what the model says, `out[i]` being what it says before the draft's token i."""
+    return next((at for at, token in enumerate(draft.tokens) if token != out[at]), len(draft.tokens))
+
+
 def until(draft: Draft, stop_tokens: frozenset[int]) -> Draft:
     """The draft without a stop token and what is behind it: the row before says already whether the answer ends."""
-    end = next((at for at, token in enumerate(draft.tokens) if token in stop_tokens), len(draft.tokens))
-    return draft if end == len(draft.tokens) else Draft(draft.tokens[:end], draft.source)
+    if stop_tokens.isdisjoint(draft.tokens):
+        return draft
+    end = next(at for at, token in enumerate(draft.tokens) if token in stop_tokens)
+    return Draft(draft.tokens[:end], draft.source)
 
 
 EXPECTED = {"choices": (9.0, 10.0), "lookup": (2.0, 4.0)}

@@ -11,14 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from torch import Tensor
 
-from pipeline.engine import cost, loop, prefix_tree
+from pipeline.engine import cost, loop, network, prefix_tree
 from pipeline.engine.backend import Backend, choose
 from pipeline.engine.drafts import SOURCES
+from pipeline.engine.pass_log import PassLog
 from pipeline.engine.passes import Passes, Started
 from pipeline.engine.pool import SlotPool
 from pipeline.engine.scheduler import Scheduler
-from pipeline.engine.segment import Segment
+from pipeline.engine.segment import Segment, first_row, pack
 from pipeline.engine.weights import Weights
 from pipeline.engine.work import Limits, Prefix, Work
 from pipeline.errors import ResourceError
@@ -82,6 +84,7 @@ class Result:
     tokens: list[list[int]]
     """New tokens of each prompt in the caller's order, the stop token included."""
     stats: Stats
+    log: PassLog
 
 
 class Engine:
@@ -99,17 +102,27 @@ class Engine:
         self.limits = limits
         self.cost = pass_cost
         self.backend = backend or choose(weights.shape, weights.dtype, weights.device)
-        self._overlaps = weights.device.type == "cuda"
+        # A pass that reads weights from a disk is as large as can be: what would go into the next belongs into it.
+        self._overlaps = weights.device.type == "cuda" and not weights.streamed
         self.pool = SlotPool(weights.shape, limits.slots, weights.dtype, weights.device)
-        self._passes = Passes(weights, self.pool, self.backend)
+        self._passes = Passes(weights, self.pool, self.backend, limits.chunk_rows)
 
     def warm_up(self) -> None:
         """Measure passes of made-up rows, so that limits and drafts follow this device. Sees no data."""
-        largest = min(self.limits.budget_rows, self.limits.slots)
+        passes = self._passes
+        if self.weights.streamed:
+            # What a pass computes is measured with one layer in the place of all, what it reads by one pass.
+            layers = (next(iter(self.weights.layers)),) * self.weights.shape.layers
+            passes = Passes(replace(self.weights, layers=layers), self.pool, self.backend)
+        largest = min(self.limits.chunk_rows or self.limits.budget_rows, self.limits.slots)
         sizes = [n for n in CALIBRATION_ROWS if n <= largest]
-        if self._overlaps and sizes:
-            self._heat_up(sizes[-1])
-        self.cost = cost.measure(self._calibration_pass, sizes)
+        if self.weights.device.type == "cuda" and sizes:
+            self._heat_up(passes, sizes[-1])
+        self.cost = cost.measure(lambda rows: self._calibration_pass(passes, rows), sizes)
+        if self.weights.streamed:
+            start = time.perf_counter()
+            self._calibration_pass(self._passes, 1)
+            self.cost = self.cost.reading(time.perf_counter() - start, self.limits.budget_rows)
 
     def generate(
         self,
@@ -128,7 +141,8 @@ class Engine:
         Raises ResourceError (R301) before any work if the longest prompt cannot fit into the pool.
         """
         if not prompts:
-            return Result([], Stats())
+            return Result([], Stats(), PassLog())
+        called, log = time.perf_counter(), PassLog()
         self._check_fits(prompts, max_new_tokens)
         tree = prefix_tree.build(prompts)
         scheduler = Scheduler(
@@ -144,18 +158,30 @@ class Engine:
         self.pool.peak_used = 0
         faults_before = self._passes.faults
         start = time.perf_counter()
+        log.planned_s = start - called
 
         def start_pass(works: Sequence[Work]) -> Started:
-            return self._start(works, scheduler, stats)
+            before = stats.prompt_rows, stats.answer_rows
+            started = self._start(works, scheduler, stats)
+            log.prompt_rows.append(stats.prompt_rows - before[0])
+            log.answer_rows.append(stats.answer_rows - before[1])
+            return started
+
+        def tokens(works: Sequence[Work], started: Started) -> list[int]:
+            chosen = self._tokens(works, started)
+            log.end_s.append(time.perf_counter() - called)
+            log.handed_on_s.append(0.0)
+            return chosen
 
         try:
-            for finished in loop.run(
-                scheduler, lambda works: self._start(works, scheduler, stats), self._tokens, self._overlaps
-            ):
-                stats.passes_s = time.perf_counter() - start
+            for finished in loop.run(scheduler, start_pass, tokens, self._overlaps):
+                accepted = time.perf_counter()
+                stats.passes_s = accepted - start
                 for prompt in finished:
                     stats.answer_tokens += len(scheduler.finished[prompt])
                     on_answer(prompt, scheduler.finished[prompt])
+                if finished:
+                    log.handed_on_s[-1] += time.perf_counter() - accepted
                 on_pass(self._progress(scheduler, stats, len(prompts)))
         finally:
             self.pool.reset()
@@ -163,7 +189,23 @@ class Engine:
         stats.recomputed_rows, stats.peak_slots = scheduler.recomputed_rows, self.pool.peak_used
         stats.failed_allocations = self._passes.faults - faults_before
         stats.smallest_budget_rows = self._passes.smallest_rows
-        return Result([scheduler.finished[index] for index in range(len(prompts))], stats)
+        return Result([scheduler.finished[index] for index in range(len(prompts))], stats, log)
+
+    def logits(self, tokens: Sequence[int]) -> Tensor:
+        """Of the token that comes next (V), in float32 on the host: to look into an answer, not to give one.
+
+        Raises ResourceError (R301) where the tokens do not fit into the pool.
+        """
+        self._check_fits([tokens], max_new_tokens=0)
+        slots, size = self.pool.take(len(tokens)), self.limits.chunk_rows or self.limits.budget_rows
+        try:
+            for start in range(0, len(tokens), size):
+                part = np.array(tokens[start : start + size], dtype=np.int64)
+                segment = Segment(part, start, slots[: start + len(part)], wanted=1)
+                last = network.forward(self.weights, self.pool, pack([segment], self.weights.device), self.backend)
+        finally:
+            self.pool.give_back(slots)
+        return last[0].float().cpu()
 
     def _start(self, works: Sequence[Work], scheduler: Scheduler, stats: Stats) -> Started:
         """Hand a pass to the device. Does not wait for a CUDA device."""
@@ -173,12 +215,15 @@ class Engine:
         stats.prompt_rows += prompt_rows
         stats.answer_rows += rows - prompt_rows
         stats.predicted_s += self.cost.seconds(rows)
-        started = self._passes.run([work.segment for work in works])
+        segments = [work.segment for work in works]
+        more = self.cost.padded(rows) - rows
+        started = self._passes.run(segments + [first_row(segments[0])] * more)
         budget_rows = self._passes.budget_rows(scheduler.planned.budget_rows)
         scheduler.limits = replace(scheduler.planned, budget_rows=budget_rows)
         return started
 
     def _tokens(self, works: Sequence[Work], started: Started) -> list[int]:
+        """What the model chose, once it is there. `benchmarks/scripted.py` puts its script here."""
         return started.tokens()
 
     def _progress(self, scheduler: Scheduler, stats: Stats, prompts: int) -> Progress:
@@ -212,13 +257,13 @@ class Engine:
                 fix="leave more memory free, or ask for fewer new tokens",
             )
 
-    def _heat_up(self, rows: int) -> None:
+    def _heat_up(self, passes: Passes, rows: int) -> None:
         """A GPU runs faster than it can go on for about a second, until it is at its power limit."""
         start = time.perf_counter()
         while time.perf_counter() - start < HEAT_UP_S:
-            self._calibration_pass(rows)
+            self._calibration_pass(passes, rows)
 
-    def _calibration_pass(self, rows: int) -> None:
+    def _calibration_pass(self, passes: Passes, rows: int) -> None:
         """Answers of one token up to `CALIBRATION_ANSWERS`, what is more comes as prompts do: a run of tokens, one
         of which wants logits. All over the same made-up context."""
         context = np.arange(min(CALIBRATION_CONTEXT, self.limits.slots))
@@ -232,4 +277,4 @@ class Engine:
         segments = [
             Segment(tokens[end - n : end], len(context) - n, context, 1) for n, end in zip(lengths, ends, strict=True)
         ]
-        self._passes.run(segments).tokens()
+        passes.run(segments).tokens()

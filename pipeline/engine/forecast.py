@@ -9,7 +9,7 @@ from pipeline.engine import loop, prefix_tree
 from pipeline.engine.cost import PassCost
 from pipeline.engine.pool import Slots
 from pipeline.engine.scheduler import Scheduler
-from pipeline.engine.work import Limits, Prefix, Work
+from pipeline.engine.work import Guess, Limits, Prefix, Work
 
 
 @dataclass(frozen=True)
@@ -78,4 +78,6 @@ def _where(work: Work) -> tuple[int, int]:
     """Whose answer a segment's wanted rows are, and how much of it is known."""
     if isinstance(work.owner, Prefix):
         return (work.owner.node.prompts or (0,))[0], 0
+    if isinstance(work.owner, Guess):
+        return work.owner.answer.prompt, 1
     return work.owner.prompt, len(work.owner.tokens)

@@ -26,8 +26,9 @@ WORKSPACE_BYTES = {"cpu": 0, "cuda": 96 * MIB}
 BUDGET_ROWS = {"cpu": 256, "cuda": 8192}
 """Rows of a pass at most: beyond these a row gets no cheaper (`benchmarks/cpu.py`, `benchmarks/gpu.py`)."""
 
-PASS_SHARE = 0.25
-"""Of what is usable, for the activations of a pass; the rest is for K/V."""
+PASS_SHARE, LEAST_ROWS = 0.25, 128
+"""Of what is usable, for the activations of a pass, of so many rows at least; the rest is for K/V, of the longest
+context at least."""
 
 LIVE = 4096
 """Answers at the same time at most; the measured cost of a pass lowers it."""
@@ -58,19 +59,36 @@ class Plan:
         return ", ".join(f"{name} {size / MIB:,.0f} MiB" for name, size in parts.items())
 
 
-def plan(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int) -> Plan:
-    """For an engine whose weights are resident already.
+def plan(
+    shape: Shape,
+    dtype: torch.dtype,
+    device: torch.device,
+    free_bytes: int,
+    *,
+    fused: bool = False,
+    streamed: bool = False,
+) -> Plan:
+    """For an engine whose weights lie on the device already, or as much of them as there is at the same time.
+
+    `fused`: our kernels do the steps between the products, which need no copies for it. `streamed`: the weights come
+    from a disk.
 
     Raises ResourceError (R302) when not even one prompt of the longest context would fit.
     """
     margin_bytes, workspace_bytes = int(free_bytes * MARGIN), WORKSPACE_BYTES[device.type]
     usable = free_bytes - margin_bytes - workspace_bytes
-    budget_rows = BUDGET_ROWS[device.type]
-    while budget_rows > 128 and pass_bytes(shape, dtype, budget_rows) > PASS_SHARE * usable:
-        budget_rows //= 2
-    of_pass = pass_bytes(shape, dtype, budget_rows)
     slot_bytes = shape.kv_elements_per_token * dtype.itemsize
-    slots = min(CONTEXTS[device.type] * shape.max_positions, (usable - of_pass) // slot_bytes)
+    # A pass that reads the weights from a disk takes all that there is room for, so each slot may be a row of it.
+    kept_bytes = kept_bytes_per_row(shape, dtype) if streamed else 0
+    longest_bytes = shape.max_positions * (slot_bytes + kept_bytes)
+    rows = BUDGET_ROWS[device.type]
+    while rows > LEAST_ROWS and pass_bytes(shape, dtype, rows, fused) > min(
+        PASS_SHARE * usable, usable - longest_bytes
+    ):
+        rows //= 2
+    of_pass = pass_bytes(shape, dtype, rows, fused)
+    contexts = CONTEXTS["cuda" if streamed else device.type]
+    slots = min(contexts * shape.max_positions, (usable - of_pass) // (slot_bytes + kept_bytes))
     if slots < shape.max_positions:
         short = (shape.max_positions - slots) * slot_bytes
         raise ResourceError(
@@ -81,17 +99,49 @@ def plan(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int
             actual=f"{max(0, slots):,} tokens beside activations and margin; {short / MIB:,.0f} MiB are missing",
             fix="end other programs, or use a smaller model",
         )
-    limits = Limits(budget_rows=budget_rows, slots=slots, live=LIVE)
+    limits = Limits(slots if streamed else rows, slots, LIVE, rows if streamed else None)
+    of_pass += slots * kept_bytes
     return Plan(free_bytes, margin_bytes, workspace_bytes, of_pass, slots * slot_bytes, limits)
 
 
-def pass_bytes(shape: Shape, dtype: torch.dtype, rows: int) -> int:
-    """The most that a pass of `rows` rows holds at once: in a layer, or the logits of the rows that want them."""
-    return rows * activation_bytes_per_row(shape, dtype) + min(rows, HEAD_ROWS) * shape.vocab * dtype.itemsize
+def must_stream(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int, fused: bool = False) -> bool:
+    """Whether the weights have to come from a disk in each pass, since they and the longest context do not fit.
+
+    Raises ResourceError (R302) when they do not fit even so.
+    """
+    resident_bytes = shape.parameters * dtype.itemsize
+    try:
+        plan(shape, dtype, device, max(0, free_bytes - resident_bytes), fused=fused)
+    except ResourceError:
+        left_bytes = max(0, free_bytes - streamed_bytes(shape, dtype))
+        plan(shape, dtype, device, left_bytes, fused=fused, streamed=True)
+        return True
+    return False
 
 
-def activation_bytes_per_row(shape: Shape, dtype: torch.dtype) -> int:
-    """The most that is alive at once for a row inside a layer: the MLP with its two intermediate parts and the
-    residual, or the norm in float32; attention's gathered keys are bounded by its bucket."""
+def streamed_bytes(shape: Shape, dtype: torch.dtype) -> int:
+    """What of the weights is there at the same time: all outside the layers, the layer in use, and the next."""
+    outside = shape.parameters - shape.layers * shape.parameters_per_layer
+    return (outside + 2 * shape.parameters_per_layer) * dtype.itemsize
+
+
+def kept_bytes_per_row(shape: Shape, dtype: torch.dtype) -> int:
+    """Of a row that waits for the next layer: the residual, what is added to it, its rotation, its place; and one
+    more when the last layer's rows are put together."""
+    return (3 * shape.hidden + 2 * shape.head_dim) * dtype.itemsize + 64
+
+
+def pass_bytes(shape: Shape, dtype: torch.dtype, rows: int, fused: bool = False) -> int:
+    """The most that a pass of `rows` rows holds at once: in a layer, or, behind them, logits of rows that want them."""
+    logits_bytes = min(rows, HEAD_ROWS) * (shape.vocab + 3 * shape.hidden) * dtype.itemsize
+    return max(rows * activation_bytes_per_row(shape, dtype, fused), logits_bytes)
+
+
+def activation_bytes_per_row(shape: Shape, dtype: torch.dtype, fused: bool = False) -> int:
+    """The most that is alive at once for a row inside a layer: the MLP's two intermediate parts, what goes in and comes
+    out, the residual and the rotation. Plain torch copies both parts and norms in float32; attention's gathered keys
+    are bounded by its bucket."""
+    if fused:
+        return (4 * shape.hidden + 2 * shape.intermediate + 2 * shape.head_dim) * dtype.itemsize
     elements = 4 * shape.hidden + shape.qkv_rows + 4 * shape.intermediate
     return elements * dtype.itemsize + 2 * shape.hidden * 4

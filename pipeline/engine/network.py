@@ -6,6 +6,8 @@ brings: the steps between the matrix products (`ops.py` or our kernels) and atte
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,16 +16,20 @@ from pipeline.engine.backend import Backend
 from pipeline.engine.pool import SlotPool
 from pipeline.engine.projection import linear
 from pipeline.engine.segment import Packed
-from pipeline.engine.weights import Shape, Weights
+from pipeline.engine.weights import LayerWeights, Shape, Weights
 
 HEAD_ROWS = 1024
 """Rows whose logits are held at the same time."""
 
 
 @torch.inference_mode()
-def choose(weights: Weights, pool: SlotPool, packed: Packed, backend: Backend) -> Tensor:
-    """The likeliest token (W) of each row that wants one, the first of equals. Otherwise as `forward`."""
-    last = _layers(weights, pool, packed, backend)
+def choose(weights: Weights, pool: SlotPool, chunks: Sequence[Packed], backend: Backend) -> Tensor:
+    """The likeliest token (W) of each row that wants one, the first of equals. Otherwise as `forward`.
+
+    The chunks of a pass go through each layer one after the other, so that every layer is read once; a chunk
+    may continue those before it.
+    """
+    last = _layers(weights, pool, chunks, backend)
     return torch.cat([linear(part, weights.head).argmax(-1) for part in last.split(HEAD_ROWS)])
 
 
@@ -34,29 +40,43 @@ def forward(weights: Weights, pool: SlotPool, packed: Packed, backend: Backend) 
     K/V goes into the pool before attention reads it, so a segment may continue another one of the
     same pass. Nothing here waits for the device.
     """
-    return linear(_layers(weights, pool, packed, backend), weights.head)
+    return linear(_layers(weights, pool, [packed], backend), weights.head)
 
 
-def _layers(weights: Weights, pool: SlotPool, packed: Packed, backend: Backend) -> Tensor:
+def _layers(weights: Weights, pool: SlotPool, chunks: Sequence[Packed], backend: Backend) -> Tensor:
     """(W, H): the rows that want logits, after the last norm."""
-    shape, ops = weights.shape, backend.ops
-    attend = backend.plan(packed, shape, weights.dtype)
-    cos, sin = rotary(packed.positions, shape, weights.dtype)
-    hidden = F.embedding(packed.tokens, weights.embed)  # (T, H)
-    delta = None  # what the layer before adds to it
+    shape, add_norm = weights.shape, backend.ops.add_norm
+    states = [_Rows(packed, weights, backend) for packed in chunks]
     for index, layer in enumerate(weights.layers):
-        x = ops.add_norm(hidden, delta, layer.norm_attention, shape.norm_eps)
-        qkv = linear(x, layer.qkv).view(packed.rows, -1, shape.head_dim)  # (T, Q + 2K, D)
-        ops.rotate_and_store(qkv, cos, sin, packed.slots, pool.layer(index), shape)
-        mixed = attend(qkv, pool.layer(index))  # (T, Q·D)
-        if index == shape.layers - 1:
+        for rows in states:
+            rows.advance(layer, pool.layer(index), last=index == shape.layers - 1)
+    return torch.cat([add_norm(rows.hidden, rows.delta, weights.norm, shape.norm_eps) for rows in states])
+
+
+class _Rows:
+    """The rows of a chunk on their way through the layers."""
+
+    def __init__(self, packed: Packed, weights: Weights, backend: Backend) -> None:
+        self.packed, self.shape, self.ops = packed, weights.shape, backend.ops
+        self.attend = backend.plan(packed, weights.shape, weights.dtype)
+        self.cos, self.sin = rotary(packed.positions, weights.shape, weights.dtype)
+        self.hidden = F.embedding(packed.tokens, weights.embed)  # (T, H)
+        self.delta: Tensor | None = None  # (T, H), what the layer before adds to it
+
+    def advance(self, layer: LayerWeights, kv: Tensor, last: bool) -> None:
+        shape, ops = self.shape, self.ops
+        x = ops.add_norm(self.hidden, self.delta, layer.norm_attention, shape.norm_eps)
+        self.delta = None  # added: attention needs the room
+        qkv = linear(x, layer.qkv).view(self.packed.rows, -1, shape.head_dim)  # (T, Q + 2K, D)
+        ops.rotate_and_store(qkv, self.cos, self.sin, self.packed.slots, kv, shape)
+        mixed = self.attend(qkv, kv)  # (T, Q·D)
+        if last:
             # Nothing depends on the other rows any more.
-            mixed, hidden = mixed[packed.wanted], hidden[packed.wanted]
+            mixed, self.hidden = mixed[self.packed.wanted], self.hidden[self.packed.wanted]
         delta = linear(mixed, layer.o)
         del qkv, mixed  # the MLP needs the room
-        x = ops.add_norm(hidden, delta, layer.norm_mlp, shape.norm_eps)
-        delta = linear(ops.swiglu(linear(x, layer.gate_up)), layer.down)
-    return ops.add_norm(hidden, delta, weights.norm, shape.norm_eps)
+        x = ops.add_norm(self.hidden, delta, layer.norm_mlp, shape.norm_eps)
+        self.delta = linear(ops.swiglu(linear(x, layer.gate_up)), layer.down)
 
 
 def rotary(positions: Tensor, shape: Shape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ number of them went well. Nothing else changes: the tokens are the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,8 +66,9 @@ class Started:
 class Passes:
     """Runs passes of one model. `budget_rows` is what a pass may have now."""
 
-    def __init__(self, weights: Weights, pool: SlotPool, backend: Backend) -> None:
-        self.weights, self.pool, self.backend = weights, pool, backend
+    def __init__(self, weights: Weights, pool: SlotPool, backend: Backend, chunk_rows: int | None = None) -> None:
+        """`chunk_rows`: how many rows go through a layer together; None: all of a pass."""
+        self.weights, self.pool, self.backend, self.chunk_rows = weights, pool, backend, chunk_rows
         self.most_rows: int | None = None
         """None: no allocation has failed, or all is well again."""
         self.faults = 0
@@ -75,7 +76,8 @@ class Passes:
         self._went_well = 0
 
     def budget_rows(self, planned: int) -> int:
-        return planned if self.most_rows is None else min(planned, self.most_rows)
+        """Of a pass. One that takes chunks through the layers stays as large: its chunks become smaller."""
+        return planned if self.most_rows is None or self.chunk_rows is not None else min(planned, self.most_rows)
 
     def run(self, segments: Sequence[Segment]) -> Started:
         """Hand a pass to the device. Does not wait for a CUDA device.
@@ -99,7 +101,7 @@ class Passes:
             reason = (str(error).splitlines() or ["MemoryError"])[0]
         # Here, behind the handler, nothing of the failed pass is held any more.
         rows = sum(map(len, segments))
-        self._shrink(rows, reason)
+        self._shrink(min(rows, self._chunk_rows(rows)), reason)
         if rows > 1:
             return [piece for half in cut(segments, rows // 2) for piece in self._run(half)]
         if retry:
@@ -113,8 +115,9 @@ class Passes:
         )
 
     def _piece(self, segments: Sequence[Segment]) -> Piece:
-        packed = pack(segments, self.weights.device)
-        chosen = network.choose(self.weights, self.pool, packed, self.backend)
+        rows = self._chunk_rows(sum(map(len, segments)))
+        chunks = [pack(part, self.weights.device) for part in split(segments, rows)]
+        chosen = network.choose(self.weights, self.pool, chunks, self.backend)
         if chosen.device.type != "cuda":
             return Piece(chosen, None)
         on_host = torch.empty(chosen.shape, dtype=chosen.dtype, pin_memory=True)
@@ -122,6 +125,12 @@ class Passes:
         arrived = torch.cuda.Event()
         arrived.record()
         return Piece(on_host, arrived)
+
+    def _chunk_rows(self, rows: int) -> int:
+        """Of a pass of `rows` rows."""
+        if self.chunk_rows is None:
+            return rows
+        return self.chunk_rows if self.most_rows is None else min(self.chunk_rows, self.most_rows)
 
     def _shrink(self, rows: int, reason: str) -> None:
         self.faults += 1
@@ -131,6 +140,15 @@ class Passes:
         logger.warning("an allocation failed in a pass of {} rows, which is done again in pieces: {}", rows, reason)
         if self.weights.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def split(segments: Sequence[Segment], rows: int) -> Iterator[Sequence[Segment]]:
+    """Parts of `rows` rows each, the last with what is left."""
+    rest = segments
+    while sum(map(len, rest)) > rows:
+        part, rest = cut(rest, rows)
+        yield part
+    yield rest
 
 
 def cut(segments: Sequence[Segment], rows: int) -> tuple[list[Segment], list[Segment]]:

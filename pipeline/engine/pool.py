@@ -6,12 +6,15 @@ back are handed out before new ones, so that memory that was never needed is nev
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.engine.arrays import Ints
 from pipeline.engine.weights import Shape
+from pipeline.errors import ResourceError
 
 
 class Slots:
@@ -54,11 +57,21 @@ class SlotPool(Slots):
     """Slots, and the K/V of one token in every layer for each of them."""
 
     def __init__(self, shape: Shape, slots: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Raises ResourceError (R306) where the memory that was planned for is not there any more."""
         super().__init__(slots)
         # K and V of a token side by side: written by one call, gathered by one call.
-        self.store = torch.empty(  # (layers, slots, 2K, D)
-            shape.layers, slots, 2 * shape.kv_heads, shape.head_dim, dtype=dtype, device=device
-        )
+        size = (shape.layers, slots, 2 * shape.kv_heads, shape.head_dim)
+        try:
+            self.store = torch.empty(size, dtype=dtype, device=device)  # (layers, slots, 2K, D)
+        except (RuntimeError, MemoryError) as error:  # Tegra's failure is a RuntimeError that names NVML
+            raise ResourceError(
+                "R306",
+                "the memory that was planned for K/V cannot be had",
+                where=str(device),
+                expected=f"{prod(size) * dtype.itemsize / 2**20:,.0f} MiB for {slots:,} tokens",
+                actual=str(error).splitlines()[0],
+                fix="end what else uses the device, and run again",
+            ) from error
 
     def layer(self, index: int) -> Tensor:
         """(slots, 2K, D): the first K heads are keys, the others values."""

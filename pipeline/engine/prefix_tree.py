@@ -54,13 +54,13 @@ def build(prompts: Sequence[Sequence[int]]) -> PrefixTree:
         low, high, depth, parent = ranges.pop()
         if low == high:
             continue
-        token = arrays[order[low]][depth]
+        token = prompts[order[low]][depth]
         end = low + 1
-        while end < high and arrays[order[end]][depth] == token:
+        while end < high and prompts[order[end]][depth] == token:
             end += 1
         first, last = arrays[order[low]], arrays[order[end - 1]]
         # Sorted: what the first and the last of a range share, all between them share.
-        stop = depth + common_prefix(first[depth:], last[depth:])
+        stop = len(first) if end - low == 1 else depth + common_prefix(first[depth:], last[depth:])
         inner = low
         while inner < end and len(arrays[order[inner]]) == stop:
             inner += 1

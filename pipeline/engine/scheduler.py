@@ -22,13 +22,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.engine import drafts
-from pipeline.engine.arrays import EMPTY, Ints, ints
+from pipeline.engine.arrays import EMPTY, Ints
 from pipeline.engine.cost import PassCost
 from pipeline.engine.drafts import Acceptance, Draft
 from pipeline.engine.pool import Slots
 from pipeline.engine.prefix_tree import PrefixTree, tokens_of
 from pipeline.engine.segment import Segment
-from pipeline.engine.work import Answer, Limits, Prefix, Work
+from pipeline.engine.work import Answer, Guess, Limits, Prefix, Work
 
 HEADROOM = 8
 """Slots kept free for every live answer before a new prompt is let in."""
@@ -82,7 +82,7 @@ class Scheduler:
         """
         ready = [answer for answer in self.live if answer.tokens and not answer.running]
         room = self._pass_rows(ready)
-        if ahead and not self._worth_starting(ready, room):
+        if ahead and self.waiting and not self._worth_starting(ready, room):
             return []
         due: list[tuple[Answer, int]] = []  # answer, rows that it gets
         owed = 0  # slots that the rows chosen so far will take
@@ -107,8 +107,19 @@ class Scheduler:
             owed += len(draft.tokens)
             likely_rows = max(likely_rows, owed)
             checked.append((answer, rows, draft))
-        prompts = self._let_in(room - owed, owed, ahead)
-        return [self._continue(*work) for work in checked] + prompts
+        if ahead and not self.waiting and owed < min(room, self._good_rows):
+            return []  # only answers are left: what the running pass brings makes a better pass with them
+        slots, at = self.pool.take(owed), 0  # all at once: a pass continues hundreds of answers
+        works: list[Work] = []
+        for answer, rows, draft in checked:
+            end = at + rows + len(draft.tokens)
+            works.append(self._continue(answer, rows, draft, slots[at:end]))
+            at = end
+        prompts = self._let_in(room - owed, ahead)
+        works += prompts
+        if prompts and self.limits.chunk_rows is not None and not self.waiting:
+            works += self._guesses(sum(len(work.segment) for work in works))
+        return works
 
     def _pass_rows(self, ready: Sequence[Answer]) -> int:
         """As many rows as make all passes that are left equally large, so that none is a sliver."""
@@ -133,6 +144,8 @@ class Scheduler:
             if isinstance(work.owner, Prefix):
                 if out:
                     work.owner.next_token = out[-1]
+            elif isinstance(work.owner, Guess):
+                work.owner.out = out
             else:
                 work.owner.running = False
                 self._accept_answer(work.owner, work.draft, out)
@@ -141,7 +154,8 @@ class Scheduler:
         for answer in self.live:
             if not answer.tokens:
                 first = self.prefixes[self.tree.paths[answer.prompt][-1]].next_token
-                answer.tokens += [] if first is None else [first]  # none: its prompt is still being computed
+                if first is not None:  # none: its prompt is still being computed
+                    self._begin(answer, first)
             ended = answer.tokens and answer.tokens[-1] in self.stop_tokens
             if ended or len(answer.tokens) >= self.max_new_tokens:
                 self._finish(answer)
@@ -169,29 +183,62 @@ class Scheduler:
             self._prompt_tokens[prompt] = tokens_of(self.tree, prompt)
         return self._prompt_tokens[prompt]
 
-    def _continue(self, answer: Answer, rows: int, draft: Draft) -> Work:
-        """The next `rows` tokens of an answer, and the draft behind them."""
+    def _continue(self, answer: Answer, rows: int, draft: Draft, slots: Ints) -> Work:
+        """The next `rows` tokens of an answer, and the draft behind them, in `slots`."""
         known = len(answer.slots)
         reaches_end = known + rows == len(answer.tokens)
-        new = ints(answer.tokens[known : known + rows] + list(draft.tokens))
-        answer.slots = np.concatenate([answer.slots, self.pool.take(len(new))])
+        prompt = self.prefixes[self.tree.paths[answer.prompt][-1]].context
+        context = np.concatenate([prompt, answer.slots, slots])
+        answer.slots = context[len(prompt) :]
         answer.running = True
-        prompt = self.prefixes[self.tree.paths[answer.prompt][-1]]
         segment = Segment(
-            new,
-            start=len(prompt.context) + known,
-            context=np.concatenate([prompt.context, answer.slots]),
+            np.array([*answer.tokens[known : known + rows], *draft.tokens], dtype=np.int64),
+            start=len(prompt) + known,
+            context=context,
             wanted=1 + len(draft.tokens) if reaches_end else 0,
         )
         return Work(segment, answer, draft)
+
+    def _guesses(self, rows: int) -> list[Work]:
+        """All that the answers which this pass begins may be, behind the pass's `rows` rows, where looking at them
+        now costs less than the pass that would look at one draft of each."""
+        begun = [answer for answer in self.live if not answer.tokens]
+        likely = [
+            (answer, draft)
+            for answer in begun
+            for draft in drafts.whole(self.candidates[answer.prompt], self.stop_tokens, self.max_new_tokens)
+        ]
+        more = sum(len(draft.tokens) for _, draft in likely)
+        if more == 0 or rows + more > self.limits.budget_rows or more > self.pool.free:
+            return []
+        saved_s = self.acceptance.rate("choices") * self.cost.seconds(len(begun))
+        if self.cost.seconds(rows + more) - self.cost.seconds(rows) >= saved_s:
+            return []
+        return [self._guess(answer, draft) for answer, draft in likely]
+
+    def _guess(self, answer: Answer, draft: Draft) -> Work:
+        prompt = self.prefixes[self.tree.paths[answer.prompt][-1]].context
+        guess = Guess(answer, draft, self.pool.take(len(draft.tokens)))
+        answer.guesses.append(guess)
+        context = np.concatenate([prompt, guess.slots])
+        return Work(Segment(np.array(draft.tokens), len(prompt), context, len(draft.tokens)), guess)
+
+    def _begin(self, answer: Answer, first: int) -> None:
+        """An answer's first token is known, and with it which guess was right so far, if one was."""
+        right = max(answer.guesses, key=lambda guess: drafts.right(guess.draft, [first, *guess.out]), default=None)
+        self._released += [guess.slots for guess in answer.guesses if guess is not right]
+        answer.guesses = []
+        if right is None:
+            answer.tokens = [first]
+        else:
+            answer.slots = right.slots
+            self._accept_answer(answer, right.draft, [first, *right.out])
 
     def _accept_answer(self, answer: Answer, draft: Draft, out: Sequence[int]) -> None:
         """`out[i]` follows the answer and the first i tokens of its draft; empty: nothing was asked."""
         if not out:
             return
-        right = 0
-        while right < len(draft.tokens) and draft.tokens[right] == out[right]:
-            right += 1
+        right = drafts.right(draft, out)
         self.acceptance.record(draft, right)
         new = list(out[: right + 1])
         stop = next((i for i, token in enumerate(new) if token in self.stop_tokens), len(new) - 1)
@@ -213,8 +260,8 @@ class Scheduler:
 
     # Prompts
 
-    def _let_in(self, room: int, owed: int, ahead: bool) -> list[Work]:
-        """New prompt rows, depth-first, as many as fit beside the `owed` rows of live answers."""
+    def _let_in(self, room: int, ahead: bool) -> list[Work]:
+        """New prompt rows, depth-first, as many as fit into `room` rows."""
         works: list[Work] = []
         while self.waiting and room > 0 and len(self.live) < self.limits.live:
             answer = self.waiting[0]
@@ -228,7 +275,7 @@ class Scheduler:
                 continue
             if not ahead and not self.live and not works:
                 self._drop_idle(prefix.missing, keep=path)  # nobody else will ever make room
-            spare = self.pool.free - owed - HEADROOM * len(self.live)
+            spare = self.pool.free - HEADROOM * len(self.live)
             rows = min(prefix.missing, room, spare)
             if rows <= 0:
                 break

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.engine.arrays import EMPTY, Ints, upload
+from pipeline.engine.arrays import Ints, upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,11 @@ class Segment:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+
+def first_row(segment: Segment) -> Segment:
+    """A segment's first row once more: to fill a pass up, since it writes what is written anyway."""
+    return Segment(segment.tokens[:1], segment.start, segment.context[: segment.start + 1], 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +53,25 @@ class Packed:
 
 
 def pack(segments: Sequence[Segment], device: torch.device) -> Packed:
-    """Lay segments end to end."""
-    lengths = np.array([len(segment) for segment in segments], dtype=np.int64)
+    """Lay segments end to end; there is at least one."""
+    lengths, starts, asked = (
+        np.array(counts, dtype=np.int64)
+        for counts in zip(*[(len(s.tokens), s.start, s.wanted) for s in segments], strict=True)
+    )
     ends = np.cumsum(lengths)
     tokens, positions, slots, wanted = upload(
         [
-            np.concatenate([EMPTY, *(s.tokens for s in segments)]),
-            np.concatenate([EMPTY, *(np.arange(s.start, s.start + len(s)) for s in segments)]),
-            np.concatenate([EMPTY, *(s.context[s.start :] for s in segments)]),
-            np.concatenate([EMPTY, *(np.arange(end - s.wanted, end) for s, end in zip(segments, ends, strict=True))]),
+            np.concatenate([s.tokens for s in segments]),
+            runs(starts, lengths),
+            np.concatenate([s.context[s.start :] for s in segments]),
+            runs(ends - asked, asked),
         ],
         device,
     )
     return Packed(tokens, positions, slots, wanted, lengths, tuple(s.context for s in segments))
+
+
+def runs(first: Ints, counts: Ints) -> Ints:
+    """first[0], first[0] + 1, …: `counts[i]` ascending numbers from `first[i]` on, end to end."""
+    before = np.cumsum(counts) - counts
+    return np.arange(counts.sum()) + np.repeat(first - before, counts)

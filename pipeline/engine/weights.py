@@ -6,6 +6,7 @@ T rows of a pass, H hidden size, Q query heads, K key/value heads, D head size, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +54,10 @@ class Shape:
         return int(self.flops_per_row + self.flops_per_head_row) // 2
 
     @property
+    def parameters_per_layer(self) -> int:
+        return int(self.flops_per_row) // (2 * self.layers) + 2 * self.hidden
+
+    @property
     def parameters(self) -> int:
         norms = (2 * self.layers + 1) * self.hidden
         return self.swept_parameters + norms + (0 if self.tied else self.vocab * self.hidden)
@@ -83,11 +88,13 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class Weights:
-    """All tensors of a model, resident on one device in one dtype."""
+    """All tensors of a model, on one device in one dtype."""
 
     shape: Shape
     embed: Tensor  # (V, H)
-    layers: tuple[LayerWeights, ...]
+    layers: Iterable[LayerWeights]
+    """In order. A tuple: all are resident. Anything else brings one at a time from a disk, each time it is walked
+    through: a layer is to be used before the next is asked for."""
     norm: Tensor  # (H)
     head: Tensor  # (V, H); the same tensor as `embed` where tied
 
@@ -100,7 +107,5 @@ class Weights:
         return self.embed.dtype
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes read by one sweep over the layers and the head."""
-        sweep = [t for layer in self.layers for t in vars(layer).values()] + [self.norm, self.head]
-        return sum(t.numel() * t.element_size() for t in sweep)
+    def streamed(self) -> bool:
+        return not isinstance(self.layers, tuple)

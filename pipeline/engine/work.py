@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline.engine import drafts
@@ -21,6 +22,9 @@ class Limits:
     """Slots of the pool."""
     live: int
     """Answers that are being written at the same time."""
+    chunk_rows: int | None = None
+    """Rows that go through a layer together, where a pass takes several such chunks from layer to layer since each
+    layer comes from a disk. None: all of them."""
 
 
 @dataclass(slots=True)
@@ -53,12 +57,25 @@ class Answer:
     slots: Ints = field(default_factory=lambda: EMPTY)
     running: bool = False
     """The device is at its newest rows."""
+    guesses: list[Guess] = field(default_factory=list)
+    """Before its first token is known: whole answers that are looked at in the pass that computes its prompt."""
+
+
+@dataclass(slots=True)
+class Guess:
+    """What an answer may be from its first token on."""
+
+    answer: Answer
+    draft: Draft
+    slots: Ints
+    out: Sequence[int] = ()
+    """What the model says after each of its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A segment and whose it is: a node's, or an answer's with the draft that it checks."""
+    """A segment and whose it is: a node's, an answer's with the draft that it checks, or a guess at a whole answer."""
 
     segment: Segment
-    owner: Prefix | Answer
+    owner: Prefix | Answer | Guess
     draft: Draft = drafts.NONE

@@ -24,6 +24,7 @@ from pipeline import paths
 from pipeline.errors import IntegrityError
 from pipeline.model import loader, lock, reader
 from pipeline.model.config import read_shape
+from pipeline.model.reader import DTYPES
 from pipeline.model.safetensors_file import Entry
 
 WORKERS = 4
@@ -58,9 +59,8 @@ def attest(folder: Path, resident: Mapping[str, Tensor], locked: lock.Lock) -> A
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
         found = list(pool.map(lambda path: _attest_file(path, by_file[path], resident, hashes.get(path.name)), by_file))
     size_bytes = sum(entry.size_bytes for entry in entries.values())
-    rounded = any(
-        loader.DTYPES[entry.dtype].itemsize > resident[entry.name].dtype.itemsize for entry in entries.values()
-    )
+    held = resident[loader.EMBEDDING].dtype
+    rounded = any(DTYPES[entry.dtype].itemsize > held.itemsize for entry in entries.values())
     files = {path.name: sha256 for path, sha256 in zip(by_file, found, strict=True)}
     return Attestation(locked.root, len(entries), size_bytes, rounded, files, time.perf_counter() - start)
 
@@ -88,7 +88,7 @@ def _sha256(path: Path, entries: list[Entry], resident: Mapping[str, Tensor]) ->
         digest.update(file.read(entries[0].offset))
     for entry in entries:
         for part in _parts(resident[entry.name]):
-            stored = part.cpu().to(loader.DTYPES[entry.dtype])
+            stored = part.cpu().to(DTYPES[entry.dtype])
             digest.update(memoryview(stored.view(torch.uint8).numpy()))
     return digest.hexdigest()
 
@@ -98,7 +98,7 @@ def _compare(path: Path, entries: list[Entry], resident: Mapping[str, Tensor]) -
     with reader.Shard(path, lock.fix(path.parent)) as shard:
         shard.skip_to(entries[0].offset)
         for entry in entries:
-            stored, done = loader.DTYPES[entry.dtype], 0
+            stored, done = DTYPES[entry.dtype], 0
             for part in _parts(resident[entry.name]):
                 raw = torch.empty(part.numel() * stored.itemsize, dtype=torch.uint8)
                 shard.fill(raw)

@@ -19,7 +19,11 @@ from pipeline.settings import HubModelConfig
 Say = Callable[[str], object]
 
 TRIES = 2
-"""Of a file that comes damaged; a line that breaks off is the library's to mend."""
+"""Of a file that comes damaged."""
+
+BREAKS = 8
+"""Of the line, within one file. Newer releases of the library go on by themselves; 0.36, which the image has, does so
+when a line falls silent, but not when it is cut."""
 
 
 def fetch(config: HubModelConfig, name: str, folder: Path, say: Say) -> None:
@@ -57,7 +61,7 @@ def _fetched(config: HubModelConfig, name: str, folder: Path) -> str | None:
     url = huggingface_hub.hf_hub_url(config.repo, name, revision=config.revision)
     try:
         listed = huggingface_hub.get_hf_file_metadata(url).etag
-        huggingface_hub.hf_hub_download(config.repo, name, revision=config.revision, local_dir=folder)
+        _download(config, name, folder)
     except Exception as error:
         # `Exception`: the library's errors come from requests or from httpx, depending on its version.
         if isinstance(error, OSError) and (trouble := resource_trouble(error, folder / name)):
@@ -71,6 +75,21 @@ def _fetched(config: HubModelConfig, name: str, folder: Path) -> str | None:
             f"or name a folder that has the files with --model",
         ) from error
     return listed if listed and len(listed) in {40, 64} else None
+
+
+def _download(config: HubModelConfig, name: str, folder: Path) -> None:
+    """The library keeps what has come, and goes on from there when it is called again."""
+    import huggingface_hub  # noqa: PLC0415
+
+    for turn in range(BREAKS + 1):
+        try:
+            huggingface_hub.hf_hub_download(config.repo, name, revision=config.revision, local_dir=folder)
+        except Exception as error:
+            # By name: requests is not there where the library does without it.
+            if type(error).__name__ != "ChunkedEncodingError" or turn == BREAKS:
+                raise
+        else:
+            return
 
 
 def _hash_like(listed: str, path: Path) -> str:

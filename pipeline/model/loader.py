@@ -1,16 +1,16 @@
 """Checkpoint files to tensors, with the weights in memory exactly once.
 
-Each tensor is allocated once, where it stays, and filled by plain reads: on the CPU straight into its memory, on a
-GPU through two small pinned buffers. Nothing is mapped: memory-mapped loading can need twice the weights
-(https://github.com/huggingface/safetensors/issues/758, /759; transformers #47257). What is read is hashed on its way
-and compared with the checkpoint's lock (`reader`), so that the bytes verified are the bytes loaded.
+Each tensor is allocated once, where it stays, and filled by plain reads (`filling`). Nothing is mapped: memory-mapped
+loading can need twice the weights (https://github.com/huggingface/safetensors/issues/758, /759; transformers #47257).
+What is read is hashed on its way and compared with the checkpoint's lock (`reader`), so that the bytes verified are
+the bytes loaded.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from itertools import groupby
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from pipeline import paths
+from pipeline.engine import memory
 from pipeline.engine.weights import LayerWeights, Shape, Weights
-from pipeline.errors import IntegrityError, ResourceError
+from pipeline.errors import IntegrityError
 from pipeline.free_memory import free_bytes
-from pipeline.model import lock, reader
+from pipeline.model import filling, lock, stream
 from pipeline.model.config import read_shape
+from pipeline.model.reader import DTYPES
 from pipeline.model.safetensors_file import Entry, read_header
-
-DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32}
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -40,7 +40,7 @@ LAYER_TENSORS = {
 }
 """Field of LayerWeights to the tensor's name behind `model.layers.N.`."""
 
-EMBEDDING = "model.embed_tokens.weight"
+EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 
 
 def load(
@@ -71,47 +71,60 @@ def load(
     device = torch.device(device)
     if dtype is torch.bfloat16 and not rounding:
         _refuse_rounding(folder, entries)
-    placed = {name for name, entry in entries.items() if place and len(entry.shape) == 2 and name != EMBEDDING}
-    largest = max((prod(entries[name].shape) for name in placed), default=0)
+    places = {name: place for name, entry in entries.items() if place and len(entry.shape) == 2 and name != EMBEDDING}
+    largest = max((prod(entries[name].shape) for name in places), default=0)
     _need_memory((sum(prod(entry.shape) for entry in entries.values()) + largest) * dtype.itemsize, device)
-
-    locked = lock.known(folder)
-    tensors: dict[str, Tensor] = {}
-    filler = _Filler(dtype, device, on_bytes or (lambda _: None))
-    scratch = filler.allocate("the largest projection", (largest,))
-    for path, in_file in groupby(in_order(entries), key=lambda entry: entry.path):
-        with reader.Shard(path, lock.fix(folder)) as shard:
-            for entry in in_file:
-                shard.skip_to(entry.offset)
-                if place and entry.name in placed:
-                    shard.wait()  # the buffer may still be hashed
-                    tensors[entry.name] = place(
-                        filler.fill(shard, entry, scratch[: prod(entry.shape)].view(entry.shape))
-                    )
-                else:
-                    tensors[entry.name] = filler.fill(shard, entry, filler.allocate(entry.name, entry.shape))
-            if locked is not None:
-                lock.check_read(folder, locked, path.name, shard.sha256)
-    embed = tensors[EMBEDDING]
-    return Weights(
-        shape=shape,
-        embed=embed,
-        layers=tuple(
-            LayerWeights(**{field: tensors[f"model.layers.{i}.{name}"] for field, name in LAYER_TENSORS.items()})
-            for i in range(shape.layers)
-        ),
-        norm=tensors["model.norm.weight"],
-        head=embed if shape.tied else tensors["lm_head.weight"],
-    )
+    tensors = filling.read(folder, in_order(entries), set(entries), dtype, device, on_bytes, places)
+    layers = [{field: tensors[layer_tensor(i, field)] for field in LAYER_TENSORS} for i in range(shape.layers)]
+    return _weights(shape, tensors, tuple(LayerWeights(**layer) for layer in layers))
 
 
-def by_name(weights: Weights) -> dict[str, Tensor]:
+def open_streamed(
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    on_bytes: Callable[[int], object] | None = None,
+    *,
+    rounding: bool = False,
+) -> Weights:
+    """As `load`, but the layers stay on the disk: each walk through them reads them again (`stream.Layers`).
+
+    All files are read once here, and hashed: what `load` promises is true of the bytes as they are now.
+    """
+    shape = read_shape(folder)
+    entries = plan(folder, shape)
+    device = torch.device(device)
+    if dtype is torch.bfloat16 and not rounding:
+        _refuse_rounding(folder, entries)
+    _need_memory(memory.streamed_bytes(shape, dtype), device)
+    outside = set(expected_tensors(replace(shape, layers=0)))
+    tensors = filling.read(folder, in_order(entries), outside, dtype, device, on_bytes)
+    files = stream.Files(device, lock.fix(folder))
+    by_layer = [{field: entries[layer_tensor(i, field)] for field in LAYER_TENSORS} for i in range(shape.layers)]
+    return _weights(shape, tensors, stream.Layers(files, by_layer, dtype, device))
+
+
+def _weights(shape: Shape, outside: Mapping[str, Tensor], layers: Iterable[LayerWeights]) -> Weights:
+    embed = outside[EMBEDDING]
+    head = embed if shape.tied else outside[HEAD]
+    return Weights(shape=shape, embed=embed, layers=layers, norm=outside[NORM], head=head)
+
+
+def layer_tensor(layer: int, field: str) -> str:
+    """The name in the files of a tensor of LayerWeights."""
+    return f"model.layers.{layer}.{LAYER_TENSORS[field]}"
+
+
+def by_name(weights: Weights) -> Mapping[str, Tensor]:
     """The tensors of a loaded model by their names in the files; a tied head has none of its own."""
-    named = {EMBEDDING: weights.embed, "model.norm.weight": weights.norm}
+    named = {EMBEDDING: weights.embed, NORM: weights.norm}
     if weights.head is not weights.embed:
-        named["lm_head.weight"] = weights.head
+        named[HEAD] = weights.head
+    if isinstance(weights.layers, stream.Layers):
+        places = {layer_tensor(i, field): (i, field) for i in range(weights.shape.layers) for field in LAYER_TENSORS}
+        return stream.ByName(named, weights.layers, places)
     for i, layer in enumerate(weights.layers):
-        named |= {f"model.layers.{i}.{name}": getattr(layer, field) for field, name in LAYER_TENSORS.items()}
+        named |= {layer_tensor(i, field): getattr(layer, field) for field in LAYER_TENSORS}
     return named
 
 
@@ -132,12 +145,12 @@ def expected_tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
     }
     whole: dict[str, tuple[int, ...]] = {
         EMBEDDING: (shape.vocab, shape.hidden),
-        "model.norm.weight": (shape.hidden,),
+        NORM: (shape.hidden,),
     }
     if not shape.tied:
-        whole["lm_head.weight"] = (shape.vocab, shape.hidden)
+        whole[HEAD] = (shape.vocab, shape.hidden)
     for i in range(shape.layers):
-        whole |= {f"model.layers.{i}.{name}": layer[field] for field, name in LAYER_TENSORS.items()}
+        whole |= {layer_tensor(i, field): size for field, size in layer.items()}
     return whole
 
 
@@ -199,44 +212,6 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / shard for shard in shards]
 
 
-class _Filler:
-    """Makes tensors and fills them, through two buffers where bytes cannot go straight to where they stay."""
-
-    def __init__(self, dtype: torch.dtype, device: torch.device, on_bytes: Callable[[int], object]) -> None:
-        self.dtype, self.device, self.on_bytes = dtype, device, on_bytes
-        self.buffers: list[Tensor] = []
-
-    def allocate(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        try:
-            return torch.empty(shape, dtype=self.dtype, device=self.device)
-        except (RuntimeError, MemoryError) as error:
-            # RuntimeError also covers torch.OutOfMemoryError, and Tegra's failure that names NVML.
-            size_bytes = torch.empty(shape, dtype=self.dtype, device="meta").nbytes
-            raise _no_memory(f"{size_bytes / 1e6:.0f} MB more for {name}", error) from error
-
-    def fill(self, shard: reader.Shard, entry: Entry, tensor: Tensor) -> Tensor:
-        """Fill `tensor`, contiguous and of the entry's shape, with what comes next in the file, and return it."""
-        flat, stored = tensor.view(-1), DTYPES[entry.dtype]
-        if self.device.type == "cpu" and stored is self.dtype:
-            self.on_bytes(shard.fill(flat.view(torch.uint8)))
-            return tensor
-        step = reader.CHUNK_BYTES // stored.itemsize
-        for start in range(0, flat.numel(), step):
-            part = flat[start : start + step]
-            raw = self._next_buffer()[: part.numel() * stored.itemsize]
-            self.on_bytes(shard.fill(raw))
-            part.copy_(raw.view(stored))  # blocks; converts where dtypes differ
-        return tensor
-
-    def _next_buffer(self) -> Tensor:
-        """Two, in turn: while one is read into, the other is hashed."""
-        if not self.buffers:
-            pinned = self.device.type == "cuda"
-            self.buffers = [torch.empty(reader.CHUNK_BYTES, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)]
-        self.buffers.reverse()
-        return self.buffers[0]
-
-
 def _refuse_rounding(folder: Path, entries: dict[str, Entry]) -> None:
     for entry in entries.values():
         if entry.dtype == "F32":
@@ -255,17 +230,7 @@ def _need_memory(needed_bytes: int, device: torch.device) -> None:
         return
     available_bytes = free_bytes(device)
     if available_bytes < needed_bytes:
-        raise _no_memory(f"{needed_bytes / 1e6:.0f} MB", f"{available_bytes / 1e6:.0f} MB free")
-
-
-def _no_memory(expected: str, actual: object) -> ResourceError:
-    return ResourceError(
-        "R401",
-        "the weights do not fit into memory",
-        expected=expected,
-        actual=actual,
-        fix="end other programs, or choose bfloat16 or a smaller model",
-    )
+        raise filling.no_memory(f"{needed_bytes / 1e6:.0f} MB", f"{available_bytes / 1e6:.0f} MB free")
 
 
 def _wrong(

@@ -13,10 +13,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
+import torch
 from torch import Tensor
 
 from pipeline import paths
 from pipeline.errors import IntegrityError, ResourceError
+
+DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32}
+"""How weights may be stored."""
 
 CHUNK_BYTES = 16 << 20
 """One read."""

@@ -21,7 +21,7 @@ from pipeline import paths
 from pipeline.errors import IntegrityError
 
 ITEM_BYTES = {"BF16": 2, "F32": 4, "F16": 2, "F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-"""What we know to measure. The loader accepts the first two only."""
+"""What we know to measure. `reader.DTYPES` are those that we compute with."""
 
 HEADER_LIMIT_BYTES = 100_000_000  # the library's own limit
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +89,17 @@ def here(run: Path | None, checkout: Path = paths.ROOT, **known: Any) -> Evidenc
     )
 
 
+def with_source(seen: Evidence, files: Mapping[str, bytes]) -> Evidence:
+    """The same with other files."""
+    return replace(seen, source=files)
+
+
 def newest_run() -> Path | None:
-    """The folder of the run that was begun last, of those that ended well."""
+    """The folder of the run that was begun last, of those that ended well and are not the reference's."""
     for path in sorted(paths.runs().glob("*/manifest.json"), key=lambda path: path.parent.name, reverse=True):
         try:
-            if json.loads(path.read_text(encoding="utf-8"))["state"] == record.FINISHED:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            if manifest["state"] == record.FINISHED and manifest["engine"]["name"] != "reference":
                 return path.parent
         except (OSError, ValueError, KeyError, TypeError):
             continue  # of another program, or of a run that was killed early

@@ -5,6 +5,7 @@
         submission.json      who, which run, which commit, what was redacted
         run/                 the run's folder, redacted
         source.tar           git archive of the commit that made the run
+        method.pdf, …        the documents that `submit` makes of the run
         image.tar            only when it was asked for
 
 The hash: the first digits of the sha256 of MANIFEST.sha256, and so of everything. Every time in the archive is the
@@ -50,6 +51,7 @@ def pack(
     image: Image | None = None,
     image_tar: Path | None = None,
     names: redact.Names | None = None,
+    documents: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write `out`/<team>-<hash>.tar, whole or not at all, and return its path.
 
@@ -61,7 +63,8 @@ def pack(
     run_files, redactions = redact.redact(
         _files_of(run_folder), redact.names_here() if names is None else names, _words(manifest)
     )
-    packed: dict[str, bytes | Path] = {f"{RUN}/{path}": content for path, content in run_files.items()}
+    packed: dict[str, bytes | Path] = {**(documents or {})}
+    packed |= {f"{RUN}/{path}": content for path, content in run_files.items()}
     packed[SOURCE] = made_by.tar
     if image_tar is not None:
         packed[IMAGE] = image_tar
@@ -80,6 +83,12 @@ def pack(
     }
     packed[SUBMISSION] = (json.dumps(told, indent=2, ensure_ascii=False) + "\n").encode()
     return write(packed, team.slug + "-rehearsal" * rehearsal, made_by.committed_s, out)
+
+
+def told(path: Path) -> dict[str, Any]:
+    """submission.json of a file that `pack` wrote."""
+    with tarfile.open(path) as archive:
+        return json.loads(archive.extractfile(f"{path.stem}/{SUBMISSION}").read())
 
 
 def write(packed: Mapping[str, bytes | Path], prefix: str, time_s: int, out: Path) -> Path:
@@ -101,7 +110,8 @@ def write(packed: Mapping[str, bytes | Path], prefix: str, time_s: int, out: Pat
 
 
 def _files_of(folder: Path) -> dict[str, bytes]:
-    """What a run left, by its path below the folder. Hidden files are a killed process's, or an editor's."""
+    """What a run left, by its path below the folder. Hidden files are a killed process's, or an editor's; a report can
+    be made again, and nobody should open a stranger's page."""
     found: dict[str, bytes] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -113,7 +123,11 @@ def _files_of(folder: Path) -> dict[str, bytes]:
                 expected="files and folders",
                 fix="take it out of the run's folder: a run makes only files",
             )
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+        if (
+            path.is_file()
+            and name != record.REPORT
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        ):
             found[name] = path.read_bytes()
     return found
 

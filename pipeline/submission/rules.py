@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from pipeline import errors, paths, settings
-from pipeline.errors import PipelineError
+from pipeline import paths, settings
 from pipeline.submission import run_checks, source_checks
 from pipeline.submission.evidence import Evidence
 from pipeline.submission.finding import FAIL, HUMAN, OK, UNKNOWN, Contest, Finding, State, found, unknown
@@ -105,58 +104,53 @@ def load() -> Rules:
     return settings.load(paths.CONFIGS / "rules.yaml", Rules)
 
 
-def judge(evidence: Evidence) -> list[Judged]:
-    """Every rule, in the file's order."""
-    rules = load()
+def judge(evidence: Evidence, rules: Rules | None = None) -> list[Judged]:
+    """Every rule, in the file's order; those of `configs/rules.yaml` when none are given."""
+    rules = rules or load()
     return [_judged(rule, _finding(rule, evidence, rules.contest)) for rule in rules.rules]
 
 
 def refused(judged: Sequence[Judged], rehearsal: bool) -> list[Judged]:
     """What keeps a submission from being packed; a rehearsal is held only to what is not the contest's own."""
-    return [each for each in judged if each.state == FAIL and not (rehearsal and each.contest)]
-
-
-def error_class(kind: Kind | None) -> type[PipelineError]:
-    """The errors of a kind, for the exit status."""
-    return _CLASSES[kind or "usage"]
+    return [each for each in judged if each.state == FAIL and not (rehearsal and is_waived(each))]
 
 
 def as_json(judged: Sequence[Judged]) -> list[dict[str, Any]]:
     return [asdict(each) for each in judged]
 
 
-def table(judged: Sequence[Judged], width: int = 110) -> str:
-    """A line a rule; what is not well says what was wanted, and what to do."""
+def table(judged: Sequence[Judged], rehearsal: bool = False, width: int = 110) -> str:
+    """A line a rule; what is not well says what was wanted, and what to do. A rehearsal is not told what it need not
+    do."""
     wide = max(len(each.id) for each in judged)
     margin = " " * (wide + 12)
     lines = []
     for each in judged:
         said = each.text if each.state == HUMAN else each.found
-        lines += _folded(f"  {_SHOWN[each.state]:<8}{each.id:<{wide}}  ", said, margin, width)
-        if each.state in {FAIL, UNKNOWN} and each.found != NO_RUN:
+        waived = rehearsal and is_waived(each)
+        lines += _folded(f"  {'-' if waived else _SHOWN[each.state]:<8}{each.id:<{wide}}  ", said, margin, width)
+        if each.state in {FAIL, UNKNOWN} and each.found != NO_RUN and not waived:
             if each.wanted:
                 lines += _folded(f"{margin}wanted: ", each.wanted, margin, width)
             lines += _folded(f"{margin}do: ", each.remedy, margin, width)
-    return "\n".join([*lines, "", f"  {counts(judged)}"])
+    return "\n".join([*lines, "", f"  {counts(judged, rehearsal)}"])
 
 
-def counts(judged: Sequence[Judged]) -> str:
-    """As `20 ok, 1 fail, 2 unknown, 8 for people`."""
-    number = {state: sum(each.state == state for each in judged) for state in (OK, FAIL, UNKNOWN, HUMAN)}
-    return ", ".join(f"{number[state]} {_COUNTED[state]}" for state in number)
+def is_waived(each: Judged) -> bool:
+    """Whether a rehearsal goes on although this rule is not met."""
+    return each.contest and each.state in {FAIL, UNKNOWN}
+
+
+def counts(judged: Sequence[Judged], rehearsal: bool = False) -> str:
+    """As `20 ok, 1 failed, 2 unknown, 8 for people`."""
+    asked = [each for each in judged if not (rehearsal and is_waived(each))]
+    number = {state: sum(each.state == state for each in asked) for state in (OK, FAIL, UNKNOWN, HUMAN)}
+    told = [f"{number[state]} {_COUNTED[state]}" for state in number]
+    return ", ".join([*told, f"{len(judged) - len(asked)} not asked"] if rehearsal else told)
 
 
 _SHOWN = {OK: "ok", FAIL: "FAIL", UNKNOWN: "unknown", HUMAN: "human"}
 _COUNTED = {OK: "ok", FAIL: "failed", UNKNOWN: "unknown", HUMAN: "for people"}
-_CLASSES: dict[str, type[PipelineError]] = {
-    "usage": errors.UsageError,
-    "environment": errors.EnvironmentProblem,
-    "integrity": errors.IntegrityError,
-    "resource": errors.ResourceError,
-    "form": errors.FormError,
-    "accuracy": errors.AccuracyError,
-    "invalid": errors.InvalidRun,
-}
 
 
 def _finding(rule: Rule, evidence: Evidence, contest: Contest) -> Finding:

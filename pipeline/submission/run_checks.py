@@ -186,16 +186,15 @@ def valid_time(evidence: Evidence, _contest: Contest) -> Finding:
 
 
 def network(evidence: Evidence, _contest: Contest) -> Finding:
-    wanted = "no network, or nothing over it"
+    wanted = "no network, or not a byte over it under the clock"
     interfaces = evidence.at("network.interfaces")
     received, sent = evidence.at("network.received_bytes"), evidence.at("network.sent_bytes")
     if not isinstance(interfaces, list | tuple) or not isinstance(received, int) or not isinstance(sent, int):
         return unknown("the run did not look", wanted)
     if not interfaces:
         return found(True, "there was none", wanted)
-    if received == sent == 0:
-        return found(True, f"nothing over {', '.join(map(str, interfaces))}", wanted)
-    return unknown(f"{received:,} bytes came and {sent:,} went, by this or another program", wanted)
+    over = ", ".join(map(str, interfaces))
+    return found(received == sent == 0, f"{received:,} bytes came and {sent:,} went over {over}", wanted)
 
 
 def _is_row(row: Any) -> bool:

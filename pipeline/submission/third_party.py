@@ -115,6 +115,11 @@ def locked(content: bytes) -> dict[str, list[str]]:
     return found
 
 
+def matches(name: str, work: Work) -> bool:
+    """Whether a file of this name under `configs/` is part of that work."""
+    return any(fnmatch(name, pattern) for pattern in work.configs)
+
+
 def normal(name: str) -> str:
     """A package's name as the index compares it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -188,9 +193,8 @@ def _papers(source: Mapping[str, bytes], known: set[str]) -> Iterator[Uncited]:
 
 
 def _configs(source: Mapping[str, bytes], folder: str, works: tuple[Work, ...]) -> Iterator[Uncited]:
-    patterns = [pattern for work in works for pattern in work.configs]
     for path in sorted(source):
         name = PurePosixPath(path)
         ours = str(name.parent) == folder and name.suffix == ".yaml"
-        if ours and not any(fnmatch(name.stem, pattern) for pattern in patterns):
+        if ours and not any(matches(name.stem, work) for work in works):
             yield Uncited(name.stem, path)

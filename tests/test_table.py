@@ -1,0 +1,111 @@
+"""Tables stay aligned and within the terminal, whatever the cells hold; colours only where they are wanted."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import paths, table
+from pipeline.table import Column
+
+COLUMNS = [Column("team"), Column("s", right=True), Column("why", wrap=20)]
+PRINTED = """
+from pipeline import table
+columns = [table.Column("state", colour={"ok": "green"}.get), table.Column("why", wrap=200)]
+print(table.text(columns, [["ok", "word " * 40]]))
+"""
+
+
+def test_numbers_stand_right_and_text_left() -> None:
+    assert table.lay_out(COLUMNS, [["a", "9.50", "fine"], ["longer", "10.25", ""]]) == [
+        "  team        s  why",
+        "  a        9.50  fine",
+        "  longer  10.25",
+    ]
+
+
+def test_wide_characters_take_two_columns() -> None:
+    _, korean, latin = table.lay_out(COLUMNS, [["때론메모리", "1", "x"], ["abcdefghij", "1", "x"]])
+    assert korean.index("1") == latin.index("1") - 5
+    assert table.display_width(korean) == table.display_width(latin)
+
+
+def test_marks_over_a_character_take_no_column() -> None:
+    assert table.display_width("e\u0301") == 1
+
+
+def test_text_is_wrapped_at_blanks_below_its_own_column() -> None:
+    _, row = table.lay_out(COLUMNS, [["a", "1", "two words and some more of them"]])
+    assert row.splitlines() == ["  a     1  two words and some", " " * 11 + "more of them"]
+
+
+@given(st.lists(st.text(), min_size=3, max_size=3), st.integers(44, 100))
+def test_no_line_is_wider_than_the_terminal_where_text_may_give_way(cells: list[str], width: int) -> None:
+    columns = [Column("a", wrap=500), Column("b", wrap=500), Column("c", wrap=30)]
+    for line in "\n".join(table.lay_out(columns, [cells], width)).split("\n"):
+        assert table.display_width(line) <= width
+
+
+@given(st.text(), st.integers(2, 30))
+def test_wrapping_loses_and_adds_nothing_but_blanks(text: str, width: int) -> None:
+    lines = table.wrapped(text, width)
+    assert "".join(lines).replace(" ", "") == "".join(text.split())
+    assert all(table.display_width(line) <= width for line in lines)
+
+
+@pytest.mark.parametrize("evil", ["\x1b[2J\x1b[31mgone", "a\nforged  0.001  VALID", "\u202eDILAV", "\x9b31m"])
+def test_a_strangers_text_cannot_move_the_cursor_or_forge_a_line(evil: str) -> None:
+    _, row = table.lay_out([Column("team"), Column("s")], [[evil, "1"]])
+    assert "�" in row
+    assert "\n" not in row
+    assert not re.search("[\x00-\x1f\x7f-\x9f\u202e]", row)
+
+
+def test_labels_are_aligned() -> None:
+    assert table.labelled("head", [("time", "1 s"), ("a long label", "2")]) == (
+        "\nhead\n  time          1 s\n  a long label  2"
+    )
+
+
+def printed(terminal: bool, **environment: str) -> str:
+    """What a process prints, on a terminal of 60 columns or into a pipe."""
+    command = [sys.executable, "-c", PRINTED]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(paths.ROOT), "COLUMNS": "60", "TERM": "xterm", **environment}
+    if not terminal:
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, env=env, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    try:
+        while part := os.read(ours, 4096):
+            said += part
+    except OSError:
+        pass  # Linux says so when the other end is closed
+    os.close(ours)
+    assert process.wait() == 0
+    return said.decode()
+
+
+def test_a_terminal_gets_colours_and_its_own_width() -> None:
+    said = printed(terminal=True)
+    assert "\x1b[32mok" in said
+    assert max(map(len, re.sub(r"\x1b\[\d+m", "", said).splitlines())) <= 60
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_terminal_without_colours_gets_none(environment: dict[str, str]) -> None:
+    assert "\x1b" not in printed(terminal=True, **environment)
+
+
+def test_a_pipe_gets_neither_colours_nor_a_width() -> None:
+    said = printed(terminal=False)
+    assert "\x1b" not in said
+    assert max(map(len, said.splitlines())) > 150
