@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from audited import ROWS, WRONG
+from audited import DECLARED, ROWS, WRONG
 from drafts_of_submissions import Draft, put_source, source_of
+
+DECLARED_RULES = {f"rule-{name}" for name in DECLARED}
 
 EOS = 8
 """An end token of the tiny model: every multiple of it is one."""
@@ -242,6 +244,16 @@ def device_not_seen(d: Draft, tokenizer: Any) -> None:
     d.manifest["verdict"]["state"] = "VALID with notes"
 
 
+def another_release(d: Draft, tokenizer: Any) -> None:
+    for moment in d.manifest["board"].values():
+        moment["board"] |= {"l4t": "36.4.3", "jetpack": "6.2"}
+    d.manifest["verdict"]["state"] = "VALID with notes"
+
+
+def another_framework(d: Draft, tokenizer: Any) -> None:
+    d.manifest["environment"]["packages"]["torch"] = "1.13.1"
+
+
 def column(d: Draft, name: str) -> int:
     return d.telemetry[0].index(name)
 
@@ -416,6 +428,35 @@ def team_with_a_terminals_escape(d: Draft, tokenizer: Any) -> None:
     d.submission["team"]["name"] = "\x1b[2J"
 
 
+def nothing_declared(d: Draft, tokenizer: Any) -> None:
+    d.submission["declarations"] = {}
+
+
+def no_image(d: Draft, tokenizer: Any) -> None:
+    d.submission["image"] = {"reference": None, "digest": None}
+
+
+def without(d: Draft, name: str) -> None:
+    put_source(d, {path: each for path, each in source_of(d).items() if path != name})
+
+
+def no_script(d: Draft, tokenizer: Any) -> None:
+    without(d, "test_script.py")
+
+
+def clock_around_nothing(d: Draft, tokenizer: Any) -> None:
+    script = b"import sys, time\nload_dataset(sys.argv[1])\nstart = time.time()\npipe()\nprint(time.time() - start)\n"
+    put_source(d, {**source_of(d), "test_script.py": (0o644, script)})
+
+
+def no_explanation(d: Draft, tokenizer: Any) -> None:
+    without(d, "docs/method.md")
+
+
+def a_token_in_the_source(d: Draft, tokenizer: Any) -> None:
+    put_source(d, {**source_of(d), "notes.txt": (0o644, b"hf_" + b"a1B2" * 8)})
+
+
 def listing_of_other_sizes(d: Draft, tokenizer: Any) -> None:
     d.keep_listing = True
     d.submission["files"]["run/run.log"] += 1
@@ -460,10 +501,12 @@ LIES: dict[Callable[[Draft, Any], None], set[str]] = {
     altered_prompts: {"work"},
     fewer_tokens_told: {"work"},
     another_device: {"rule-device"},
-    device_changed_under_way: {"rule-device"},
+    device_changed_under_way: {"board"},
+    another_release: {"rule-jetpack"},
+    another_framework: {"rule-framework"},
     throttled: {"board"},
     held_back: {"board"},
-    another_power_mode: {"board"},
+    another_power_mode: {"board", "rule-power-mode"},
     busy_machine: {"board"},
     better_verdict: {"board"},
     telemetry_cut_short: {"telemetry"},
@@ -494,15 +537,21 @@ LIES: dict[Callable[[Draft, Any], None], set[str]] = {
     no_citations: {"rule-third-party", "source"},
     citation_bomb: {"rule-third-party", "source"},
     nested_source: {"rule-third-party", "source"},
-    team_of_four: {"rule-team"},
-    team_with_a_terminals_escape: {"rule-team"},
+    team_of_four: {"rule-team", "rule-image"},
+    team_with_a_terminals_escape: {"rule-team", "rule-image"},
+    nothing_declared: DECLARED_RULES,
+    no_image: {"rule-image"},
+    no_script: {"rule-script", "source"},
+    clock_around_nothing: {"rule-script", "source"},
+    no_explanation: {"rule-method", "source"},
+    a_token_in_the_source: {"rule-no-secrets", "source"},
     listing_of_other_sizes: {"listing"},
 }
 """A lie, and every check that must fail."""
 
 UNTOLD: dict[Callable[[Draft, Any], None], set[str]] = {
     device_not_seen: {"rule-device"},
-    power_mode_not_seen: {"board"},
+    power_mode_not_seen: {"board", "rule-power-mode"},
     telemetry_without_alarms: {"board"},
     network_not_seen: {"rule-network"},
 }

@@ -22,6 +22,7 @@ ANSWERED = {
     "precision": "dtype",
     "dataset": "dataset",
     "whole-set": "rows",
+    "sequence-length": "rows",
     "output-form": "form",
     "accuracy": "accuracy",
     "timed-section": "timeline",

@@ -62,6 +62,8 @@ def _board(told: Manifest, recording: Recording | None) -> Check:
     if recording is None:
         return unknown("board", INVALID_RUN, f"{NAME} cannot be read", wanted)
     made = verdict.judge(_state(told.board.before), _state(told.board.after), recording)
+    if told.board.before.board != told.board.after.board:
+        return check("board", INVALID_RUN, False, "another board after the run than before it", wanted)
     if made.state == verdict.INVALID:
         return check("board", INVALID_RUN, False, listed(made.reasons), wanted)
     if made.state != told.verdict.state:
