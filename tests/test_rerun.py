@@ -289,8 +289,9 @@ def test_no_runtime_of_nvidia_where_there_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_source_is_run_again_here(ground: Ground, tmp_path: Path) -> None:
-    verdict = verify.verify(ground.tar, ground.organiser, Asked(1, here=True), tmp_path / "verdict")
+def test_the_source_is_run_again_here(ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    verdict = verify.verify(ground.tar, ground.organiser, Asked(1, here=True), Path("verdict"))
     assert verdict.rerun["runs"][0]["status"] in {0, 8}, verdict.rerun
     assert verdict.rerun["differing"] == []
     assert not in_state(verdict, FAIL)

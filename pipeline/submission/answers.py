@@ -236,7 +236,8 @@ def _reference(claims: Claims, organiser: Organiser, data: Data | None) -> list[
     fine = False if made.verdict == "broken" else True if drop <= compare.ALLOWED_DROP else None
     fine = None if made.verdict == "not scored" or (fine and len(common) < len(claims.by_row)) else fine
     share, most = len(made.differing) / made.rows, SAME_SHARE.get(claims.manifest.dtype, 0.0)
-    differing = f"{len(made.differing)} of {made.rows} rows differ: {listed(each.index for each in made.differing)}"
+    where = f": {listed(each.index for each in made.differing)}" if made.differing else ""
+    differing = f"{len(made.differing)} of {made.rows} rows differ{where}"
     in_float32 = claims.manifest.dtype == reference.manifest.get("dtype") == "float32"
     return [
         check("accuracy", ACCURACY, fine, made.words, rule),

@@ -184,10 +184,12 @@ class TelemetryClaim(Claim):
 
 class VerdictClaim(Claim):
     state: Text
+    reasons: list[Text]
+    notes: list[Text]
 
 
 class Manifest(Claim):
-    """Of a finished run that has a time."""
+    """Of a finished run that has a time: one that was gone on with has none."""
 
     state: Literal["finished"]
     request: Request

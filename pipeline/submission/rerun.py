@@ -119,7 +119,7 @@ def rerun(told: Claims, unpacked: Unpacked, organiser: Organiser, asked: Asked, 
     image, found = (None, None) if asked.here else launch.image(told, unpacked)
     if found is not None and image is None:
         return Rerun(how, "", claimed_s, (), (), (found, unknown("rerun", INVALID_RUN, "no image to run", wanted)))
-    place = out / "rerun"
+    place = (out / "rerun").resolve()  # the runs' own working folder is another
     shutil.rmtree(place, ignore_errors=True)  # of an earlier verification
     asked_s = LIMIT_FACTOR * (manifest.phases_s.load + manifest.phases_s.warm_up + claimed_s)
     limit_s = max(LEAST_LIMIT_S, min(asked_s, MOST_LIMIT_S))
@@ -158,17 +158,24 @@ def _ended(runs: Sequence[One], told: Claims, wanted: str, here: bool) -> Check:
     """A run on a busy board ends with status 8, and has its answers all the same."""
     bad = [one for one in runs if one.status not in {0, 8} or one.manifest is None or one.answers is None]
     if bad:
-        last = (bad[0].stderr_tail.strip() or bad[0].stdout_tail.strip() or "no word").splitlines()[-1]
-        status = "no end in time" if bad[0].status is None else f"status {bad[0].status}"
         # Without the image, what is missing may be this machine's.
         fine = None if here and bad[0].status in {3, 5} else False
-        return check("rerun", INVALID_RUN, fine, f"{len(bad)} of {len(runs)} failed: {status}: {last}", wanted)
+        return check("rerun", INVALID_RUN, fine, f"{len(bad)} of {len(runs)} failed: {_trouble(bad[0])}", wanted)
     same = all(
         (one.manifest.dataset.sha256, one.manifest.model.lock_sha256)
         == (told.manifest.dataset.sha256, told.manifest.model.lock_sha256)
         for one in runs
     )
     return check("rerun", INVALID_RUN, same, f"{len(runs)} ended{', on other data or weights' * (not same)}", wanted)
+
+
+def _trouble(one: One) -> str:
+    if one.status is None:
+        return "no end in time"
+    if one.status in {0, 8}:
+        return "it ended and left no run that can be read"
+    last = (one.stderr_tail.strip() or one.stdout_tail.strip() or "no word").splitlines()[-1]
+    return f"status {one.status}: {last}"
 
 
 def _differing(told: Claims, again: Sequence[Answer]) -> list[int]:

@@ -224,4 +224,4 @@ def _words(arguments: Any) -> str:
 
 
 def _listed(state: str, words: Any) -> str:
-    return f"{state}: {'; '.join(map(str, words))}" if words else state
+    return f"{state}: {'; '.join(map(str, words))}" if isinstance(words, list | tuple) and words else state
