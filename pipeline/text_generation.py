@@ -31,6 +31,7 @@ from pipeline.inputs import PromptTooLong
 from pipeline.model import config, loader
 
 Chat = Sequence[dict[str, str]]
+STREAMED = "read from the disk in every pass"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -136,7 +137,7 @@ class TextGenerator:
         cost, stats = self.engine.cost, self.stats
         return {
             "memory_plan": asdict(self.planned),
-            "weights": "read from the disk in every pass" if self.engine.weights.streamed else "resident",
+            "weights": STREAMED if self.engine.weights.streamed else "resident",
             "limits": asdict(self.engine.limits_in_use()),
             "backend": {
                 "steps": self.engine.backend.ops_name,

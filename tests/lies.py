@@ -12,6 +12,8 @@ from typing import Any
 from audited import DECLARED, ROWS, WRONG
 from drafts_of_submissions import Draft, put_source, source_of
 
+from pipeline.text_generation import STREAMED
+
 DECLARED_RULES = {f"rule-{name}" for name in DECLARED}
 
 EOS = 8
@@ -332,6 +334,11 @@ def quantised_weights(d: Draft, tokenizer: Any) -> None:
     d.manifest["peak_memory"] = {"host_bytes": d.manifest["weights"]["size_bytes"] // 4, "gpu_bytes": None}
 
 
+def quantised_weights_said_to_be_on_the_disk(d: Draft, tokenizer: Any) -> None:
+    d.manifest["engine"]["weights"] = STREAMED
+    d.manifest["peak_memory"] = {"host_bytes": 10_000, "gpu_bytes": None}
+
+
 def quantised_weights_as_they_are(d: Draft, tokenizer: Any) -> None:
     d.manifest["weights"]["size_bytes"] //= 4
 
@@ -525,6 +532,7 @@ LIES: dict[Callable[[Draft, Any], None], set[str]] = {
     telemetry_of_unknown_things: {"telemetry"},
     network_used: {"rule-network"},
     quantised_weights: {"resident"},
+    quantised_weights_said_to_be_on_the_disk: {"resident"},
     quantised_weights_as_they_are: {"weights"},
     rounded_weights: {"dtype"},
     another_dtype: {"dtype"},

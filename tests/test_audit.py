@@ -20,7 +20,9 @@ from lies import LIES, UNSETTLED, UNTOLD
 from pipeline import paths
 from pipeline.submission import verify
 from pipeline.submission.checks import FAIL, HUMAN, OK, UNKNOWN
+from pipeline.submission.organiser import Organiser
 from pipeline.submission.verify import CANNOT_TELL, INVALID, VALID, Verdict
+from pipeline.text_generation import STREAMED
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,6 +44,19 @@ def test_the_good_one_passes_when_it_is_packed_again(draft: Draft, ground: Groun
         verdict = verify.verify(tar, ground.light_organiser, out=tmp_path / "verdict")
         assert (verdict.state, verdict.reasons, verdict.trouble) == (VALID, [], "")
         assert {each.state for each in verdict.checks} == {OK, HUMAN}
+
+
+@pytest.mark.parametrize(("weights", "state"), [("resident", FAIL), (STREAMED, OK)])
+def test_weights_that_were_read_from_the_disk_need_less_room(
+    weights: str, state: str, draft: Draft, tmp_path: Path
+) -> None:
+    """Of 28 GB in bfloat16, 5 GB hold two layers and the embeddings."""
+    changed = draft.copy()
+    changed.manifest["model"]["name"], changed.manifest["dtype"] = "phi3-medium", "bfloat16"
+    changed.manifest["engine"]["weights"] = weights
+    changed.manifest["peak_memory"] = {"host_bytes": 5_000_000_000, "gpu_bytes": None}
+    verdict = verify.verify(changed.pack(tmp_path), Organiser(), out=tmp_path / "verdict")
+    assert "resident" in in_state(verdict, state)
 
 
 def told(lie: Callable[[Draft, Any], None], draft: Draft, ground: Ground, out: Path) -> Verdict:

@@ -52,6 +52,16 @@ def test_every_channel_of_the_board_is_read_in_its_unit(board: FakeBoard, tmp_pa
     assert not [name for name in first if "NC" in name or "shunt" in name or "fan" in name]
 
 
+def test_a_channel_s_kind_can_be_told_by_its_name(board: FakeBoard) -> None:
+    board.write("sys/kernel/debug/bpmp/debug/clk/emc/rate", 3200000000)
+    found = channels.find(board.host)
+    assert {channel.kind for channel in found} == set(channels.KINDS)
+    assert {channel.name: channels.kind_of(channel.name) for channel in found} == {
+        channel.name: channel.kind for channel in found
+    }
+    assert channels.kind_of("mood") is None
+
+
 def test_what_cannot_be_read_is_listed_and_never_zero(board: FakeBoard, tmp_path: Path) -> None:
     seen = record(board.host, tmp_path)
     coverage, missing = seen.coverage(), seen.missing()

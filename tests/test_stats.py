@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.accuracy.stats import Z95, interval, mcnemar
+from pipeline.accuracy.stats import Z95, interval, mcnemar, wilson
 
 COUNTS = st.integers(0, 300)
 
@@ -84,3 +84,19 @@ def test_ninety_five_percent_are_about_ninety_five(p_a: float, p_b: float) -> No
                 low, high = interval(a, b, rows)
                 covered += chance * (low <= p_b - p_a <= high)
     assert 0.93 < covered <= 1
+
+
+@pytest.mark.parametrize(
+    ("right", "rows", "expected"),
+    [
+        (81, 263, (0.2553, 0.3662)),
+        (15, 148, (0.0624, 0.1605)),
+        (0, 20, (0.0000, 0.1611)),
+        (1, 29, (0.0061, 0.1718)),
+    ],
+)
+def test_wilson_s_interval_on_published_values(right: int, rows: int, expected: tuple) -> None:
+    """Newcombe, Statistics in Medicine 17, 1998, table I."""
+    assert wilson(right, rows) == pytest.approx(expected, abs=5e-5)
+    low, high = wilson(rows - right, rows)
+    assert (1 - high, 1 - low) == pytest.approx(expected, abs=5e-5)

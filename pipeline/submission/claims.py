@@ -132,6 +132,8 @@ class Cost(Claim):
 
 class Engine(Claim):
     name: Text
+    weights: Text | None = None
+    """How they lay in memory; our engine says it."""
     stats: Stats | None = None
     cost: Cost | None = None
 

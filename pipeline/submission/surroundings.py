@@ -16,9 +16,11 @@ from pipeline.device.board import Board
 from pipeline.device.channels import Channel
 from pipeline.device.power import Mode
 from pipeline.device.telemetry import NAME, PERIOD_S, Recording, Sample
+from pipeline.engine import memory
 from pipeline.submission.checks import INVALID_RUN, Check, check, listed, unknown
 from pipeline.submission.claims import Claims, Manifest, StateClaim
 from pipeline.submission.organiser import ITEM_BYTES, Model, Organiser
+from pipeline.text_generation import DTYPES, STREAMED
 
 LONGEST_GAP_S = 3.0
 """Between two samples, which are taken every half second: a busy machine comes late, a cut leaves more."""
@@ -78,11 +80,15 @@ def _board(told: Manifest, recording: Recording | None) -> Check:
 
 
 def _resident(told: Manifest, model: Model | None) -> Check:
-    """Weights that lie in memory need their room: quantised ones need less than they claim."""
+    """Weights that lie in memory need their room: quantised ones need less than they claim. Of weights that were read
+    from the disk in every pass, two layers and the embeddings lie there."""
     wanted = "a peak of memory that holds the weights in the claimed dtype"
-    if model is None or model.size_bytes is None or told.dtype not in ITEM_BYTES:
+    if model is None or model.shape is None or model.size_bytes is None or told.dtype not in ITEM_BYTES:
         return unknown("resident", INVALID_RUN, f"the size of {told.model.name} is not known here", wanted)
-    needed = model.size_bytes * ITEM_BYTES[told.dtype] // ITEM_BYTES[model.dtype]
+    if told.engine.weights == STREAMED:
+        needed = memory.streamed_bytes(model.shape, DTYPES[told.dtype])
+    else:
+        needed = model.size_bytes * ITEM_BYTES[told.dtype] // ITEM_BYTES[model.dtype]
     peak = told.peak_memory.host_bytes + (told.peak_memory.gpu_bytes or 0)
     return check("resident", INVALID_RUN, peak >= needed, f"{peak / 1e6:,.0f} MB", f"{wanted}: {needed / 1e6:,.0f} MB")
 
