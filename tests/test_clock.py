@@ -58,7 +58,12 @@ class Echo:
     def warm_up(self) -> None:
         self.events.append("warm-up")
 
+    log = None
+
     def describe(self) -> dict[str, Any]:
+        return {}
+
+    def stages(self) -> dict[str, float]:
         return {}
 
     def resident(self) -> dict[str, Any]:
@@ -84,7 +89,7 @@ def echo(events: list[str], monkeypatch: pytest.MonkeyPatch) -> Echo:
     monkeypatch.setattr(running.records, "read_bytes", noting("read", running.records.read_bytes))
     monkeypatch.setattr(running, "time", SimpleNamespace(perf_counter=noting("clock", time.perf_counter)))
     monkeypatch.setattr(running, "verdicts", noting("score", running.verdicts))
-    monkeypatch.setattr(running, "attest", noting("attest", lambda *_: Attestation("", 0, 0, False, 0.0)))
+    monkeypatch.setattr(running, "attest", noting("attest", lambda *_: Attestation("", 0, 0, False, {}, 0.0)))
     return pipe
 
 
