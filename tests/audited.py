@@ -22,7 +22,7 @@ from pipeline import paths, record
 from pipeline import run as running
 from pipeline.model import lock
 from pipeline.request import Request
-from pipeline.submission import pack, redact, rules, verify
+from pipeline.submission import identity, pack, redact, rules, verify
 from pipeline.submission.organiser import Organiser
 from pipeline.submission.team import Team
 from pipeline.submission.verify import Verdict
@@ -32,6 +32,7 @@ WRONG = 4
 """A row whose answer in the file is another one."""
 DIGEST = f"sha256:{'ab' * 32}"
 DECLARED = {rule.id: True for rule in rules.load().rules if rule.by == "declaration"}
+PAPERS = dict.fromkeys(identity.DOCUMENTS, b"What test_submit.py makes for real.")
 NO_NETWORK = {"interfaces": [], "received_bytes": 0, "sent_bytes": 0}
 """As a run in our container sees it."""
 
@@ -85,7 +86,8 @@ def build(tiny: Path, folder: Path) -> Ground:
     change_manifest(checkout.run, network=NO_NETWORK)
     team = Team(name="Blue", members=("Kim", "Lee"), image="blue/phi3:1", declarations=DECLARED)
     image = pack.Image("blue/phi3:1", DIGEST)
-    tar = pack.pack(checkout.run, team, folder / "dist", checkout=checkout.path, image=image, names=redact.Names())
+    packed = {"checkout": checkout.path, "image": image, "names": redact.Names(), "documents": PAPERS}
+    tar = pack.pack(checkout.run, team, folder / "dist", **packed)
     light_checkout = _light(folder / "light")
     draft = Draft.of(tar)
     commit = light_checkout.git("rev-parse", "HEAD")

@@ -432,6 +432,14 @@ def nothing_declared(d: Draft, tokenizer: Any) -> None:
     d.submission["declarations"] = {}
 
 
+def no_paper(d: Draft, tokenizer: Any) -> None:
+    del d.files["method.pdf"]
+
+
+def an_empty_picture(d: Draft, tokenizer: Any) -> None:
+    d.files["leaderboard.png"] = b""
+
+
 def no_image(d: Draft, tokenizer: Any) -> None:
     d.submission["image"] = {"reference": None, "digest": None}
 
@@ -539,6 +547,8 @@ LIES: dict[Callable[[Draft, Any], None], set[str]] = {
     nested_source: {"rule-third-party", "source"},
     team_of_four: {"rule-team", "rule-image"},
     team_with_a_terminals_escape: {"rule-team", "rule-image"},
+    no_paper: {"documents"},
+    an_empty_picture: {"documents"},
     nothing_declared: DECLARED_RULES,
     no_image: {"rule-image"},
     no_script: {"rule-script", "source"},

@@ -215,7 +215,7 @@ def test_an_image_that_cannot_be_named_is_not_run(
     image: str | None, state: str, docker: Docker, ground: Ground, tmp_path: Path
 ) -> None:
     draft = Draft.of(ground.light)
-    draft.submission["image"] = {"reference": image, "digest": None}
+    draft.submission |= {"image": {"reference": image, "digest": None}, "rehearsal": True}
     verdict = again(ground, tmp_path, tar=draft.pack(tmp_path / "dist"))
     assert "rerun-image" in in_state(verdict, state)
     assert verdict.state == CANNOT_TELL

@@ -133,6 +133,13 @@ def pretend_size(content: bytes, size: int) -> bytes:
     return bytes(header) + content[512:]
 
 
+def hidden(content: bytes) -> bytes:
+    """Something in the room that a first member leaves of its last block."""
+    size = int(content[124:135], 8)
+    at = 512 + size
+    return content[:at] + b"x" + content[at + 1 :]
+
+
 BYTES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "compressed": (gzip.compress, "F401"),
     "empty": (lambda content: b"", "F402"),
@@ -140,6 +147,7 @@ BYTES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "cut in a header": (lambda content: content[:700], "F402"),
     "cut in a file": (lambda content: content[: len(content) // 2 // 512 * 512 + 100], "F402"),
     "cut before its end": (lambda content: content.rstrip(b"\0") + b"\0" * 100, "F402"),
+    "a secret between two files": (hidden, "F402"),
     "followed by another": (lambda content: content + content, "F402"),
     "a size beyond the file": (lambda content: pretend_size(content, 8**11 - 1), "F402"),
     "a checksum that is wrong": (lambda content: b"X" + content[1:], "F401"),

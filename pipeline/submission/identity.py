@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 from pipeline.errors import PipelineError
-from pipeline.submission import pack, rules, tarball, unpack
-from pipeline.submission.checks import HUMAN, INTEGRITY, INVALID_RUN, Check, check, listed, unknown
+from pipeline.submission import pack, rules, sbom, tarball, third_party, unpack
+from pipeline.submission.checks import FORM, HUMAN, INTEGRITY, INVALID_RUN, Check, check, listed, unknown
 from pipeline.submission.claims import Claims
 from pipeline.submission.organiser import Model, Organiser
+
+DOCUMENTS = ("method.md", "method.pdf", "leaderboard.png", sbom.NAME, third_party.NAME)
+"""What the contest asks for beside the run, and what says whose work it stands on."""
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -23,6 +26,7 @@ def checks(claims: Claims, organiser: Organiser) -> tuple[list[Check], dict[str,
     model = organiser.model(claims.manifest.model.name)
     found = [
         _listing(claims),
+        _documents(claims),
         _model(claims, model),
         _weights(claims, model),
         _dtype(claims, model),
@@ -44,6 +48,12 @@ def _listing(claims: Claims) -> Check:
     differing = sorted(name for name in told.keys() | present.keys() if told.get(name) != present.get(name))
     found = f"not so: {listed(differing)}" if differing else f"{len(present)} files"
     return check("listing", INTEGRITY, not differing, found, "the files that are there, with their sizes")
+
+
+def _documents(claims: Claims) -> Check:
+    missing = [name for name in DOCUMENTS if not claims.submission.files.get(name)]
+    found = f"missing: {listed(missing)}" if missing else f"{len(DOCUMENTS)} documents"
+    return check("documents", FORM, not missing, found, listed(DOCUMENTS))
 
 
 def _model(claims: Claims, model: Model | None) -> Check:

@@ -50,8 +50,8 @@ class Member:
 def members(file: BinaryIO, where: str) -> Iterator[Member]:
     """Every member, in order, by headers only. `where` names the archive in errors.
 
-    Raises FormError: F401 no tar or a damaged header, F402 it ends early or something stands behind its end, F403 an
-    extension that has no place here; IntegrityError: M701 a member that is neither a file nor a folder.
+    Raises FormError: F401 no tar or a damaged header, F402 it ends early, or something stands behind its end or a
+    member's, F403 an extension that has no place here; IntegrityError: M701 neither a file nor a folder.
     """
     end = file.seek(0, os.SEEK_END)
     at, extended = 0, {}
@@ -78,7 +78,12 @@ def members(file: BinaryIO, where: str) -> Iterator[Member]:
         else:
             yield _member(header, extended, size, data, where)
             extended = {}
-        at = data + -(-(size if header.kind not in "xg" else header.size_bytes) // BLOCK) * BLOCK
+        # What stands between a member's end and the next header is nobody's, and must be nothing.
+        stop = data + (header.size_bytes if header.kind in "xg" else size)
+        at = stop + -stop % BLOCK
+        file.seek(stop)
+        if any(file.read(at - stop)):
+            raise _truncated(where, f"something behind the end of {header.name!r}")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, paths
+from pipeline import files, paths, table
 from pipeline.errors import AccuracyError, CannotTell, FormError, IntegrityError, InvalidRun, PipelineError
 from pipeline.submission import answers, claims, identity, pack, page, rerun, rule_checks, surroundings, times, unpack
 from pipeline.submission.answers import Accuracy
@@ -23,6 +23,7 @@ from pipeline.submission.checks import (
     ACCURACY,
     FAIL,
     FORM,
+    HUMAN,
     INTEGRITY,
     INVALID_RUN,
     OK,
@@ -34,6 +35,7 @@ from pipeline.submission.checks import (
 )
 from pipeline.submission.claims import Claims, Manifest, Submission
 from pipeline.submission.organiser import Organiser
+from pipeline.table import Column
 
 SCHEMA = 1
 VALID, INVALID, CANNOT_TELL = "VALID", "INVALID", "CANNOT TELL"
@@ -150,19 +152,23 @@ def conclude(verdict: Verdict, out: Path) -> None:
         raise InvalidRun("I421", what, **told, fix=fix)
 
 
-MARKS = {OK: "ok", FAIL: "FAIL", UNKNOWN: "?"}
+MARKS = {OK: "ok", FAIL: "FAIL", UNKNOWN: "?", HUMAN: "people"}
+COLOURS = {"ok": "green", "FAIL": "red", "?": "yellow"}
 
 
 def text(verdict: Verdict, out: Path) -> str:
     """For the terminal: a line a check, and the verdict last."""
     told = verdict.as_json()
-    lines = ["", f"{told['submission']}{' (a rehearsal)' * bool(told['rehearsal'])}"]
-    lines += [f"  {MARKS.get(each.state, each.state):<6}{each.id:<14}{each.found[:88]}" for each in verdict.checks]
+    head = f"{told['submission']}{' (a rehearsal)' * bool(told['rehearsal'])}"
+    columns = [Column("check"), Column(colour=COLOURS.get), Column("found", wrap=90)]
+    checks = table.text(columns, [(each.id, MARKS[each.state], each.found) for each in verdict.checks])
+    lines = [("written", paths.shown(out))]
+    if told["accuracy"]:
+        lines.insert(0, ("right", f"{told['accuracy']['right']} of {told['accuracy']['of']}, counted anew"))
     if told["time_s"] is not None:
-        right = f", {told['accuracy']['right']} of {told['accuracy']['of']} right" * bool(told["accuracy"])
-        lines += ["", f"  {told['time_s']:.3f} s for {told['prompts']:,} prompts{right}, as the submission tells it"]
-    lines += ["", f"{verdict.state}{f' ({verdict.kind})' * bool(verdict.kind)}", f"  written: {paths.shown(out)}"]
-    return "\n".join(lines)
+        lines.insert(0, ("time", f"{told['time_s']:.3f} s for {told['prompts']:,} prompts, as it tells itself"))
+    kind = f" ({verdict.kind})" if verdict.kind else ""
+    return "\n".join(["", head, "", checks, table.labelled(f"{verdict.state}{kind}", lines)])
 
 
 @dataclass
