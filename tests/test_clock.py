@@ -58,7 +58,12 @@ class Echo:
     def warm_up(self) -> None:
         self.events.append("warm-up")
 
+    log = None
+
     def describe(self) -> dict[str, Any]:
+        return {}
+
+    def stages(self) -> dict[str, float]:
         return {}
 
     def resident(self) -> dict[str, Any]:
@@ -84,7 +89,7 @@ def echo(events: list[str], monkeypatch: pytest.MonkeyPatch) -> Echo:
     monkeypatch.setattr(running.records, "read_bytes", noting("read", running.records.read_bytes))
     monkeypatch.setattr(running, "time", SimpleNamespace(perf_counter=noting("clock", time.perf_counter)))
     monkeypatch.setattr(running, "verdicts", noting("score", running.verdicts))
-    monkeypatch.setattr(running, "attest", noting("attest", lambda *_: Attestation("", 0, 0, False, 0.0)))
+    monkeypatch.setattr(running, "attest", noting("attest", lambda *_: Attestation("", 0, 0, False, {}, 0.0)))
     return pipe
 
 
@@ -92,9 +97,10 @@ def run(tiny: Path, file: Path, **request: Any) -> running.Summary:
     return running.run(Request(dataset=str(file), model=str(tiny), **request), lambda line: None)
 
 
-BEFORE = ["clock", "load", "device idle", "clock", "warm-up", "warm-up chat", "device idle", "clock"]
-TIMED = ["device idle", "clock", "read", "answer", "device idle", "clock"]
-AFTER = ["attest", "score"]
+BEFORE = ["clock", "clock", "load", "device idle", "clock", "warm-up", "warm-up chat", "device idle", "clock"]
+TIMED = ["device idle", "clock", "read", "clock", "answer", "device idle", "clock"]
+"""The look in between says how long reading took."""
+AFTER = ["clock", "attest", "score"]
 
 
 @pytest.mark.parametrize("engine", ["ours", "reference"])
@@ -232,5 +238,14 @@ def test_the_file_is_opened_only_under_the_clock(tiny: Path, file: Path, engine:
     )
     assert done.returncode == 0, done.stderr
     events = next(line for line in done.stdout.splitlines() if line.startswith("EVENTS")).split()[1:]
-    start_to_stop = ["clock", "open", "clock"]
-    assert events == [*["clock"] * 3, *start_to_stop, *start_to_stop]  # load and warm-up look three times
+    before, read = ["clock"] * 4, ["clock", "open", "clock"]
+    answers = ["clock"] * len(TEXTS)  # of the first section it is written down when each came
+    assert events == [
+        *before,
+        *read,
+        *answers,
+        "clock",
+        *read,
+        "clock",
+        *["clock"],
+    ]  # the last: before weights are compared

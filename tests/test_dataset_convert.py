@@ -310,7 +310,7 @@ def test_the_list_says_what_is_here_and_under_which_licence() -> None:
     assert by_name["obqa"].on_disk
     shown = listing.text(made_list)
     assert "non-commercial: CC BY-NC 4.0" in shown
-    assert re.search(r"^boolq-validation +boolq +3,270 ", shown, re.MULTILINE)
+    assert re.search(r"^  boolq-validation +boolq +3,270 ", shown, re.MULTILINE)
     if made_list.tokenizer == "standin":
         assert round(by_name["obqa"].mean_tokens, 1) == 106.4
         assert by_name["obqa"].max_tokens == 135

@@ -215,7 +215,8 @@ def check_survived(runs: Path, kills: int, whole: list[dict[str, Any]]) -> None:
     assert record.read_outputs(folder) == whole
     assert 1 <= len(manifest(folder)["resumed"]) <= kills
     assert (folder / "outputs.jsonl").read_bytes().count(b"\n") == ROWS
-    assert {path.name for path in folder.iterdir()} == {"outputs.jsonl", "manifest.json", "run.log", "telemetry.csv"}
+    names = {path.name for path in folder.iterdir()} - {"passes.csv"}  # of the last part, if that had anything to do
+    assert names == {"outputs.jsonl", "manifest.json", "run.log", "telemetry.csv"}
 
 
 def test_killed_again_and_again_it_ends_with_the_same_answers(

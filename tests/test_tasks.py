@@ -6,10 +6,10 @@ import inspect
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,9 +33,11 @@ def makefile_calls() -> dict[str, list[str]]:
 
 def test_listing_is_quick(invoke: Invoke) -> None:
     def one() -> float:
-        start = time.perf_counter()
+        """Seconds of processor time: other programs' do not count."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert invoke("--list").returncode == 0
-        return time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
     assert min(one() for _ in range(5)) < 0.5
 
