@@ -24,7 +24,7 @@ from pipeline.submission.organiser import Organiser
 from pipeline.submission.verify import CANNOT_TELL, INVALID, VALID, Verdict
 from pipeline.text_generation import STREAMED
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,15 @@ def test_the_good_one_passes_when_it_is_packed_again(draft: Draft, ground: Groun
         verdict = verify.verify(tar, ground.light_organiser, out=tmp_path / "verdict")
         assert (verdict.state, verdict.reasons, verdict.trouble) == (VALID, [], "")
         assert {each.state for each in verdict.checks} == {OK, HUMAN}
+
+
+def test_a_run_of_the_unmodified_pipeline_is_as_good(draft: Draft, ground: Ground, tmp_path: Path) -> None:
+    """It tells of no passes."""
+    changed = draft.copy()
+    changed.manifest["engine"] = {"name": "reference"}
+    for section in changed.manifest["sections"]:
+        section["passes"] = 0
+    assert verified(changed.pack(tmp_path), ground).state == VALID
 
 
 @pytest.mark.parametrize(("weights", "state"), [("resident", FAIL), (STREAMED, OK)])

@@ -22,7 +22,7 @@ from pipeline.submission.checks import FAIL, HUMAN, UNKNOWN
 from pipeline.submission.rerun import Asked
 from pipeline.submission.verify import CANNOT_TELL, INVALID, VALID, Verdict
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread")]
 
 DOCKER = f"""#!{sys.executable}
 import json, pathlib, shutil, sys, time

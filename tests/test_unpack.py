@@ -20,6 +20,8 @@ from pipeline.errors import UsageError
 from pipeline.submission import pack, unpack
 from pipeline.submission.verify import INVALID
 
+pytestmark = pytest.mark.checkout
+
 Members = list[tuple[tarfile.TarInfo, bytes]]
 
 

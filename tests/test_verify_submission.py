@@ -24,7 +24,7 @@ from pipeline.submission.checks import UNKNOWN
 from pipeline.submission.organiser import Organiser
 from pipeline.submission.verify import CANNOT_TELL, INVALID, VALID, Verdict
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread")]
 
 Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -101,7 +101,6 @@ def test_an_organiser_who_has_nothing_cannot_tell(ground: Ground, invoke: Invoke
     ("arguments", "code"),
     [
         (("nowhere.tar",), "U601"),
-        (("README.md", "--model", "nowhere"), "U611"),
         (("README.md", "--rerun-here", "--times", "0"), "U612"),
     ],
 )
@@ -115,7 +114,12 @@ def test_what_the_organiser_gets_wrong_is_no_verdict(
 
 
 @pytest.mark.parametrize(
-    ("named", "code"), [({"data": Path("nowhere.jsonl")}, "U111"), ({"reference": Path("nowhere")}, "U311")]
+    ("named", "code"),
+    [
+        ({"data": Path("nowhere.jsonl")}, "U111"),
+        ({"reference": Path("nowhere")}, "U311"),
+        ({"model": "nowhere"}, "U611"),
+    ],
 )
 def test_what_the_organiser_names_is_looked_for_first(named: dict[str, Any], code: str) -> None:
     with pytest.raises(UsageError) as caught:

@@ -19,6 +19,7 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
+from pipeline import settings
 from pipeline.settings import Strict
 
 NAME = "THIRD_PARTY.yaml"
@@ -90,7 +91,7 @@ def parse(content: bytes) -> ThirdParty:
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content)):
             raise ValueError("it uses aliases")
-        return ThirdParty.model_validate(yaml.safe_load(content))
+        return ThirdParty.model_validate(settings.read_yaml(content))
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
 
