@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from audited import Ground, in_state, verified
 from drafts_of_submissions import Draft
-from lies import LIES, UNSETTLED, UNTOLD
+from lies import BY_CHANCE, LIES, UNSETTLED, UNTOLD
 
 from pipeline import paths
 from pipeline.submission import verify
@@ -82,7 +82,7 @@ def test_a_lie_is_caught_by_the_check_that_should(
 ) -> None:
     verdict = told(lie, draft, ground, tmp_path)
     assert verdict.state == INVALID
-    assert in_state(verdict, FAIL) == LIES[lie], verdict.reasons
+    assert in_state(verdict, FAIL) - BY_CHANCE.get(lie, set()) == LIES[lie], verdict.reasons
 
 
 @pytest.mark.parametrize("lie", UNTOLD, ids=lambda lie: lie.__name__)
