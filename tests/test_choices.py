@@ -131,7 +131,7 @@ def test_asked_directly_the_tokenizer_gives_the_ids_of_the_template(tokenizer: A
     prompts = choices.Prompts(tokenizer)
     roles = ("user", "assistant")
     chats = [[{"role": roles[at % 2], "content": text} for at, text in enumerate(turns)] for turns in texts]
-    assert prompts.direct
+    assert prompts.direct == hasattr(tokenizer.backend_tokenizer, "encode_batch_fast")  # tokenizers 0.20
     assert prompts(chats) == choices.token_ids(tokenizer, chats)
 
 
