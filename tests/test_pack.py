@@ -177,6 +177,15 @@ def lost(made: Clone) -> None:
     )
 
 
+def test_a_model_that_is_named_by_its_path_does_not_give_its_owner_away(made: Clone, tmp_path: Path) -> None:
+    manifest = json.loads((made.run / "manifest.json").read_text())
+    change_manifest(made.run, model={**manifest["model"], "name": "/home/kimchul/phi3"})
+    names = redact.Names(users=frozenset({"kimchul"}), hosts=frozenset())
+    found = unpacked(packed(made, tmp_path / "out", names=names))
+    assert json.loads(found["submission.json"])["model"] == json.loads(found["run/manifest.json"])["model"]
+    assert b"kimchul" not in found["submission.json"]
+
+
 def test_what_gives_people_away_is_replaced_and_listed(made: Clone, tmp_path: Path) -> None:
     lost(made)
     names = redact.Names(users=frozenset({"kimchul"}), hosts=frozenset({"orin-lab-3"}))

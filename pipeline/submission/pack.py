@@ -63,6 +63,7 @@ def pack(
     run_files, redactions = redact.redact(
         _files_of(run_folder), redact.names_here() if names is None else names, _words(manifest)
     )
+    shown = json.loads(run_files["manifest.json"])  # redacted: a model or a data set may be named by its path
     packed: dict[str, bytes | Path] = {**(documents or {})}
     packed |= {f"{RUN}/{path}": content for path, content in run_files.items()}
     packed[SOURCE] = made_by.tar
@@ -74,8 +75,8 @@ def pack(
         "team": {"name": team.name, "members": list(team.members)},
         "run": run_folder.resolve().name,
         "commit": made_by.commit,
-        "model": manifest["model"],
-        "dataset": manifest["dataset"],
+        "model": shown["model"],
+        "dataset": shown["dataset"],
         "image": asdict(image or Image(team.image)),
         "declarations": dict(sorted(team.declarations.items())),
         "redactions": [{**asdict(each), "file": f"{RUN}/{each.file}"} for each in redactions],
