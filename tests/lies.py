@@ -287,8 +287,14 @@ def better_verdict(d: Draft, tokenizer: Any) -> None:
 
 
 def telemetry_cut_short(d: Draft, tokenizer: Any) -> None:
+    """Its last sample lies a second before the end of the last section, however short the run was."""
     d.telemetry.pop()
     d.manifest["telemetry"]["samples"] -= 1
+    timeline_s = d.manifest["timeline_s"]
+    last_s = timeline_s["timed"][-1][1] - timeline_s["telemetry"][0] - 1.0
+    too_late_s = float(d.telemetry[-1][0]) - last_s
+    for line in d.telemetry[1:]:
+        line[0] = f"{float(line[0]) - too_late_s:.3f}"
 
 
 def telemetry_with_a_hole(d: Draft, tokenizer: Any) -> None:
