@@ -91,16 +91,17 @@ def work_off(data: Set, budget_rows: int) -> Phases:
 def text_phases(data: Path, tokenizer_folder: str) -> dict[str, float]:
     from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
 
-    from pipeline import choices  # noqa: PLC0415
+    from pipeline import choices, prompts  # noqa: PLC0415
     from pipeline.dataset import records  # noqa: PLC0415
     from pipeline.form import probe  # noqa: PLC0415
 
     tokenizer, form, phases = AutoTokenizer.from_pretrained(tokenizer_folder), probe(), Phases()
     rows = phases.time("read", lambda: records.read(data))
     chats = [row.messages for row in rows]
-    prompts = phases.time("tokenise", lambda: choices.token_ids(tokenizer, chats))
+    ask = prompts.Prompts(tokenizer)
+    asked = phases.time("tokenise", lambda: ask(chats))
     phases.time("choices", lambda: choices.candidates(tokenizer, chats, 0))
-    phases.time("decode", lambda: [form.text(tokenizer, prompt, prompt[:6]) for prompt in prompts])
+    phases.time("decode", lambda: [form.text(tokenizer, prompt, prompt[:6]) for prompt in asked])
     return {name: elapsed_s * 1e3 for (name, _), elapsed_s in phases.elapsed_s.items()}
 
 

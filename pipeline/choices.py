@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.prompts import token_ids
+
 MARK = "choices:"
 
 
@@ -61,44 +63,3 @@ def end_of_answer(tokenizer: Any, stop_tokens: frozenset[int]) -> int | None:
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     ids = token_ids(tokenizer, [chat], add_generation_prompt=False)[0]
     return next((token for token in reversed(ids) if token in stop_tokens), None)
-
-
-def token_ids(
-    tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]], add_generation_prompt: bool = True
-) -> list[list[int]]:
-    """The chats through the tokenizer's own template, as pipe() does it, all in one call."""
-    encoded = tokenizer.apply_chat_template(
-        [list(chat) for chat in chats], add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
-    )
-    return [list(ids) for ids in encoded["input_ids"]]
-
-
-class Prompts:
-    """`token_ids` without what nobody needs of it: offsets, masks, a second copy of every list.
-
-    Whether the library underneath, asked directly, gives the same ids is tried once on made-up chats; where it
-    does not, `token_ids` does the work.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        self._encode = getattr(backend, "encode_batch_fast", None)  # tokenizers 0.20
-        self.direct = self._encode is not None and self._directly(MADE_UP) == token_ids(tokenizer, MADE_UP)
-
-    def __call__(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
-        return self._directly(chats) if self.direct else token_ids(self._tokenizer, chats)
-
-    def _directly(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
-        texts = self._tokenizer.apply_chat_template(
-            [list(chat) for chat in chats], add_generation_prompt=True, tokenize=False
-        )
-        return [encoding.ids for encoding in self._encode(texts, add_special_tokens=False)]
-
-
-MADE_UP = [
-    [{"role": "user", "content": f"{text} {number}"}]
-    for number in range(16)  # as many as make the library start its threads
-    for text in ("", " two  spaces\n\nand lines\t", "naïve 中文 🙂", "<|user|> <s></s> <|end|>", "x" * 600)
-]
-"""Chats that nobody sent, to try a tokenizer with."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pipeline import choices, paths, settings
+from pipeline import paths, settings
 from pipeline.dataset import fetch, records
 from pipeline.engine import cost, memory
 from pipeline.engine.forecast import Forecast, Script, forecast
@@ -22,6 +22,7 @@ from pipeline.engine.work import Limits
 from pipeline.errors import ResourceError
 from pipeline.model import config
 from pipeline.model import setup as model_setup
+from pipeline.prompts import token_ids
 from pipeline.settings import DeviceConfig, HubModelConfig
 
 MIB = 2**20
@@ -104,7 +105,7 @@ def _on_disk() -> dict[str, Path]:
 
 def _set_plan(name: str, path: Path, tokenizer: Any, limits: Limits, curve: cost.PassCost) -> SetPlan:
     rows = records.read(path)
-    prompts = choices.token_ids(tokenizer, [row.messages for row in rows])
+    prompts = token_ids(tokenizer, [row.messages for row in rows])
     answers = tokenizer([row.answer or "" for row in rows], add_special_tokens=False)["input_ids"]
     stop = len(tokenizer)  # no real token: nothing in an answer can be taken for it
     longest = max(map(len, prompts)) + settings.run().max_new_tokens

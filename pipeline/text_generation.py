@@ -29,6 +29,7 @@ from pipeline.form import Form, probe
 from pipeline.free_memory import free_bytes
 from pipeline.inputs import PromptTooLong
 from pipeline.model import config, loader
+from pipeline.prompts import Prompts, token_ids
 
 Chat = Sequence[dict[str, str]]
 STREAMED = "read from the disk in every pass"
@@ -52,7 +53,7 @@ class TextGenerator:
         self.planned = planned
         self.engine, self.tokenizer, self.stop_tokens = engine, tokenizer, stop_tokens
         self.form: Form = probe()
-        self.prompts = choices.Prompts(tokenizer)
+        self.prompts = Prompts(tokenizer)
         self.end = choices.end_of_answer(tokenizer, stop_tokens)
         self.stats, self.log, self.tokenise_s = Stats(), PassLog(), 0.0
 
@@ -108,7 +109,7 @@ class TextGenerator:
 
     def logits(self, chat: Chat, answered: Sequence[int]) -> torch.Tensor:
         """Of the token that comes next (V), after the prompt and the tokens answered so far, in float32 on the host."""
-        (prompt,) = choices.token_ids(self.tokenizer, [chat])
+        (prompt,) = token_ids(self.tokenizer, [chat])
         return self.engine.logits([*prompt, *answered])
 
     def warm_up(self) -> None:

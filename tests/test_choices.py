@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -108,51 +107,3 @@ def test_only_the_last_turn_is_read(standin: Path) -> None:
         {"role": "user", "content": "and now?"},
     ]
     assert choices.candidates(AutoTokenizer.from_pretrained(standin), [chat], None) == [[]]
-
-
-def test_token_ids_are_those_of_the_tokenizer_one_chat_at_a_time(standin: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(standin)
-    chats = [[{"role": "user", "content": text}] for text in ("short", "a good deal longer than that", "é🙂")]
-    one_by_one = [
-        tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
-        for chat in chats
-    ]
-    assert choices.token_ids(tokenizer, chats) == one_by_one
-
-
-@pytest.fixture(scope="module")
-def tokenizer(standin: Path) -> Any:
-    return AutoTokenizer.from_pretrained(standin)
-
-
-@given(st.lists(st.lists(st.text(max_size=40), min_size=1, max_size=3), min_size=1, max_size=5))
-@example([["<|user|> <s></s> <|end|>", "\r\n\t  x"]])
-def test_asked_directly_the_tokenizer_gives_the_ids_of_the_template(tokenizer: Any, texts: list[list[str]]) -> None:
-    prompts = choices.Prompts(tokenizer)
-    roles = ("user", "assistant")
-    chats = [[{"role": roles[at % 2], "content": text} for at, text in enumerate(turns)] for turns in texts]
-    assert prompts.direct == hasattr(tokenizer.backend_tokenizer, "encode_batch_fast")  # tokenizers 0.20
-    assert prompts(chats) == choices.token_ids(tokenizer, chats)
-
-
-def test_a_tokenizer_whose_library_gives_other_ids_is_not_asked_directly(standin: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(standin)
-    prompts = choices.Prompts(Padding(tokenizer))
-    chats = [[{"role": "user", "content": "hello"}]]
-    assert not prompts.direct
-    assert prompts(chats) == choices.token_ids(tokenizer, chats)
-
-
-class Padding:
-    """A tokenizer whose library pads, which the template's way never does."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-
-    @property
-    def backend_tokenizer(self) -> Any:
-        self._tokenizer.backend_tokenizer.enable_padding(length=64)
-        return self._tokenizer.backend_tokenizer
-
-    def apply_chat_template(self, *arguments: Any, **options: Any) -> Any:
-        return self._tokenizer.apply_chat_template(*arguments, **options)

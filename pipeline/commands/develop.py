@@ -49,7 +49,16 @@ def test_oldest(_context: Context, torch: str = "") -> None:
         call([*install, "--require-hashes", "-r", str(locks[0])])
         call([*install, *([f"torch=={torch}"] if torch else ["-r", str(locks[1])])])
         ready.touch()
-    equality = ["exactness", "text_generation", "form", "choices", "model_config", "model_loader", "model_attest"]
+    equality = [
+        "exactness",
+        "text_generation",
+        "form",
+        "choices",
+        "prompts",
+        "model_config",
+        "model_loader",
+        "model_attest",
+    ]
     call([str(python), "-m", "pytest", "-m", "not slow and not gpu", *[f"tests/test_{name}.py" for name in equality]])
 
 

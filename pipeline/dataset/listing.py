@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import choices, paths, settings, table
+from pipeline import paths, settings, table
 from pipeline.dataset import fetch, records
 from pipeline.files import sha256_of, write_atomically
+from pipeline.prompts import token_ids
 from pipeline.settings import DatasetConfig
 from pipeline.table import Column
 
@@ -113,4 +114,4 @@ class _Counter:
             from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
 
             self._tokenizer = AutoTokenizer.from_pretrained(str(self.folder))
-        return [len(ids) for ids in choices.token_ids(self._tokenizer, [row.messages for row in records.read(path)])]
+        return [len(ids) for ids in token_ids(self._tokenizer, [row.messages for row in records.read(path)])]

@@ -16,13 +16,13 @@ from typing import Any
 
 from pipeline import paths, record, settings
 from pipeline.accuracy import compare
-from pipeline.choices import token_ids
 from pipeline.dataset import fetch, records
 from pipeline.dataset.records import Record
 from pipeline.engine.weights import Shape
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.files import sha256_of
 from pipeline.model import config, loader, lock
+from pipeline.prompts import token_ids
 from pipeline.settings import HubModelConfig, StandinConfig
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
