@@ -17,6 +17,8 @@ from pipeline.errors import EnvironmentProblem, IntegrityError, PipelineError, U
 from pipeline.submission import pack, redact
 from pipeline.submission.team import Team
 
+pytestmark = pytest.mark.checkout
+
 TEAM = Team(name="Blue Team!", members=("Kim", "Lee"))
 NOBODY = redact.Names()
 
