@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jinja2
 import pytest
 
 from pipeline import paths, reference, text_generation
@@ -180,10 +181,10 @@ def test_a_file_that_changes_between_repeats_is_noticed(echo: Echo, tiny: Path, 
     assert caught.value.code == "I102"
 
 
-@pytest.mark.parametrize("method", ["apply_chat_template", "decode"])
+@pytest.mark.parametrize("what", ["template", "decode"])
 @pytest.mark.parametrize("engine", ["ours", "reference"])
 def test_tokenising_and_decoding_are_timed(
-    tiny: Path, file: Path, monkeypatch: pytest.MonkeyPatch, engine: str, method: str
+    tiny: Path, file: Path, monkeypatch: pytest.MonkeyPatch, engine: str, what: str
 ) -> None:
     module = text_generation if engine == "ours" else reference
     load = module.load
@@ -191,8 +192,9 @@ def test_tokenising_and_decoding_are_timed(
     def slow_load(*arguments: Any, **options: Any) -> Any:
         pipe = load(*arguments, **options)
         tokenizer = pipe.tokenizer if engine == "ours" else pipe.pipe.tokenizer
-        quick = getattr(tokenizer, method)
-        monkeypatch.setattr(tokenizer, method, lambda *a, **k: (time.sleep(0.2), quick(*a, **k))[1])
+        owner, method = (jinja2.Template, "new_context") if what == "template" else (tokenizer, "decode")
+        quick = getattr(owner, method)
+        monkeypatch.setattr(owner, method, lambda *a, **k: (time.sleep(0.2), quick(*a, **k))[1])
         pipe.warm_up = lambda: None
         return pipe
 
@@ -225,7 +227,7 @@ print("EVENTS", *events)
 """
 
 
-@pytest.mark.parametrize("engine", ["ours", "reference"])
+@pytest.mark.parametrize("engine", ["ours", pytest.param("reference", marks=pytest.mark.slow)])
 def test_the_file_is_opened_only_under_the_clock(tiny: Path, file: Path, engine: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, str(tiny), str(file), engine],

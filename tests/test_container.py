@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_rows
+from conftest import invoke_command, write_rows
 from fake_board import FakeBoard
 
 from pipeline import container, paths, record
@@ -117,13 +117,23 @@ def test_without_docker_the_command_is_there_to_paste(
 # Reproducing
 
 
-@pytest.fixture
-def recorded(tiny: Path, invoke: Invoke, tmp_path: Path, runs: Path) -> Path:
-    rows = write_rows(tmp_path / "rows.jsonl", 4)
-    done = invoke("run", "--dataset", rows, "--model", tiny, "--max-new-tokens", "5")
+@pytest.fixture(scope="module")
+def original(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, made once."""
+    place = tmp_path_factory.mktemp("original")
+    rows = write_rows(place / "rows.jsonl", 4)
+    command = invoke_command("run", "--dataset", rows, "--model", tiny, "--max-new-tokens", "5")
+    environment = {**os.environ, "PIPELINE_RUNS": str(place / "runs")}
+    done = subprocess.run(command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (folder,) = runs.iterdir()
+    (folder,) = (place / "runs").iterdir()
     return folder
+
+
+@pytest.fixture
+def recorded(original: Path, runs: Path) -> Path:
+    """The same to change."""
+    return shutil.copytree(original, runs / original.name)
 
 
 def test_a_run_is_reproduced_and_the_verdict_written(recorded: Path, invoke: Invoke, runs: Path) -> None:

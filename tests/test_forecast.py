@@ -54,6 +54,7 @@ def test_passes_are_evened_out_so_that_none_is_a_sliver() -> None:
     assert min(found.pass_rows) > 0.8 * max(found.pass_rows)
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_on_this_machine(tmp_path: Path) -> None:
     rows = [[[*range(5, 40), 41 + i, 50], 2 + i % 3] for i in range(6)]
     file = tmp_path / "ids.json"

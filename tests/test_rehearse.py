@@ -65,6 +65,7 @@ def test_the_organisers_longest_sample_is_rehearsed(tmp_path: Path, monkeypatch:
     assert sha256_of(rehearsal.path) == before
 
 
+@pytest.mark.slow
 def test_on_the_command_line(
     tiny: Path, invoke: Callable, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -219,6 +219,7 @@ def check_survived(runs: Path, kills: int, whole: list[dict[str, Any]]) -> None:
     assert names == {"outputs.jsonl", "manifest.json", "run.log", "telemetry.csv"}
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_same_answers(
     tiny: Path, file: Path, runs: Path, whole: list[dict[str, Any]]
 ) -> None:
@@ -233,6 +234,7 @@ def test_killed_at_many_moments(tiny: Path, file: Path, runs: Path, whole: list[
     check_survived(runs, survive(random_moments(6, runs, seed), options, runs), whole)
 
 
+@pytest.mark.slow
 def test_the_reference_goes_on_too(tiny: Path, file: Path, runs: Path) -> None:
     options = ["--dataset", file, "--model", tiny, "--max-new-tokens", 3, "--limit", 60, "--engine", "reference"]
     process = start(*options)
@@ -251,7 +253,10 @@ def test_the_reference_goes_on_too(tiny: Path, file: Path, runs: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "status", "reason"),
-    [(signal.SIGINT, 130, "interrupted (Ctrl-C)"), (signal.SIGTERM, 143, "stopped (SIGTERM)")],
+    [
+        (signal.SIGINT, 130, "interrupted (Ctrl-C)"),
+        pytest.param(signal.SIGTERM, 143, "stopped (SIGTERM)", marks=pytest.mark.slow),
+    ],
 )
 def test_interrupted_it_says_why_and_how_to_go_on(
     tiny: Path,
@@ -335,6 +340,7 @@ def test_a_full_disk_keeps_what_fits_and_with_room_it_goes_on(
     assert record.read_outputs(folder) == whole
 
 
+@pytest.mark.slow
 def test_a_data_file_that_vanishes_before_it_is_read(tiny: Path, tmp_path: Path, runs: Path) -> None:
     file = write_rows(tmp_path / "rows.jsonl", 20)
     content = file.read_bytes()
@@ -368,6 +374,7 @@ def test_a_data_file_that_vanishes_once_it_is_read_is_not_missed(
     assert manifest(folder)["dataset"]["sha256"] == sha256
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_becomes_read_only_keeps_all_answers(
     tiny: Path, tmp_path: Path, runs: Path, as_nobody: Callable[..., str]
 ) -> None:
