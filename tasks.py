@@ -6,13 +6,11 @@
 from invoke import Context, task
 
 from pipeline import paths
-from pipeline.commands.answer import compare, evaluate, rehearse, reproduce, run
-from pipeline.commands.containers import IN_THE_IMAGE, image, image_test, shell
+from pipeline.commands.answer import compare, evaluate, rehearse, report, reproduce, run
+from pipeline.commands.contest import leaderboard, rules, similarity, submit, verify
 from pipeline.commands.develop import bench, lint, lock, test, test_oldest
-from pipeline.commands.judge import verify
-from pipeline.commands.pages import leaderboard, report, similarity
+from pipeline.commands.image import IN_THE_IMAGE, image, image_test, shell
 from pipeline.commands.prepare import data, doctor, plan, setup, verify_weights
-from pipeline.commands.submissions import rules, submit
 
 EXAMPLES = """\
 Answer a file of chat prompts with Phi-3: exactly, within memory, in the least time.

@@ -22,9 +22,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline import record, reference, text_generation  # noqa: E402
+from pipeline import reference, text_generation  # noqa: E402
 from pipeline.dataset import fetch, records  # noqa: E402
-from pipeline.model import setup  # noqa: E402
+from pipeline.model import fetch as setup  # noqa: E402
+from pipeline.record import folder as record  # noqa: E402
 
 DATASET = "obqa-validation"
 CONTENDERS = ("ours", "pipe-1", "pipe-4", "pipe-16", "pipe-32", "ours-500")

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from pipeline import text_generation  # noqa: E402
 from pipeline.dataset import fetch, records  # noqa: E402
 from pipeline.engine import drafts  # noqa: E402
-from pipeline.model import setup  # noqa: E402
+from pipeline.model import fetch as setup  # noqa: E402
 
 
 def measure(pipe: Any, chats: list[Any], max_new_tokens: int) -> dict[str, Any]:

@@ -23,9 +23,10 @@ sys.path.insert(0, str(ROOT))
 
 from transformers.utils import logging  # noqa: E402
 
-from pipeline import record, reference, text_generation  # noqa: E402
-from pipeline.accuracy import rules  # noqa: E402
+from pipeline import reference, text_generation  # noqa: E402
+from pipeline.accuracy import metrics as rules  # noqa: E402
 from pipeline.dataset import records  # noqa: E402
+from pipeline.record import folder as record  # noqa: E402
 
 CONTENDERS = {"ours": None, "pipe-1": 1, "pipe-16": 16}
 PAIRS = (("ours", "pipe-1"), ("pipe-16", "pipe-1"), ("ours", "pipe-16"))

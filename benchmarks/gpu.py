@@ -44,8 +44,8 @@ from benchmarks.scripted import (  # noqa: E402
 from pipeline.engine import backend, drafts, memory, network  # noqa: E402
 from pipeline.engine.forecast import Script, forecast  # noqa: E402
 from pipeline.engine.segment import Segment, pack  # noqa: E402
+from pipeline.engine.state import Limits  # noqa: E402
 from pipeline.engine.weights import Weights  # noqa: E402
-from pipeline.engine.work import Limits  # noqa: E402
 
 REPEATS = 3
 

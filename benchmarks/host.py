@@ -30,7 +30,7 @@ from pipeline.engine.attention import paged  # noqa: E402
 from pipeline.engine.pool import Slots  # noqa: E402
 from pipeline.engine.scheduler import Scheduler  # noqa: E402
 from pipeline.engine.segment import pack  # noqa: E402
-from pipeline.engine.work import Limits, Work  # noqa: E402
+from pipeline.engine.state import Limits, Work  # noqa: E402
 
 CURVE = cost.roofline(MEDIUM, 2, 700e12, 2.8e12, 8192)
 """About an H100's: it decides what goes into a pass, not what is timed here."""
@@ -91,9 +91,10 @@ def work_off(data: Set, budget_rows: int) -> Phases:
 def text_phases(data: Path, tokenizer_folder: str) -> dict[str, float]:
     from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
 
-    from pipeline import choices, prompts  # noqa: PLC0415
     from pipeline.dataset import records  # noqa: PLC0415
-    from pipeline.form import probe  # noqa: PLC0415
+    from pipeline.text import candidates as choices  # noqa: PLC0415
+    from pipeline.text import chat_template as prompts  # noqa: PLC0415
+    from pipeline.text.detokenize import probe  # noqa: PLC0415
 
     tokenizer, form, phases = AutoTokenizer.from_pretrained(tokenizer_folder), probe(), Phases()
     rows = phases.time("read", lambda: records.read(data))

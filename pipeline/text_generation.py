@@ -19,17 +19,18 @@ from typing import Any
 import torch
 from loguru import logger
 
-from pipeline import choices, inputs
 from pipeline.dataset import records
 from pipeline.engine import backend, memory, projection
 from pipeline.engine.engine import Engine, Progress, Stats
+from pipeline.engine.free_memory import free_bytes
 from pipeline.engine.pass_log import PassLog
 from pipeline.errors import UsageError
-from pipeline.form import Form, probe
-from pipeline.free_memory import free_bytes
-from pipeline.inputs import PromptTooLong
 from pipeline.model import config, loader
-from pipeline.prompts import Prompts, token_ids
+from pipeline.text import arguments as inputs
+from pipeline.text import candidates as choices
+from pipeline.text.arguments import PromptTooLong
+from pipeline.text.chat_template import Prompts, token_ids
+from pipeline.text.detokenize import Form, probe
 
 Chat = Sequence[dict[str, str]]
 STREAMED = "read from the disk in every pass"

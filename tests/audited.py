@@ -18,14 +18,18 @@ from conftest import write_rows
 from drafts_of_submissions import Draft
 from submissions import Clone, change_manifest, clone
 
-from pipeline import paths, record
-from pipeline import run as running
+from pipeline import paths
+from pipeline.contest.rules import rules
+from pipeline.contest.submit import pack, redact
+from pipeline.contest.team import Team
+from pipeline.contest.verify import provenance_checks as identity
+from pipeline.contest.verify import verify
+from pipeline.contest.verify.organiser import Organiser
+from pipeline.contest.verify.verify import Verdict
 from pipeline.model import lock
-from pipeline.request import Request
-from pipeline.submission import identity, pack, redact, rules, verify
-from pipeline.submission.organiser import Organiser
-from pipeline.submission.team import Team
-from pipeline.submission.verify import Verdict
+from pipeline.record import folder as record
+from pipeline.runs import timed as running
+from pipeline.runs.request import Request
 
 ROWS = 6
 WRONG = 4

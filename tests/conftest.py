@@ -19,7 +19,8 @@ from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
 
 from pipeline import paths
 from pipeline.engine.kernels import build
-from pipeline.model import lock, setup
+from pipeline.model import fetch as setup
+from pipeline.model import lock
 
 if TYPE_CHECKING:
     from audited import Ground

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import record
-from pipeline.submission import pack
+from pipeline.contest.submit import pack
+from pipeline.record import folder as record
 
 
 @dataclass

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from pipeline import paths, settings
 from pipeline.errors import IntegrityError
-from pipeline.model import adapter, setup, standin
+from pipeline.model import adapter, standin
+from pipeline.model import fetch as setup
 from pipeline.settings import AdapterConfig
 
 SHAPES = {

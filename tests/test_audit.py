@@ -18,10 +18,10 @@ from drafts_of_submissions import Draft
 from lies import BY_CHANCE, LIES, UNSETTLED, UNTOLD
 
 from pipeline import paths
-from pipeline.submission import verify
-from pipeline.submission.checks import FAIL, HUMAN, OK, UNKNOWN
-from pipeline.submission.organiser import Organiser
-from pipeline.submission.verify import CANNOT_TELL, INVALID, VALID, Verdict
+from pipeline.contest.check import FAIL, HUMAN, OK, UNKNOWN
+from pipeline.contest.verify import verify
+from pipeline.contest.verify.organiser import Organiser
+from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
 from pipeline.text_generation import STREAMED
 
 pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread")]
@@ -186,7 +186,7 @@ def test_a_submission_that_does_not_say_whose_it_is(
 
 # The audit of the audit
 
-OF_A_SUBMISSION = ("answers", "claims", "identity", "surroundings", "times", "verify")
+OF_A_SUBMISSION = ("answer_checks", "submitted", "provenance_checks", "board_checks", "timing_checks", "verify")
 """Modules with checks that have a name of their own."""
 
 
@@ -198,6 +198,6 @@ def test_every_check_catches_a_lie(ground: Ground, tmp_path: Path) -> None:
     caught = set().union(*LIES.values(), *UNTOLD.values(), {check for _, _, check in FORMS.values()})
     assert ids == caught | {"unpack", "submission"}
     written = r'(?:check|unknown|Check)\(\s*"([a-z][\w-]*)"'
-    modules = [paths.ROOT / "pipeline/submission" / f"{name}.py" for name in OF_A_SUBMISSION]
+    modules = [paths.ROOT / "pipeline/contest/verify" / f"{name}.py" for name in OF_A_SUBMISSION]
     in_source = {name for path in modules for name in re.findall(written, path.read_text(encoding="utf-8"))}
     assert in_source == {name for name in ids if not name.startswith("rule-")} - {"submission", "manifest"}

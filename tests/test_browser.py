@@ -19,10 +19,13 @@ from test_leaderboard import folder_of, told
 from test_similarity import COPIED, OTHER, disguised, tree
 
 from pipeline import paths
-from pipeline import run as running
+from pipeline.contest.ranking import leaderboard
+from pipeline.contest.ranking import page as leaderboard_page
+from pipeline.contest.similarity import fingerprints as similarity
+from pipeline.contest.similarity import page as similarity_page
 from pipeline.report import report
-from pipeline.request import Request
-from pipeline.submission import leaderboard, leaderboard_page, similarity, similarity_page
+from pipeline.runs import timed as running
+from pipeline.runs.request import Request
 
 pytestmark = pytest.mark.browser
 

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from pipeline import choices
 from pipeline.model.config import stop_tokens
+from pipeline.text import candidates as choices
 
 PIECES = [
     "[",

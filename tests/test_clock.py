@@ -16,10 +16,10 @@ import jinja2
 import pytest
 
 from pipeline import paths, reference, text_generation
-from pipeline import run as running
 from pipeline.errors import InvalidRun
 from pipeline.model.attest import Attestation
-from pipeline.request import Request
+from pipeline.runs import timed as running
+from pipeline.runs.request import Request
 
 pytestmark = pytest.mark.usefixtures("one_thread", "runs")
 

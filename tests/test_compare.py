@@ -13,11 +13,11 @@ from conftest import write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import record
-from pipeline.accuracy import comparison
+from pipeline.accuracy import compare_text as comparison
 from pipeline.accuracy.compare import Comparison, compare, judge
 from pipeline.errors import AccuracyError, IntegrityError, UsageError
 from pipeline.files import sha256_of
+from pipeline.record import folder as record
 
 MAKE = Callable[..., Path]
 

@@ -15,8 +15,10 @@ import pytest
 from conftest import invoke_command, write_rows
 from fake_board import FakeBoard
 
-from pipeline import container, paths, record
+from pipeline import paths
 from pipeline.device import board as boards
+from pipeline.prepare import container
+from pipeline.record import folder as record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 
 from pipeline import paths, settings
+from pipeline.contest.finding import FAIL, HUMAN, OK, UNKNOWN
+from pipeline.contest.rules import evidence as gathering
+from pipeline.contest.rules import rules
+from pipeline.contest.rules import run_rules as run_checks
+from pipeline.contest.rules import source_rules as source_checks
+from pipeline.contest.rules.evidence import Accuracy, Evidence, Pins
+from pipeline.contest.rules.rules import Judged
+from pipeline.contest.team import Team
 from pipeline.engine.weights import Shape
 from pipeline.errors import IntegrityError
-from pipeline.submission import evidence as gathering
-from pipeline.submission import rules, run_checks, source_checks
-from pipeline.submission.evidence import Accuracy, Evidence, Pins
-from pipeline.submission.finding import FAIL, HUMAN, OK, UNKNOWN
-from pipeline.submission.rules import Judged
-from pipeline.submission.team import Team
 
 RULES = rules.load()
 ROWS = 30

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import paths, settings
-from pipeline.dataset import fetch, listing, records
+from pipeline.dataset import catalog as listing
+from pipeline.dataset import fetch, records
 from pipeline.dataset.convert import HEAD, Converted, Located, check_repeats, convert, one_line
 from pipeline.errors import FormError, IntegrityError
 from pipeline.files import sha256_of

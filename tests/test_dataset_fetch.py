@@ -26,7 +26,7 @@ from conftest import heeding_interrupts
 
 from pipeline import download, files, paths
 from pipeline.dataset import convert, fetch, records
-from pipeline.dataset.rows import rows_of
+from pipeline.dataset.formats import rows_of
 from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, ResourceError, UsageError
 from pipeline.settings import FormConfig, GithubSource, HubSource, WheelSource
 

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 from fake_board import FakeBoard
 
-from pipeline import paths, setup
+from pipeline import paths
 from pipeline.device import board as boards
-from pipeline.device import checks, doctor, power, software
-from pipeline.device.checks import FAIL, OK, WARN, Check
+from pipeline.device import power
 from pipeline.device.host import Host
 from pipeline.engine.kernels import build
 from pipeline.errors import EnvironmentProblem, IntegrityError
+from pipeline.prepare import board_checks as checks
+from pipeline.prepare import doctor, setup
+from pipeline.prepare import software_checks as software
+from pipeline.prepare.board_checks import FAIL, OK, WARN, Check
 
 
 def quiet(_: str) -> None:
@@ -183,7 +186,7 @@ def test_a_model_that_is_not_here_is_said(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_memory_is_held_against_the_engines_own_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.free_memory.free_bytes", lambda device: 20 << 30)
+    monkeypatch.setattr("pipeline.engine.free_memory.free_bytes", lambda device: 20 << 30)
     check = software._memory("phi3-medium")
     assert check.state == FAIL
     assert "20,480 MiB free" in check.found
@@ -341,7 +344,7 @@ def test_a_files_failure_ends_it(board: FakeBoard, steps: Any, monkeypatch: pyte
     def broken(*_: object) -> None:
         raise IntegrityError("M211", "what came is not what is pinned", fix="report this")
 
-    monkeypatch.setattr("pipeline.model.setup.resolve", broken)
+    monkeypatch.setattr("pipeline.model.fetch.resolve", broken)
     with pytest.raises(IntegrityError):
         steps()
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from pipeline import evaluate, evaluation, reference, text_generation
+from pipeline import reference, text_generation
 from pipeline.accuracy.compare import compare
 from pipeline.errors import FormError, PipelineError
-from pipeline.evaluate import Asked, Result
+from pipeline.runs import evaluate
+from pipeline.runs import evaluate_table as evaluation
+from pipeline.runs.evaluate import Asked, Result
 
 pytestmark = pytest.mark.usefixtures("one_thread", "runs")
 

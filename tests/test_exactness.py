@@ -21,7 +21,7 @@ from transformers import Phi3Config, Phi3ForCausalLM
 from pipeline.engine import projection
 from pipeline.engine.cost import UNKNOWN, PassCost
 from pipeline.engine.engine import Engine, Progress, Result
-from pipeline.engine.work import Limits
+from pipeline.engine.state import Limits
 from pipeline.errors import ResourceError
 from pipeline.model import loader
 

@@ -15,7 +15,7 @@ from pipeline import paths
 from pipeline.engine.cost import PassCost
 from pipeline.engine.forecast import Script, forecast
 from pipeline.engine.prefix_tree import build
-from pipeline.engine.work import Limits
+from pipeline.engine.state import Limits
 
 CURVE = PassCost((1, 128, 4096), (0.010, 0.011, 0.170))
 STOP = 99

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 from transformers.pipelines.text_generation import ReturnType, TextGenerationPipeline
 
-from pipeline.form import probe
+from pipeline.text.detokenize import probe
 
 FORM = probe()
 TEXTS = ["It 's fine , is n't it ?", " a . b !", "Grüße", "🙂\u200d🙂", "\n\n", " do not", "I 'm", "we 've", "\t x"]

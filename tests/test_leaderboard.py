@@ -13,8 +13,10 @@ import pytest
 from audited import Ground
 from page_checks import check
 
+from pipeline.contest.ranking import leaderboard
+from pipeline.contest.ranking import page as leaderboard_page
+from pipeline.contest.verify import verify
 from pipeline.errors import UsageError
-from pipeline.submission import leaderboard, leaderboard_page, verify
 
 Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -13,13 +13,15 @@ import torch
 from conftest import write_rows
 from transformers import AutoTokenizer, Phi3ForCausalLM
 
-from pipeline import margins, record, text_generation
-from pipeline import run as running
-from pipeline.accuracy import comparison
+from pipeline import text_generation
+from pipeline.accuracy import compare_text as comparison
 from pipeline.accuracy.compare import compare
 from pipeline.dataset import records
 from pipeline.errors import IntegrityError, ResourceError
-from pipeline.request import Request
+from pipeline.record import folder as record
+from pipeline.runs import margins
+from pipeline.runs import timed as running
+from pipeline.runs.request import Request
 
 pytestmark = pytest.mark.usefixtures("one_thread", "runs")
 

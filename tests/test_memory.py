@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import free_memory, settings
-from pipeline.engine import memory
+from pipeline import settings
+from pipeline.engine import free_memory, memory
 from pipeline.engine.weights import Shape
 from pipeline.errors import ResourceError
 

@@ -15,7 +15,8 @@ from test_model_loader import tiny as random_phi3
 from pipeline import reference, text_generation
 from pipeline.engine import projection
 from pipeline.errors import IntegrityError
-from pipeline.model import loader, lock, reader
+from pipeline.model import loader, lock
+from pipeline.model import shard as reader
 from pipeline.model.attest import attest
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

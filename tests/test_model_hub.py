@@ -114,9 +114,9 @@ class Setup:
     def __call__(self) -> tuple[str, str]:
         """The error's code, or "ready"; and what was said."""
         do = (
-            "import sys, pathlib\nfrom pipeline import errors, paths\nfrom pipeline.model import setup\n"
+            "import sys, pathlib\nfrom pipeline import errors, paths\nfrom pipeline.model import fetch\n"
             "paths.CONFIGS = pathlib.Path(sys.argv[1])\n"
-            "try: setup.ensure('ours'); print('ready')\n"
+            "try: fetch.ensure('ours'); print('ready')\n"
             "except errors.PipelineError as error: print(error, error.code, sep=chr(10))\n"
         )
         ours = {

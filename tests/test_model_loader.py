@@ -18,7 +18,8 @@ from transformers import Phi3Config, Phi3ForCausalLM
 from pipeline.engine.weights import Weights
 from pipeline.errors import IntegrityError, ResourceError
 from pipeline.files import sha256_of
-from pipeline.model import loader, lock, reader
+from pipeline.model import loader, lock
+from pipeline.model import shard as reader
 from pipeline.model.config import read_shape
 
 

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from pipeline import download, paths, settings
 from pipeline.errors import IntegrityError, ResourceError, UsageError
-from pipeline.model import lock, safetensors_file, setup, standin
+from pipeline.model import fetch as setup
+from pipeline.model import lock, safetensors_file, standin
 from pipeline.model.config import read_shape, stop_tokens
 
 TEXTS = [
@@ -269,9 +270,9 @@ def test_no_disk_space(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_folder_that_cannot_be_written(tmp_path: Path, as_nobody: Callable[..., str]) -> None:
     tmp_path.chmod(0o555)
     said = as_nobody(
-        "from pipeline import settings; from pipeline.model import setup; from pipeline.errors import ResourceError\n"
+        "from pipeline import settings; from pipeline.model import fetch; from pipeline.errors import ResourceError\n"
         "config = settings.model('standin'); settings.model = lambda _: config",
-        "try: setup.ensure('standin')\nexcept ResourceError as error: print(error)",
+        "try: fetch.ensure('standin')\nexcept ResourceError as error: print(error)",
         PIPELINE_MODELS=".",
     )
     assert said.startswith("R102 ")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.device import network
-from pipeline.device.network import Traffic
+from pipeline.device import traffic as network
+from pipeline.device.traffic import Traffic
 
 HEAD = "Inter-|   Receive\n face |bytes packets\n"
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from submissions import Clone, change_manifest
 
+from pipeline.contest.submit import pack, redact
+from pipeline.contest.team import Team
 from pipeline.errors import EnvironmentProblem, IntegrityError, PipelineError, UsageError
-from pipeline.submission import pack, redact
-from pipeline.submission.team import Team
 
 pytestmark = pytest.mark.checkout
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import timeline
 from pipeline.engine.cost import PassCost
 from pipeline.engine.engine import Engine
 from pipeline.engine.pass_log import PassLog
-from pipeline.engine.work import Limits
+from pipeline.engine.state import Limits
 from pipeline.model import config, loader
+from pipeline.record import timeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -16,10 +16,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.engine.cost import UNKNOWN, PassCost
 from pipeline.engine.engine import Engine, Result
-from pipeline.engine.passes import GROW_AFTER, Piece, Started, cut, is_out_of_memory
+from pipeline.engine.pass_runner import GROW_AFTER, Piece, Started, cut, is_out_of_memory
 from pipeline.engine.segment import Segment
+from pipeline.engine.state import Limits
 from pipeline.engine.weights import LayerWeights, Shape, Weights
-from pipeline.engine.work import Limits
 from pipeline.errors import ResourceError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,12 +14,13 @@ from conftest import write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import paths, plan, settings
+from pipeline import paths, settings
 from pipeline.engine import cost
 from pipeline.engine.forecast import Script, forecast
+from pipeline.engine.state import Limits
 from pipeline.engine.weights import Shape
-from pipeline.engine.work import Limits
 from pipeline.errors import ResourceError, UsageError
+from pipeline.runs import plan
 
 MEDIUM = Shape(**settings.model("phi3-medium").shape.model_dump())
 

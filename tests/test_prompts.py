@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 from transformers.utils import chat_template_utils
 
-from pipeline.prompts import Prompts, token_ids
+from pipeline.text.chat_template import Prompts, token_ids
 
 TEMPLATES = hasattr(chat_template_utils, "_compile_jinja_template")  # transformers 4.45
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from pipeline import paths, record
+from pipeline import paths
 from pipeline.errors import ResourceError, UsageError
-from pipeline.record import RunFolder
+from pipeline.record import folder as record
+from pipeline.record.folder import RunFolder
 
 OUTPUT = [{"generated_text": "Да\n\u2028"}]
 
@@ -216,8 +217,8 @@ def test_a_parent_that_is_a_file(tmp_path: Path, parent: str) -> None:
 def test_a_parent_without_permission(tmp_path: Path, as_nobody: Callable[..., str]) -> None:
     tmp_path.chmod(0o555)
     said = as_nobody(
-        "from pathlib import Path; from pipeline.record import new_folder; from pipeline.errors import ResourceError",
-        "try: new_folder(Path('runs'), 'x')\nexcept ResourceError as error: print(error)",
+        "from pathlib import Path; from pipeline.errors import ResourceError; from pipeline.record import folder",
+        "try: folder.new_folder(Path('runs'), 'x')\nexcept ResourceError as error: print(error)",
     )
     assert said.startswith("R102 ")
     assert "Permission denied" in said

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import rehearse
 from pipeline.dataset import fetch, records
+from pipeline.dataset import hardest as rehearse
 from pipeline.dataset.records import Record
 from pipeline.files import sha256_of
 from pipeline.model import lock

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from page_checks import check
 
-from pipeline import record
-from pipeline import run as running
 from pipeline.errors import UsageError
+from pipeline.record import folder as record
 from pipeline.report import facts, report, run_plots
-from pipeline.request import Request
+from pipeline.runs import timed as running
+from pipeline.runs.request import Request
 
 Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
 EVIL = "<script>alert('prompt')</script>"

@@ -14,13 +14,13 @@ import pytest
 from audited import DIGEST, Ground, in_state
 from drafts_of_submissions import Draft
 
-from pipeline import container
+from pipeline.contest.check import FAIL, HUMAN, UNKNOWN
+from pipeline.contest.verify import rerun, verify
+from pipeline.contest.verify.rerun import Asked
+from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
 from pipeline.device.host import Host
 from pipeline.errors import EnvironmentProblem, UsageError
-from pipeline.submission import rerun, verify
-from pipeline.submission.checks import FAIL, HUMAN, UNKNOWN
-from pipeline.submission.rerun import Asked
-from pipeline.submission.verify import CANNOT_TELL, INVALID, VALID, Verdict
+from pipeline.prepare import container
 
 pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread")]
 
@@ -252,7 +252,7 @@ def test_what_is_invalid_already_is_not_run(docker: Docker, ground: Ground, tmp_
 
 
 def test_without_the_organisers_model_nothing_is_run(docker: Docker, ground: Ground, tmp_path: Path) -> None:
-    from pipeline.submission.organiser import Organiser
+    from pipeline.contest.verify.organiser import Organiser
 
     verdict = verify.verify(ground.light, Organiser(ground.data), Asked(1, here=False), tmp_path / "verdict")
     assert "rerun" in in_state(verdict, UNKNOWN)

@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 from conftest import heeding_interrupts, invoke_command, write_rows
 
-from pipeline import paths, record, resume, settings, summary
-from pipeline import run as running
+from pipeline import paths, settings
 from pipeline.errors import PipelineError, UsageError
 from pipeline.files import sha256_of
 from pipeline.model import lock
-from pipeline.request import Request
+from pipeline.record import folder as record
+from pipeline.runs import resume, summary
+from pipeline.runs import timed as running
+from pipeline.runs.request import Request
 
 pytestmark = pytest.mark.usefixtures("one_thread", "runs")
 
@@ -386,9 +388,10 @@ def test_a_run_folder_that_becomes_read_only_keeps_all_answers(
     runs.chmod(0o777)
     said = as_nobody(
         # Once with all rights, so that nothing is left to import when they are gone.
-        "import os, pathlib, threading, time\nfrom pipeline import run, errors, resume, request\n"
+        "import os, pathlib, threading, time\n"
+        "from pipeline import errors\nfrom pipeline.runs import request, resume, timed\n"
         "asked = request.Request(dataset='rows.jsonl', model='./model', max_new_tokens=4)\n"
-        "run.run(asked)\nos.environ['PIPELINE_RUNS'] = 'runs'",
+        "timed.run(asked)\nos.environ['PIPELINE_RUNS'] = 'runs'",
         "runs = pathlib.Path('runs')\n"
         "def lock():\n"
         "    while not any(path.stat().st_size for path in runs.glob('*/outputs.jsonl')):\n"

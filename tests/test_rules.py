@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.accuracy import rules, sandbox
-from pipeline.accuracy.verdicts import verdicts
+from pipeline.accuracy import metrics as rules
+from pipeline.accuracy import sandbox
+from pipeline.accuracy.scoring import verdicts
 from pipeline.dataset import fetch
 from pipeline.dataset.records import Record, read
 from pipeline.errors import EnvironmentProblem

@@ -20,14 +20,17 @@ import torch
 from conftest import flip_a_bit, heeding_interrupts, invoke_command, write_rows
 from safetensors.torch import load_file, save_file
 
-from pipeline import paths, record, reference, summary, text_generation, timeline
-from pipeline import run as running
+from pipeline import paths, reference, text_generation
 from pipeline.accuracy import sandbox
 from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, PipelineError, ResourceError, UsageError
 from pipeline.files import sha256_of
 from pipeline.model import lock
 from pipeline.model.attest import Attestation
-from pipeline.request import ENGINES, Request, arguments_of
+from pipeline.record import folder as record
+from pipeline.record import timeline
+from pipeline.runs import summary
+from pipeline.runs import timed as running
+from pipeline.runs.request import ENGINES, Request, arguments_of
 
 pytestmark = pytest.mark.usefixtures("one_thread", "runs")
 
@@ -662,8 +665,8 @@ def test_runs_without_permission(tiny: Path, file: Path, tmp_path: Path, as_nobo
     for folder in (tmp_path, tmp_path / "model"):
         folder.chmod(0o755)
     said = as_nobody(
-        "from pipeline import run, errors",
-        "try: run.run(run.Request(dataset='rows.jsonl', model='./model'))\n"
+        "from pipeline import errors; from pipeline.runs import request, timed",
+        "try: timed.run(request.Request(dataset='rows.jsonl', model='./model'))\n"
         "except errors.PipelineError as error: print(error.exit_status, error)",
         PIPELINE_RUNS="locked",
     )

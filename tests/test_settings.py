@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from pipeline import paths, settings
+from pipeline.contest import team
+from pipeline.contest.rules import rules
 from pipeline.errors import IntegrityError, UsageError
-from pipeline.submission import rules, team
 
 FILES = sorted(paths.CONFIGS.rglob("*.yaml"))
 

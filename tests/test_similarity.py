@@ -17,12 +17,14 @@ from audited import Ground
 from page_checks import check
 
 from pipeline import paths
+from pipeline.contest.similarity import fingerprints as similarity
+from pipeline.contest.similarity import page as similarity_page
+from pipeline.contest.similarity import source_tree as trees
 from pipeline.errors import PipelineError, UsageError
-from pipeline.submission import similarity, similarity_page, trees
 
 Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
 COPIED = (paths.ROOT / "pipeline/engine/prefix_tree.py").read_text(encoding="utf-8")
-OTHER = (paths.ROOT / "pipeline/accuracy/rules.py").read_text(encoding="utf-8")
+OTHER = (paths.ROOT / "pipeline/accuracy/metrics.py").read_text(encoding="utf-8")
 THIRD = (paths.ROOT / "pipeline/device/power.py").read_text(encoding="utf-8")
 SOURCE = "https://github.com/somebody/trees"
 
@@ -155,7 +157,7 @@ def test_a_submission_is_read_from_its_tar(tmp_path: Path) -> None:
 def test_a_packed_submission_has_its_source_and_its_citations(ground: Ground) -> None:
     read = trees.read(ground.tar)
     assert read.name == ground.tar.name.removesuffix(".tar")
-    assert read.files["pipeline/submission/trees.py"] == Path(trees.__file__).read_bytes()
+    assert read.files["pipeline/contest/similarity/source_tree.py"] == Path(trees.__file__).read_bytes()
     assert read.cited is not None
 
 
@@ -189,8 +191,8 @@ def test_the_result_does_not_depend_on_pythons_hash_seed(tmp_path: Path) -> None
     a = tree(tmp_path / "a", {"a.py": COPIED, "own.py": OTHER})
     b = tree(tmp_path / "b", {"b.py": disguised(COPIED), "rest.py": THIRD})
     ask = (
-        "import sys; from pipeline.submission import similarity, similarity_page\n"
-        "print(similarity_page.html(similarity.compare(sys.argv[1:])))"
+        "import sys; from pipeline.contest.similarity import fingerprints, page\n"
+        "print(page.html(fingerprints.compare(sys.argv[1:])))"
     )
     said = {
         subprocess.run(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline import choices, reference, text_generation
-from pipeline.accuracy.verdicts import verdicts
+from pipeline import reference, text_generation
+from pipeline.accuracy.scoring import verdicts
 from pipeline.dataset import fetch, records
-from pipeline.model import setup
+from pipeline.model import fetch as setup
+from pipeline.text import candidates as choices
 
 RULES = {"max_new_tokens": 500, "return_full_text": False, "do_sample": False, "temperature": 0.0}
 

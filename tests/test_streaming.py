@@ -19,10 +19,11 @@ from pipeline import text_generation
 from pipeline.engine import memory
 from pipeline.engine.cost import UNKNOWN, PassCost
 from pipeline.engine.engine import Engine, Result
+from pipeline.engine.state import Limits
 from pipeline.engine.weights import LayerWeights, Weights
-from pipeline.engine.work import Limits
 from pipeline.errors import IntegrityError, PipelineError, ResourceError
-from pipeline.model import attest, loader, lock, stream
+from pipeline.model import attest, loader, lock
+from pipeline.model import layer_streaming as stream
 from pipeline.model.config import read_shape
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from submissions import Clone, change_manifest
 
+from pipeline.contest.rules import evidence, rules
+from pipeline.contest.source import sbom
+from pipeline.contest.submit import method, method_pdf, pictures, submit
+from pipeline.contest.team import Team
 from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, PipelineError, UsageError
-from pipeline.submission import evidence, method, method_pdf, pictures, rules, sbom, submit
-from pipeline.submission.team import Team
 
 TEAM = """\
 name: Blue Team
@@ -192,9 +194,9 @@ def test_a_team_that_cannot_be_is_refused_with_the_key(made: Clone, text: str, s
 def test_without_the_libraries_that_draw_it_says_which_lock_has_them(
     made: Clone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("matplotlib", "pipeline.submission.method", "pipeline.submission.pictures"):
+    for name in ("matplotlib", "pipeline.contest.submit.method", "pipeline.contest.submit.pictures"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delattr("pipeline.submission.method")
+    monkeypatch.delattr("pipeline.contest.submit.method")
     with pytest.raises(EnvironmentProblem) as caught:
         submitted(made)
     assert caught.value.code == "E623"

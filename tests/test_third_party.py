@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import paths
-from pipeline.submission import third_party
+from pipeline.contest.source import third_party
 
 PARTS = ("pipeline", "benchmarks", "tools", "tests", "configs", "requirements")
 SOURCE = {

@@ -16,9 +16,10 @@ from audited import Ground, verified
 from drafts_of_submissions import Draft, retar
 
 from pipeline import paths
+from pipeline.contest.archive import unpack
+from pipeline.contest.submit import pack
+from pipeline.contest.verify.verify import INVALID
 from pipeline.errors import UsageError
-from pipeline.submission import pack, unpack
-from pipeline.submission.verify import INVALID
 
 pytestmark = pytest.mark.checkout
 
@@ -184,7 +185,9 @@ def test_a_file_of_every_submission_is_missed(name: str, ground: Ground, tmp_pat
 
 def test_every_code_of_a_refusal_is_met() -> None:
     """But for U601: no file is no submission."""
-    source = "".join((paths.ROOT / "pipeline/submission" / name).read_text() for name in ("unpack.py", "tarball.py"))
+    source = "".join(
+        (paths.ROOT / "pipeline/contest/archive" / name).read_text() for name in ("unpack.py", "tarball.py")
+    )
     codes = set(re.findall(r'"([FM]\d{3})"', source))
     assert codes == {code for _, code in [*ARCHIVES.values(), *BYTES.values()]} | {"F406"}
 

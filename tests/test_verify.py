@@ -13,8 +13,9 @@ from conftest import flip_a_bit
 from invoke import Exit
 
 import tasks
-from pipeline import text_generation, verify
+from pipeline import text_generation
 from pipeline.model import lock
+from pipeline.runs import verify_weights as verify
 
 Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -17,12 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import paths
+from pipeline.contest import check as checks
+from pipeline.contest.check import UNKNOWN
+from pipeline.contest.ranking import verdict_files as verdicts
+from pipeline.contest.verify import answer_checks as answers
+from pipeline.contest.verify import board_checks as surroundings
+from pipeline.contest.verify import verify
+from pipeline.contest.verify.organiser import Organiser
+from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
 from pipeline.errors import IntegrityError, PipelineError, UsageError
 from pipeline.model import lock
-from pipeline.submission import answers, checks, surroundings, verdicts, verify
-from pipeline.submission.checks import UNKNOWN
-from pipeline.submission.organiser import Organiser
-from pipeline.submission.verify import CANNOT_TELL, INVALID, VALID, Verdict
 
 pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread")]
 

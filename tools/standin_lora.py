@@ -19,9 +19,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pipeline import choices
 from pipeline.dataset import records
 from pipeline.model import adapter
+from pipeline.text import candidates as choices
 
 PARTS = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
 MAX_NEW_TOKENS = 48

@@ -32,9 +32,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pipeline import choices, paths
+from pipeline import paths
 from pipeline.dataset import records
 from pipeline.files import sha256_of
+from pipeline.text import candidates as choices
 from tools import standin_rows
 from tools.standin_lora import Judge, examples, load, loss_sum, mean_loss, rounded, warm_cosine, with_lora
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import paths, record
+from pipeline import paths
+from pipeline.accuracy.scoring import verdicts
 from pipeline.accuracy.stats import Z95, interval, mcnemar
-from pipeline.accuracy.verdicts import verdicts
 from pipeline.dataset import fetch, records
 from pipeline.dataset.records import Record
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.files import sha256_of
+from pipeline.record import folder as record
 
 ALLOWED_DROP = 0.005
 """Of accuracy, by the contest's rules."""

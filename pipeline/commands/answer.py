@@ -46,9 +46,10 @@ def run(
         "batch_size": whole("batch-size", batch_size),
         "max_new_tokens": whole("max-new-tokens", max_new_tokens),
     }
-    from pipeline import resume as resuming
-    from pipeline import run as running  # seconds, for torch
-    from pipeline import settings, summary, validity
+    from pipeline import settings
+    from pipeline.runs import resume as resuming
+    from pipeline.runs import summary, validity
+    from pipeline.runs import timed as running  # seconds, for torch
 
     asked = running.Request(
         dataset=settings.dataset_name(dataset),
@@ -93,8 +94,9 @@ def evaluate(
     resume: str = "",
 ) -> None:
     """Answer and score many sets, the model loaded once. Example: invoke evaluate --sets obqa,boolq,arc-easy"""
-    from pipeline import evaluate as evaluating  # seconds, for torch
-    from pipeline import evaluation, settings
+    from pipeline import settings
+    from pipeline.runs import evaluate as evaluating  # seconds, for torch
+    from pipeline.runs import evaluate_table as evaluation
 
     asked = evaluating.Asked(
         sets=tuple(dict.fromkeys(map(settings.dataset_name, names_of(sets)))),
@@ -131,9 +133,9 @@ def rehearse(
     device: str = "",
 ) -> None:
     """Answer only the longest prompts, widest branchings and longest answers of a set, before the set is run."""
-    from pipeline import rehearse as rehearsing
-    from pipeline import run as running  # seconds, for torch
-    from pipeline import summary
+    from pipeline.dataset import hardest as rehearsing
+    from pipeline.runs import summary
+    from pipeline.runs import timed as running  # seconds, for torch
 
     rehearsal = rehearsing.prepare(set_)
     print(rehearsing.text(rehearsal))
@@ -164,11 +166,11 @@ def compare(
 ) -> None:
     """Compare two runs row by row, and say whether the contest's 0.5 % rule is kept. Example: invoke compare A B"""
     from pipeline.accuracy import compare as comparing
-    from pipeline.accuracy import comparison
+    from pipeline.accuracy import compare_text as comparison
 
     made = comparing.compare(run_a, run_b, execute_code)
     if margins and made.differing:
-        from pipeline import margins as measuring  # seconds, for torch
+        from pipeline.runs import margins as measuring  # seconds, for torch
 
         made = measuring.measure(made, run_a, (lambda line: None) if json else print)
     show(made, comparison.as_json, comparison.text, json)
@@ -185,15 +187,36 @@ def compare(
 @guarded
 def reproduce(_context: Context, run: str = "", image: str = "", show: bool = False) -> None:
     """Do a recorded run again, offline, and compare answers and time. Writes reproduction.json."""
-    from pipeline import container
     from pipeline.device import host
+    from pipeline.prepare import container
 
     if image:
         command = container.run(host.current(), image, ["reproduce", "--run", Path(run).name])
         print(container.text(command)) if show else container.call(command)
         return
-    from pipeline import reproduce as reproducing  # seconds, for torch
+    from pipeline.runs import reproduce as reproducing  # seconds, for torch
 
     result = reproducing.reproduce(run, host.current())
     print(reproducing.text(result))
     reproducing.conclude(result)
+
+
+@task(
+    positional=["run"],
+    help={
+        "run": "a run's folder, or its name under runs/",
+        "against": "hold it against this run, row by row: the yardstick, as A in invoke compare",
+        "to": "the page's file; left out: report.html in the run's folder",
+        "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
+    },
+)
+@guarded
+def report(_context: Context, run: str, against: str = "", to: str = "", execute_code: bool = False) -> None:
+    """Write one run as one page that needs nothing else. Example: invoke report NAME --against BASELINE"""
+    from pipeline import paths
+    from pipeline.report import report as reporting
+
+    made = reporting.make(run, against, to, execute_code)
+    for line in made.missing:
+        print(f"not on the page: {line}")
+    print(f"written: {paths.shown(made.path)}")

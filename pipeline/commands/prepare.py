@@ -26,8 +26,8 @@ def setup(
     unlock: bool = False,
 ) -> None:
     """Fetch and verify a model and a data set; on a Jetson set power mode and clocks. Does only what is left to do."""
-    from pipeline import setup as setting_up
     from pipeline.device import host, power
+    from pipeline.prepare import setup as setting_up
 
     if unlock:
         print(f"clocks: {power.restore_clocks(host.current())}")
@@ -52,8 +52,8 @@ def doctor(
     _context: Context, model: str = "standin", dataset: str = "obqa", fix: bool = False, json: bool = False
 ) -> None:
     """Look at everything that can spoil a run: the board, torch, memory, disk, locks. One table, with remedies."""
-    from pipeline.device import doctor as doctoring  # seconds, for torch
     from pipeline.device import host
+    from pipeline.prepare import doctor as doctoring  # seconds, for torch
 
     quiet = (lambda line: None) if json else print
     found = doctoring.examine(host.current(), model, dataset, quiet)
@@ -75,7 +75,8 @@ def doctor(
 def data(_context: Context, set_: str = "obqa", all_: bool = False, list_: bool = False) -> None:
     """Fetch and verify public data sets. Example: invoke data --set boolq,piqa"""
     from pipeline import paths, settings
-    from pipeline.dataset import fetch, listing
+    from pipeline.dataset import catalog as listing
+    from pipeline.dataset import fetch
     from pipeline.errors import PipelineError
 
     if list_:
@@ -115,7 +116,7 @@ def plan(
     json: bool = False,
 ) -> None:
     """Predict memory, passes and seconds on a device that need not be here. Example: invoke plan --dataset obqa"""
-    from pipeline import plan as planning  # seconds, for torch
+    from pipeline.runs import plan as planning  # seconds, for torch
 
     planned = planning.plan(device, model, dataset, (lambda line: None) if json else print)
     show(planned, planning.as_json, planning.text, json)
@@ -131,6 +132,6 @@ def plan(
 @guarded
 def verify_weights(_context: Context, model: str = "standin", dtype: str = "", device: str = "") -> None:
     """Load a model as a run does, then compare what lies in memory, bit for bit, with the checkpoint's lock."""
-    from pipeline import verify  # seconds, for torch
+    from pipeline.runs import verify_weights as verify  # seconds, for torch
 
     print(verify.text(verify.weights(model, dtype or None, device or None)))

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from pipeline import download, paths
 from pipeline.dataset.convert import Located
-from pipeline.dataset.rows import rows_of
+from pipeline.dataset.formats import rows_of
 from pipeline.download import Say
 from pipeline.settings import DatasetConfig, GithubSource, HubSource, Source
 

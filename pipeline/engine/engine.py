@@ -17,12 +17,12 @@ from pipeline.engine import cost, loop, network, prefix_tree
 from pipeline.engine.backend import Backend, choose
 from pipeline.engine.drafts import SOURCES
 from pipeline.engine.pass_log import PassLog
-from pipeline.engine.passes import Passes, Started
+from pipeline.engine.pass_runner import Passes, Started
 from pipeline.engine.pool import SlotPool
 from pipeline.engine.scheduler import Scheduler
 from pipeline.engine.segment import Segment, first_row, pack
+from pipeline.engine.state import Limits, Prefix, Work
 from pipeline.engine.weights import Weights
-from pipeline.engine.work import Limits, Prefix, Work
 from pipeline.errors import ResourceError
 
 CALIBRATION_ROWS = (1, 8, 16, 32, 64, 128, 192, 256, 384, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192)

@@ -9,7 +9,7 @@ from pipeline.engine import loop, prefix_tree
 from pipeline.engine.cost import PassCost
 from pipeline.engine.pool import Slots
 from pipeline.engine.scheduler import Scheduler
-from pipeline.engine.work import Guess, Limits, Prefix, Work
+from pipeline.engine.state import Guess, Limits, Prefix, Work
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from pipeline.engine.scheduler import Scheduler
-from pipeline.engine.work import Work
+from pipeline.engine.state import Work
 
 Started = TypeVar("Started")
 

@@ -28,7 +28,7 @@ from pipeline.engine.drafts import Acceptance, Draft
 from pipeline.engine.pool import Slots
 from pipeline.engine.prefix_tree import PrefixTree, tokens_of
 from pipeline.engine.segment import Segment
-from pipeline.engine.work import Answer, Guess, Limits, Prefix, Work
+from pipeline.engine.state import Answer, Guess, Limits, Prefix, Work
 
 HEADROOM = 8
 """Slots kept free for every live answer before a new prompt is let in."""

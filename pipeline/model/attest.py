@@ -22,10 +22,11 @@ from torch import Tensor
 
 from pipeline import paths
 from pipeline.errors import IntegrityError
-from pipeline.model import loader, lock, reader
+from pipeline.model import loader, lock
+from pipeline.model import shard as reader
 from pipeline.model.config import read_shape
-from pipeline.model.reader import DTYPES
 from pipeline.model.safetensors_file import Entry
+from pipeline.model.shard import DTYPES
 
 WORKERS = 4
 """Files hashed at the same time at most; each may hold one projection, laid out plainly, on the host."""

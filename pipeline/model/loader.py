@@ -19,13 +19,15 @@ from torch import Tensor
 
 from pipeline import paths
 from pipeline.engine import memory
+from pipeline.engine.free_memory import free_bytes
 from pipeline.engine.weights import LayerWeights, Shape, Weights
 from pipeline.errors import IntegrityError
-from pipeline.free_memory import free_bytes
-from pipeline.model import filling, lock, stream
+from pipeline.model import layer_streaming as stream
+from pipeline.model import lock
+from pipeline.model import read_tensors as filling
 from pipeline.model.config import read_shape
-from pipeline.model.reader import DTYPES
 from pipeline.model.safetensors_file import Entry, read_header
+from pipeline.model.shard import DTYPES
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import paths, record, timeline, validity
+from pipeline import paths
 from pipeline.accuracy import compare
-from pipeline.accuracy.verdicts import Verdicts, verdicts
+from pipeline.accuracy.scoring import Verdicts, verdicts
 from pipeline.dataset.records import Record
 from pipeline.device import telemetry
 from pipeline.errors import PipelineError, UsageError
-from pipeline.timeline import Pass
+from pipeline.record import folder as record
+from pipeline.record import timeline
+from pipeline.record.timeline import Pass
+from pipeline.runs import validity
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline import record
 from pipeline.accuracy import compare, stats
 from pipeline.accuracy.compare import Comparison
+from pipeline.html import page
+from pipeline.record import folder as record
 from pipeline.report import facts as facts_of
-from pipeline.report import page, run_plots
+from pipeline.report import run_plots
 from pipeline.report.facts import Facts
 from pipeline.report.run_plots import seconds
 

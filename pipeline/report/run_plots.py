@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.engine.cost import PassCost
+from pipeline.record.timeline import Pass
 from pipeline.report.facts import Channel, Facts, Samples
 from pipeline.report.plots import CARD, FAINT, RULE, SERIES, Plot, plot, thinned
-from pipeline.timeline import Pass
 
 BARS = 300
 """Passes that are drawn as bars of their own; more are one filled outline of their means."""

@@ -10,7 +10,7 @@
 constexpr int KEYS = 32, WARPS = 4, ROWS = WARPS * 16, THREADS = WARPS * 32;
 constexpr int BLOCKS = 3;  // on a multiprocessor at the same time: what the registers of D = 128 allow
 
-// One tile's work, as `tiles` in attention.py lays it out.
+// One tile's work, as `tiles` in attention/paged.py lays it out.
 struct Tile {
     int row;      // the segment's first row in the pass
     int queries;  // rows of the segment

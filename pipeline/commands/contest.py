@@ -1,0 +1,147 @@
+"""Tasks of the contest: the rules, packing a submission, its verdict, the ranking, shared source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from invoke import Context, task
+
+from pipeline.commands.common import guarded, show, whole
+
+
+@task(
+    help={
+        "run": "a finished run's folder, or its name under runs/; left out, the newest one",
+        "json": "for programs",
+    }
+)
+@guarded
+def rules(_context: Context, run: str = "", json: bool = False) -> None:
+    """Every rule of the contest, who decides it, and how this checkout and a run stand to it."""
+    from pipeline.contest.rules import evidence
+    from pipeline.contest.rules import rules as asking
+    from pipeline.record import folder as record
+
+    folder = record.find_folder(run) if run else evidence.newest_run()
+    judged = asking.judge(evidence.here(folder))
+    if not json:
+        print(f"\nrun: {folder.name if folder else 'there is none yet'}\n")
+    show(judged, asking.as_json, asking.table, json)
+
+
+@task(
+    help={
+        "run": "a finished run's folder, or its name under runs/; left out, the newest one",
+        "rehearsal": "pack what only the contest's board, model and people could meet; plainly marked",
+        "save-image": "pack the image itself too (gigabytes)",
+        "json": "for programs",
+    }
+)
+@guarded
+def submit(
+    _context: Context, run: str = "", rehearsal: bool = False, save_image: bool = False, json: bool = False
+) -> None:
+    """Ask the contest's rules, then pack a run into dist/<team>-<hash>.tar. Example: invoke submit --run runs/NAME"""
+    from pipeline.contest.submit import submit as submitting
+    from pipeline.record import folder as record
+
+    folder = record.find_folder(run) if run else submitting.newest()
+    made = submitting.submit(submitting.Asked(folder, rehearsal, save_image))
+    show(made, submitting.as_json, submitting.text, json)
+    submitting.conclude(made)
+
+
+@task(
+    positional=["file"],
+    help={
+        "file": "the submission: a tar file that invoke submit wrote",
+        "data": "the organiser's own copy of the data; left out: the known set of that name on this disk",
+        "reference": "a reference run on the same data, for the 0.5 % rule: its folder, or its name under runs/",
+        "model": "the organiser's own copy of the model; left out: the known model of that name on this disk",
+        "rerun": "run it again from its image, in fresh containers without a network",
+        "rerun-here": "run it again from its source on this machine, without a container: for teams that you trust",
+        "times": "how often it is run again",
+        "out": "where the verdict goes; left out: beside the file",
+        "json": "for programs",
+    },
+)
+@guarded
+def verify(
+    _context: Context,
+    file: str,
+    data: str = "",
+    reference: str = "",
+    model: str = "",
+    rerun: bool = False,
+    rerun_here: bool = False,
+    times: str = "3",
+    out: str = "",
+    json: bool = False,
+) -> None:
+    """Check a submission and recompute all that it claims; writes FILE.verdict/. Example: invoke verify blue-1a2b.tar
+
+    Ends with 0 when it is VALID, 4 to 8 by the class of the reason when it is INVALID, 9 when nobody can tell.
+    """
+    from pipeline.contest.verify import rerun as rerunning  # seconds, for torch
+    from pipeline.contest.verify import verify as verifying
+    from pipeline.contest.verify.organiser import Organiser
+
+    again = rerunning.asked(whole("times", times), here=rerun_here) if rerun or rerun_here else None
+    organiser = Organiser(Path(data) if data else None, Path(reference) if reference else None, model or None)
+    tar = Path(file)
+    folder = Path(out) if out else verifying.folder_of(tar)
+    verdict = verifying.verify(tar, organiser, again, folder)
+    show(verdict, lambda made: made.as_json(), lambda made: verifying.text(made, folder), json)
+    verifying.conclude(verdict, folder)
+
+
+@task(
+    positional=["folder"],
+    help={
+        "folder": "where the verdicts are: folders that invoke verify wrote",
+        "to": "where index.html and leaderboard.json go; left out: the same folder",
+        "json": "print it for programs",
+    },
+)
+@guarded
+def leaderboard(_context: Context, folder: str, to: str = "", json: bool = False) -> None:
+    """Rank verified submissions by time, as a page, as JSON and here. Example: invoke leaderboard dist"""
+    from pipeline import paths
+    from pipeline.contest.ranking import leaderboard as ranking
+    from pipeline.contest.ranking import page
+
+    board = ranking.make(Path(folder).expanduser())
+    out = Path(to or folder).expanduser()
+    page.write(board, out)
+    show(board, page.as_json, page.text, json)
+    if not json:
+        print(f"\nwritten: {paths.shown(out / page.PAGE)}")
+
+
+@task(
+    positional=["a", "b"],
+    help={
+        "a": "a submission's tar file, its source.tar, or a folder with source",
+        "b": "another one; further ones behind --",
+        "given": "a folder or tar of what all teams were given: left out of every comparison",
+        "to": "the page's file; left out: similarity.html beside the first one",
+        "json": "print it for programs",
+    },
+)
+@guarded
+def similarity(_context: Context, a: str, b: str, given: str = "", to: str = "", json: bool = False) -> None:
+    """Compare the source of submissions, two at a time. Example: invoke similarity A.tar B.tar -- C.tar D.tar"""
+    import sys
+
+    from pipeline import paths
+    from pipeline.contest.similarity import fingerprints as comparing
+    from pipeline.contest.similarity import page
+
+    # Not invoke's own remainder, which takes names with blanks apart.
+    more = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+    made = comparing.compare([a, b, *more], given)
+    out = Path(to).expanduser() if to else Path(a).expanduser().absolute().parent / page.NAME
+    page.write(made, out)
+    show(made, comparing.as_json, page.text, json)
+    if not json:
+        print(f"\nwritten: {paths.shown(out)}")

@@ -1,0 +1,128 @@
+"""A folder of verdicts, as `invoke verify` wrote them: read, and sorted into what can be used and what cannot.
+
+Only `DIR/*/verdict.json` counts, and never one inside of an unpacked submission: a team could have put it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline import paths
+from pipeline.contest.archive import strict_json
+from pipeline.contest.submit import pack
+from pipeline.errors import UsageError
+
+NAME = "verdict.json"
+SCHEMA = 1
+VALID, INVALID, CANNOT_TELL = "VALID", "INVALID", "CANNOT TELL"
+
+Text = Annotated[str, Field(min_length=1, max_length=4000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(BaseModel):
+    """Further keys are left alone: they are for others."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Team(Part):
+    name: Text
+    members: tuple[Text, ...] = ()
+
+
+class Accuracy(Part):
+    right: Annotated[int, Field(ge=0)]
+    of: Annotated[int, Field(gt=0)]
+    share: Share
+    interval_95: tuple[Share, Share]
+
+
+class Verdict(Part):
+    """What of a verdict the leaderboard needs. What could not be read of a submission is null."""
+
+    verdict: Literal["VALID", "INVALID", "CANNOT TELL"]
+    submission: Text
+    team: Team | None
+    rehearsal: bool | None = None
+    """Packed with the example's team."""
+    model: Text | None
+    dataset: Text | None
+    dataset_sha256: Text | None = None
+    prompts: Annotated[int, Field(gt=0)] | None
+    time_s: Annotated[float, Field(gt=0)] | None
+    s_per_prompt: Annotated[float, Field(gt=0)] | None
+    accuracy: Accuracy | None
+    device: str | None
+    submitted_utc: datetime | None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def submitted(self) -> datetime:
+        """To sort by; one that does not say when comes before all others."""
+        told = self.submitted_utc or datetime.min
+        return told.astimezone(timezone.utc) if told.tzinfo else told.replace(tzinfo=timezone.utc)
+
+    @property
+    def missing(self) -> list[str]:
+        """What a rank needs and this verdict does not say."""
+        needed = ("team", "model", "dataset", "prompts", "time_s", "s_per_prompt", "accuracy", "submitted_utc")
+        return [name for name in needed if getattr(self, name) is None]
+
+
+@dataclass(frozen=True)
+class Unread:
+    folder: str
+    why: str
+
+
+def read_all(folder: Path) -> tuple[list[Verdict], list[Unread]]:
+    """Every verdict of the folder, by name, and those that cannot be used, with the reason.
+
+    Raises UsageError (U711) where there is no folder, or not one verdict in it.
+    """
+    found = sorted(folder.glob(f"*/{NAME}")) if folder.is_dir() else []
+    if not found:
+        raise UsageError(
+            "U711",
+            "there are no verdicts in this folder" if folder.is_dir() else "there is no such folder",
+            where=paths.shown(folder),
+            expected=f"folders that invoke verify wrote, each with its {NAME}",
+            fix="verify submissions into it: invoke verify FILE.tar writes FILE.verdict beside the tar",
+        )
+    read: list[Verdict] = []
+    unread: list[Unread] = []
+    for path in found:
+        try:
+            if any((path.parent / name).exists() for name in (pack.MANIFEST, pack.SUBMISSION)):
+                raise ValueError("it lies in an unpacked submission, so the team wrote it")  # noqa: TRY301
+            read.append(_verdict(strict_json.loads(path.read_bytes())))
+        except (OSError, ValueError) as error:
+            unread.append(Unread(path.parent.name, _words(error)))
+    return read, unread
+
+
+def _verdict(told: Any) -> Verdict:
+    if not isinstance(told, dict) or "schema" not in told:
+        raise ValueError("it is not a verdict: no schema")
+    if told["schema"] != SCHEMA:
+        raise ValueError(f"schema {told['schema']!r}; this program reads schema {SCHEMA}")
+    return Verdict.model_validate(told)
+
+
+def _words(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or "it cannot be read"
+    if isinstance(error, ValidationError):
+        return "; ".join(_place(each["loc"]) + each["msg"] for each in error.errors()[:5])
+    return str(error)
+
+
+def _place(where: Sequence[str | int]) -> str:
+    return f"{'.'.join(map(str, where))}: " if where else ""

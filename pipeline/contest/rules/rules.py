@@ -1,0 +1,177 @@
+"""The contest's rules, a row each in `configs/rules.yaml`, and how a run stands to them.
+
+Whoever asks gets one of four states. `ok` is only what a check has seen or the team has declared; what could not be
+seen is `unknown`, and never taken for good; what only people can judge is `human`.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from pipeline import paths, settings
+from pipeline.contest.finding import FAIL, HUMAN, OK, UNKNOWN, Contest, Finding, State, found, unknown
+from pipeline.contest.rules import run_rules as run_checks
+from pipeline.contest.rules import source_rules as source_checks
+from pipeline.contest.rules.evidence import Evidence
+
+Check = Callable[[Evidence, Contest], Finding]
+
+OF_A_RUN: dict[str, Check] = {
+    "device": run_checks.device,
+    "jetpack": run_checks.jetpack,
+    "power_mode": run_checks.power_mode,
+    "framework": run_checks.framework,
+    "model": run_checks.model,
+    "weights": run_checks.weights,
+    "precision": run_checks.precision,
+    "dataset": run_checks.dataset,
+    "whole_set": run_checks.whole_set,
+    "memory": run_checks.memory,
+    "output_form": run_checks.output_form,
+    "arguments": run_checks.arguments,
+    "accuracy": run_checks.accuracy,
+    "timed_section": run_checks.timed_section,
+    "valid_time": run_checks.valid_time,
+    "network": run_checks.network,
+    "source_known": source_checks.source_known,
+}
+"""Unknown while there is no run."""
+
+OF_A_SOURCE: dict[str, Check] = {
+    "script": source_checks.script,
+    "image": source_checks.image,
+    "method": source_checks.method,
+    "no_secrets": source_checks.no_secrets,
+    "third_party": source_checks.third_party_cited,
+    "team": source_checks.team,
+}
+
+NO_RUN = "no run yet"
+
+Kind = Literal["usage", "environment", "integrity", "resource", "form", "accuracy", "invalid"]
+
+
+class Rule(settings.Strict):
+    id: str
+    text: str
+    by: Literal["check", "declaration", "human"]
+    check: str | None = None
+    """A key of the two tables above."""
+    kind: Kind | None = None
+    """Of failure: its exit status is that of the errors of this kind."""
+    contest: bool = False
+    """It asks for the contest's board, model or people: a rehearsal does without."""
+    remedy: str
+
+    @model_validator(mode="after")
+    def _whole(self) -> Rule:
+        if (self.by == "check") != (self.check is not None) or (self.by == "human") != (self.kind is None):
+            raise ValueError(f"{self.id}: a check has a name, and what is not a human's has a kind")
+        if self.check is not None and self.check not in OF_A_RUN | OF_A_SOURCE:
+            raise ValueError(f"{self.id}: there is no check named {self.check}")
+        return self
+
+
+class Rules(settings.Strict):
+    """`configs/rules.yaml`."""
+
+    source: str
+    contest: Contest
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One rule and how it stands."""
+
+    id: str
+    text: str
+    by: str
+    state: State
+    found: str
+    wanted: str
+    kind: Kind | None
+    contest: bool
+    remedy: str
+
+
+def load() -> Rules:
+    """Raises IntegrityError (M101)."""
+    return settings.load(paths.CONFIGS / "rules.yaml", Rules)
+
+
+def judge(evidence: Evidence, rules: Rules | None = None) -> list[Judged]:
+    """Every rule, in the file's order; those of `configs/rules.yaml` when none are given."""
+    rules = rules or load()
+    return [_judged(rule, _finding(rule, evidence, rules.contest)) for rule in rules.rules]
+
+
+def refused(judged: Sequence[Judged], rehearsal: bool) -> list[Judged]:
+    """What keeps a submission from being packed; a rehearsal is held only to what is not the contest's own."""
+    return [each for each in judged if each.state == FAIL and not (rehearsal and is_waived(each))]
+
+
+def as_json(judged: Sequence[Judged]) -> list[dict[str, Any]]:
+    return [asdict(each) for each in judged]
+
+
+def table(judged: Sequence[Judged], rehearsal: bool = False, width: int = 110) -> str:
+    """A line a rule; what is not well says what was wanted, and what to do. A rehearsal is not told what it need not
+    do."""
+    wide = max(len(each.id) for each in judged)
+    margin = " " * (wide + 12)
+    lines = []
+    for each in judged:
+        said = each.text if each.state == HUMAN else each.found
+        waived = rehearsal and is_waived(each)
+        lines += _folded(f"  {'-' if waived else _SHOWN[each.state]:<8}{each.id:<{wide}}  ", said, margin, width)
+        if each.state in {FAIL, UNKNOWN} and each.found != NO_RUN and not waived:
+            if each.wanted:
+                lines += _folded(f"{margin}wanted: ", each.wanted, margin, width)
+            lines += _folded(f"{margin}do: ", each.remedy, margin, width)
+    return "\n".join([*lines, "", f"  {counts(judged, rehearsal)}"])
+
+
+def is_waived(each: Judged) -> bool:
+    """Whether a rehearsal goes on although this rule is not met."""
+    return each.contest and each.state in {FAIL, UNKNOWN}
+
+
+def counts(judged: Sequence[Judged], rehearsal: bool = False) -> str:
+    """As `20 ok, 1 failed, 2 unknown, 8 for people`."""
+    asked = [each for each in judged if not (rehearsal and is_waived(each))]
+    number = {state: sum(each.state == state for each in asked) for state in (OK, FAIL, UNKNOWN, HUMAN)}
+    told = [f"{number[state]} {_COUNTED[state]}" for state in number]
+    return ", ".join([*told, f"{len(judged) - len(asked)} not asked"] if rehearsal else told)
+
+
+_SHOWN = {OK: "ok", FAIL: "FAIL", UNKNOWN: "unknown", HUMAN: "human"}
+_COUNTED = {OK: "ok", FAIL: "failed", UNKNOWN: "unknown", HUMAN: "for people"}
+
+
+def _finding(rule: Rule, evidence: Evidence, contest: Contest) -> Finding:
+    if rule.by == "human":
+        return Finding(HUMAN, "")
+    if rule.by == "declaration":
+        if evidence.team is None:
+            return unknown("there is no team to declare it")
+        declared = evidence.team.declarations.get(rule.id) is True
+        return found(declared, "declared by the team" if declared else "not declared", rule.text)
+    if rule.check in OF_A_RUN:
+        return unknown(NO_RUN) if evidence.manifest is None else OF_A_RUN[rule.check](evidence, contest)
+    return OF_A_SOURCE[rule.check](evidence, contest)
+
+
+def _judged(rule: Rule, finding: Finding) -> Judged:
+    return Judged(
+        rule.id, rule.text, rule.by, finding.state, finding.found, finding.wanted, rule.kind, rule.contest, rule.remedy
+    )
+
+
+def _folded(head: str, text: str, margin: str, width: int) -> list[str]:
+    return textwrap.wrap(head + text, width, subsequent_indent=margin, drop_whitespace=True, break_on_hyphens=False)

@@ -1,0 +1,102 @@
+"""The rules that the source and the team's own words answer."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from pipeline.contest.finding import Contest, Finding, fail, found, unknown
+from pipeline.contest.rules.evidence import Evidence
+from pipeline.contest.source import third_party
+from pipeline.contest.submit import redact
+
+SCRIPT, METHOD = "test_script.py", "docs/method.md"
+FEWEST_WORDS = 150
+"""Of an explanation."""
+SHOWN = 3
+
+
+def source_known(evidence: Evidence, _contest: Contest) -> Finding:
+    wanted = "the commit of a tree without changes, and that commit here"
+    commit = evidence.at("code.commit")
+    if evidence.source_doubt:
+        return fail(evidence.source_doubt, wanted)
+    return found(isinstance(commit, str) and bool(evidence.source), f"commit {str(commit)[:12]}", wanted)
+
+
+def script(evidence: Evidence, _contest: Contest) -> Finding:
+    """The organiser's script, by its structure: between the two clock readings the data are loaded and answered."""
+    wanted = f"{SCRIPT}: load_dataset and pipe between the clock's start and end, paths from sys.argv"
+    if SCRIPT not in evidence.source:
+        return fail(f"there is no {SCRIPT}", wanted)
+    try:
+        tree = ast.parse(evidence.source[SCRIPT])
+    except third_party.UNREADABLE as error:
+        return fail(f"it cannot be read: {error}", wanted)
+    clock = sorted(line for name, line in _calls(tree) if name in {"time", "perf_counter", "perf_counter_ns"})
+    if len(clock) != 2:
+        return fail(f"the clock is read {len(clock)} times", wanted)
+    timed = {name for name, line in _calls(tree) if clock[0] < line < clock[1]}
+    before = {name for name, line in _calls(tree) if line < clock[0]}
+    missing = {"load_dataset", "pipe"} - timed
+    early = {"load_dataset", "open", "read_text", "read_bytes"} & before
+    if missing or early:
+        told = [f"{name} is not under the clock" for name in sorted(missing)]
+        return fail("; ".join([*told, *(f"{name} comes before it" for name in sorted(early))]), wanted)
+    arguments = any(isinstance(node, ast.Attribute) and node.attr == "argv" for node in ast.walk(tree))
+    return found(arguments, "four sections" if arguments else "paths are no arguments", wanted)
+
+
+def image(evidence: Evidence, _contest: Contest) -> Finding:
+    wanted = "an address with a digest, or the image itself"
+    if evidence.image_packed:
+        return found(True, "it is packed", wanted)
+    if evidence.team is None or evidence.team.image is None:
+        return fail("no image is named", wanted)
+    if evidence.image_digest is None and "@sha256:" not in evidence.team.image:
+        return unknown(f"{evidence.team.image}, without its digest", wanted)
+    return found(True, evidence.team.image, wanted)
+
+
+def method(evidence: Evidence, _contest: Contest) -> Finding:
+    words = len(evidence.source.get(METHOD, b"").split())
+    return found(words >= FEWEST_WORDS, f"{METHOD}: {words} words", f"{FEWEST_WORDS} or more")
+
+
+def no_secrets(evidence: Evidence, _contest: Contest) -> Finding:
+    if not evidence.source:
+        return unknown("there is no source", "no access token in the source")
+    holds = [path for path, content in evidence.source.items() if redact.tokens_in(content.decode("utf-8", "replace"))]
+    return found(not holds, _some(holds) or "none found", "no access token in the source")
+
+
+def third_party_cited(evidence: Evidence, _contest: Contest) -> Finding:
+    wanted = f"each in {third_party.NAME}"
+    if third_party.NAME not in evidence.source:
+        return fail(f"there is no {third_party.NAME}", wanted)
+    try:
+        cited = third_party.parse(evidence.source[third_party.NAME])
+    except ValueError as error:
+        return fail(f"{third_party.NAME} cannot be read: {' '.join(str(error).split())[:200]}", wanted)
+    missing = [str(each) for each in third_party.uncited(evidence.source, cited)]
+    return found(not missing, _some(missing) or f"{len(cited.packages)} packages, {len(cited.ideas)} ideas", wanted)
+
+
+def team(evidence: Evidence, contest: Contest) -> Finding:
+    wanted = f"1 to {contest.largest_team} members in team.yaml"
+    if evidence.team is None:
+        return fail("there is no team.yaml, only the example", wanted)
+    members = len(evidence.team.members)
+    return found(1 <= members <= contest.largest_team, f"{evidence.team.name}: {members}", wanted)
+
+
+def _calls(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Names of what is called, and the lines."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            yield name, node.lineno
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)

@@ -1,0 +1,271 @@
+"""From a finished run to the file that is handed in: ask the rules, write the documents, pack.
+
+Nothing is packed while a check fails. A run that cannot be one of the contest's, because it was made on another machine
+or with another model, becomes a rehearsal: the same file, plainly marked, that is not held to the contest's own rules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pipeline import files, paths
+from pipeline.contest import team as teams
+from pipeline.contest.finding import UNKNOWN
+from pipeline.contest.rules import evidence, rules
+from pipeline.contest.rules import source_rules as source_checks
+from pipeline.contest.rules.rules import Judged
+from pipeline.contest.source import commit as source
+from pipeline.contest.source import sbom, third_party
+from pipeline.contest.submit import pack
+from pipeline.errors import (
+    AccuracyError,
+    EnvironmentProblem,
+    FormError,
+    IntegrityError,
+    InvalidRun,
+    PipelineError,
+    ResourceError,
+    UsageError,
+)
+from pipeline.record import folder as record
+
+FOLDER = "dist"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`invoke submit`."""
+
+    run: Path
+    rehearsal: bool = False
+    save_image: bool = False
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What was packed, or what keeps it from being packed."""
+
+    run: str
+    judged: Sequence[Judged]
+    rehearsal: bool
+    why_rehearsal: str
+    path: Path | None
+    sha256: str | None
+    size_bytes: int | None
+    redactions: int
+    notes: tuple[str, ...]
+
+
+def newest() -> Path:
+    """The run that is meant when none is named. Raises UsageError (U621)."""
+    found = evidence.newest_run()
+    if found is None:
+        raise UsageError(
+            "U621",
+            "there is no finished run yet",
+            where=paths.shown(paths.runs()),
+            fix="make run answers the contest's public set; then call this again",
+        )
+    return found
+
+
+def submit(asked: Asked, out: Path | None = None, checkout: Path = paths.ROOT) -> Submission:
+    """Pack a run into `out`, unless a rule forbids it: then the path is None, and `conclude` raises why.
+
+    Raises what `record.finished`, `source.of_run`, `team.load` and `method.make` raise, EnvironmentProblem (E621 the
+    image cannot be saved, E623 what draws is not installed) and ResourceError.
+    """
+    manifest = record.finished(asked.run)
+    made_by = source.of_run(manifest, checkout)
+    method, pictures = _drawing()
+    team, example = teams.load(checkout)
+    why = _why_rehearsal(manifest, asked)
+    digest = _digest(team.image)
+    known = {"image_packed": asked.save_image, "image_digest": digest}
+    # The explanation may be written after the run: it is the newest commit's.
+    texts = {**source.read(made_by), source_checks.METHOD: _read(checkout / source_checks.METHOD)}
+    seen = evidence.here(asked.run, checkout, **known)
+    judged = rules.judge(evidence.with_source(seen, texts))
+    if rules.refused(judged, rehearsal=bool(why)):
+        return Submission(asked.run.name, judged, bool(why), why, None, None, None, 0, ())
+    about = method.About(
+        team, asked.run.resolve().name, made_by.commit, made_by.committed_s, bool(why), seen.accuracy, team.image
+    )
+    documents = {
+        **method.make(manifest, texts, about),
+        sbom.NAME: sbom.make(manifest, texts, made_by.committed_s),
+        third_party.NAME: texts[third_party.NAME],
+    }
+    out = out or checkout / FOLDER
+    with _saved_image(team.image, out) if asked.save_image else contextlib.nullcontext() as image_tar:
+        path = pack.pack(
+            asked.run,
+            team,
+            out,
+            checkout=checkout,
+            rehearsal=bool(why),
+            image=pack.Image(team.image, digest),
+            image_tar=image_tar,
+            documents=documents,
+        )
+    return Submission(
+        run=asked.run.name,
+        judged=judged,
+        rehearsal=bool(why),
+        why_rehearsal=why,
+        path=path,
+        sha256=files.sha256_of(path),
+        size_bytes=path.stat().st_size,
+        redactions=len(pack.told(path)["redactions"]),
+        notes=tuple(_notes(example, boxes=pictures.without_letters(team.name))),
+    )
+
+
+def conclude(made: Submission) -> None:
+    """Raise the error of the first rule that forbids packing, by its kind; nothing where it was packed."""
+    refused = rules.refused(made.judged, made.rehearsal)
+    if not refused:
+        return
+    first = refused[0]
+    kind, code = _ERRORS[first.kind or "usage"]
+    others = [each.id for each in refused[1:]]
+    also = f"; so do {', '.join(others)}" if len(others) > 1 else f"; so does {others[0]}" if others else ""
+    raise kind(
+        code,
+        f"nothing was packed: the rule {first.id} forbids it{also}",
+        where=f"{made.run}: {first.text}",
+        expected=first.wanted,
+        actual=first.found,
+        fix=first.remedy + ("" if made.rehearsal else "; to try the procedure all the same: invoke submit --rehearsal"),
+    )
+
+
+def text(made: Submission) -> str:
+    """The rules' states, then the file."""
+    lines = ["", rules.table(made.judged, made.rehearsal)]
+    if made.rehearsal:
+        lines += ["", f"REHEARSAL, no result of the contest: {made.why_rehearsal}"]
+        lines += ["  rules marked - are the contest's own, and not asked here"]
+    if made.path is not None:
+        unseen = [each for each in made.judged if each.state == UNKNOWN]
+        unknown = [each.id for each in unseen if not (made.rehearsal and rules.is_waived(each))]
+        lines += ["", f"packed {made.run}"]
+        lines += [f"  {'file':<10}{paths.shown(made.path)}", f"  {'size':<10}{made.size_bytes / 1e6:,.1f} MB"]
+        lines += [f"  {'sha256':<10}{made.sha256}"]
+        lines += (
+            [f"  {'unknown':<10}{', '.join(unknown)}: could not be seen here, and will be asked again"]
+            if unknown
+            else []
+        )
+        lines += [f"  {'redacted':<10}{_redacted(made.redactions)}"]
+        lines += [f"  {'note':<10}{note}" for note in made.notes]
+    return "\n".join(lines)
+
+
+def _redacted(count: int) -> str:
+    return f"{count} entries: submission.json lists them" if count else "nothing was found that had to be"
+
+
+def as_json(made: Submission) -> dict[str, Any]:
+    return {
+        "run": made.run,
+        "rehearsal": made.rehearsal,
+        "file": None if made.path is None else str(made.path),
+        "sha256": made.sha256,
+        "size_bytes": made.size_bytes,
+        "rules": rules.as_json(made.judged),
+    }
+
+
+_ERRORS: dict[str, tuple[type[PipelineError], str]] = {
+    "usage": (UsageError, "U622"),
+    "environment": (EnvironmentProblem, "E622"),
+    "integrity": (IntegrityError, "M622"),
+    "resource": (ResourceError, "R622"),
+    "form": (FormError, "F622"),
+    "accuracy": (AccuracyError, "A622"),
+    "invalid": (InvalidRun, "I622"),
+}
+
+
+def _why_rehearsal(manifest: Mapping[str, Any], asked: Asked) -> str:
+    """Empty for a run that is meant for the contest."""
+    if manifest["board"]["before"]["board"]["is_jetson"] is False:
+        return "this machine is not a Jetson"
+    if manifest["model"]["name"] in evidence.pins().models and manifest["model"]["name"] != rules.load().contest.model:
+        return f"the model is {manifest['model']['name']}"
+    return "as was asked for" if asked.rehearsal else ""
+
+
+def _drawing() -> tuple[ModuleType, ModuleType]:
+    """The modules that draw, with libraries that a host has and an image need not. Raises EnvironmentProblem (E623)."""
+    try:
+        from pipeline.contest.submit import method, pictures  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise EnvironmentProblem(
+            "E623",
+            "the documents of a submission cannot be made here",
+            actual=str(error),
+            fix="pip install --require-hashes -r requirements/host.lock, which make does by itself",
+        ) from error
+    return method, pictures
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _notes(example: bool, boxes: bool) -> Iterator[str]:
+    if example:
+        yield f"this is the example's team; to hand in yours: cp {teams.EXAMPLE} {teams.NAME}, and edit it"
+    if boxes:
+        yield "no font here has all letters of the team's name, so leaderboard.png shows boxes: install fonts-nanum"
+
+
+def _digest(reference: str | None) -> str | None:
+    """Of an image that docker knows here; else what its address says."""
+    if reference is None:
+        return None
+    if "@sha256:" in reference:
+        return reference.split("@", 1)[1]
+    done = _docker("image", "inspect", "--format", "{{json .RepoDigests}}", reference)
+    with contextlib.suppress(ValueError, IndexError, TypeError):
+        return json.loads(done.stdout if done else "")[0].split("@", 1)[1]
+    return None
+
+
+@contextlib.contextmanager
+def _saved_image(reference: str | None, out: Path) -> Iterator[Path]:
+    """The image as a file, on the disk that it goes to. Raises EnvironmentProblem (E621)."""
+    from pipeline.prepare import container  # noqa: PLC0415
+
+    name = reference or container.IMAGE
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".image-", dir=out) as folder:
+        path = Path(folder, pack.IMAGE)
+        done = _docker("save", "--output", str(path), name)
+        if done is None or done.returncode:
+            said = "there is no docker here" if done is None else done.stderr.strip() or f"status {done.returncode}"
+            raise EnvironmentProblem(
+                "E621",
+                "the image cannot be saved",
+                where=name,
+                actual=said,
+                fix="invoke image builds it; or push it, and write its address into team.yaml instead of --save-image",
+            )
+        yield path
+
+
+def _docker(*arguments: str) -> subprocess.CompletedProcess[str] | None:
+    if shutil.which("docker") is None:
+        return None
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)

@@ -1,0 +1,251 @@
+"""Checks of what was answered: which rows, from which data, what the tokens say, how many answers are right.
+
+Texts are held against their own token ids with the organiser's copy of the tokenizer; accuracy is counted anew.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline import settings
+from pipeline.accuracy import compare, stats
+from pipeline.accuracy import metrics as rules
+from pipeline.accuracy.scoring import NEEDS_CODE, Verdicts, verdicts
+from pipeline.contest.check import ACCURACY, FORM, INTEGRITY, INVALID_RUN, Check, check, listed, unknown
+from pipeline.contest.verify.organiser import Data, Model, Organiser
+from pipeline.contest.verify.submitted import Claims
+from pipeline.dataset import fetch
+from pipeline.errors import PipelineError
+from pipeline.record import folder as record
+from pipeline.text.detokenize import Form
+
+FORMS = tuple(Form(with_prompt, clean_up) for with_prompt in (False, True) for clean_up in (None, True, False))
+"""Forms of pipe() in the releases that we support (pipeline/text/detokenize.py); one of them must hold for all."""
+
+SAME_SHARE = {"float32": 0.005, "bfloat16": 0.05}
+"""Of rows that may differ from the reference run by rounding alone: docs/exactness.md counted none in float32, 1.8 %
+in bfloat16 between batch sizes."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Counted anew."""
+
+    right: int
+    of: int
+    rule: str
+
+    def as_json(self) -> dict[str, object]:
+        low, high = stats.wilson(self.right, self.of)
+        return {
+            "right": self.right,
+            "of": self.of,
+            "rule": self.rule,
+            "share": self.right / self.of,
+            "interval_95": [low, high],
+        }
+
+
+def checks(claims: Claims, organiser: Organiser) -> tuple[list[Check], Accuracy | None]:
+    """All of them, and the accuracy where the data's answers are known."""
+    name = claims.manifest.dataset.name
+    data, model = organiser.data(name), organiser.model(claims.manifest.model.name)
+    judged = None if data is None else _judged(claims, data, name)
+    accuracy = Accuracy(judged.correct, judged.scored, judged.rule) if judged and judged.scored else None
+    found = [
+        _dataset(claims, data),
+        _rows(claims, data),
+        _digest(claims),
+        _tokens(claims, model, organiser.prompts(name, claims.manifest.model.name, claims.manifest.dataset.rows)),
+        _ends(claims, model),
+        _limit(claims),
+        _score(claims, data, judged),
+        *_reference(claims, organiser, data),
+    ]
+    return found, accuracy
+
+
+def _dataset(claims: Claims, data: Data | None) -> Check:
+    told = claims.manifest.dataset
+    of_both = [(each.sha256, each.rows) for each in (claims.submission.dataset, told)]
+    if of_both[0] != of_both[1]:
+        return check("dataset", INTEGRITY, False, "submission.json and the manifest name two", "one data set")
+    if data is None:
+        why = f"{told.name}, sha256 {told.sha256[:12]}…; the organiser's copy is not here (--data FILE)"
+        return unknown("dataset", INTEGRITY, why, "the organiser's file")
+    wanted = f"{data.path.name}, sha256 {data.sha256[:12]}…"
+    return check("dataset", INTEGRITY, told.sha256 == data.sha256, f"{told.name}, sha256 {told.sha256[:12]}…", wanted)
+
+
+def _rows(claims: Claims, data: Data | None) -> Check:
+    """Every row of the data once, and no other; a rehearsal may have been of the first rows."""
+    told, limit = claims.manifest.dataset.rows, claims.manifest.request.limit
+    if data is not None:
+        wanted = min(len(data.rows), limit) if limit and claims.submission.rehearsal else len(data.rows)
+    else:
+        wanted = told
+    counts = Counter(answer.index for answer in claims.answers)
+    missing = [index for index in range(min(wanted, 10**7)) if index not in counts]
+    twice = sorted(index for index, count in counts.items() if count > 1)
+    beyond = sorted(index for index in counts if index >= wanted)
+    wrong = {"missing": missing, "twice": twice, "not in the data": beyond}
+    said = [f"{what}: rows {listed(rows)}" for what, rows in wrong.items() if rows]
+    said += [f"the manifest says {told:,} rows"] * (told != wanted)
+    fine = False if said else None if data is None else True
+    return check("rows", FORM, fine, "; ".join(said) or f"{len(counts):,} rows", f"each of {wanted:,} rows once")
+
+
+def _digest(claims: Claims) -> Check:
+    """The outputs' hash that the run noted when its section ended."""
+    by_row = claims.by_row
+    outputs = [[{"generated_text": by_row[index].text}] for index in sorted(by_row)]
+    actual, told = record.digest(outputs), [section.outputs_sha256 for section in claims.manifest.sections]
+    fine = set(told) == {actual}
+    return check("outputs-hash", INTEGRITY, fine, f"{actual[:12]}…", f"as every section noted: {listed(set(told))}")
+
+
+def _tokens(claims: Claims, model: Model | None, encoded: list[list[int]] | None) -> Check:
+    wanted = "every text is what its token ids decode to"
+    if model is None or model.tokenizer is None:
+        why = f"the tokenizer of {claims.manifest.model.name} is not on this disk (invoke setup --model …, or --model)"
+        return unknown("tokens", INTEGRITY, why, wanted)
+    tokenizer = model.tokenizer
+    size = len(tokenizer)
+    outside = [answer.index for answer in claims.answers if any(each >= size for each in answer.token_ids)]
+    if outside:
+        return check("tokens", INTEGRITY, False, f"rows {listed(outside)}: ids that no token has", wanted)
+    best: list[int] | None = None
+    for form in FORMS:
+        if form.with_prompt and not encoded:
+            continue
+        wrong = list(_otherwise(claims, form, tokenizer, encoded or []))
+        best = wrong if best is None or len(wrong) < len(best) else best
+        if not wrong:
+            break
+    found = f"rows {listed(best)}: another text" if best else f"{len(claims.answers):,} texts"
+    return check("tokens", INTEGRITY, not best, found, wanted)
+
+
+def _otherwise(claims: Claims, form: Form, tokenizer: object, encoded: list[list[int]]) -> Iterator[int]:
+    for answer in claims.answers:
+        known = answer.index < len(encoded)
+        prompt = encoded[answer.index] if known else []
+        if (form.with_prompt and not known) or form.text(tokenizer, prompt, answer.token_ids) != answer.text:
+            yield answer.index
+
+
+def _ends(claims: Claims, model: Model | None) -> Check:
+    """An answer goes on until the model ends it: with one end token, the last; or as long as was allowed."""
+    wanted = "each answer has one end token, its last, or all tokens that were allowed"
+    stops = None if model is None else model.stop_tokens
+    if stops is None:
+        return unknown(
+            "ends", INVALID_RUN, f"the end tokens of {claims.manifest.model.name} are not known here", wanted
+        )
+    most = _most_tokens(claims)
+    wrong = [
+        answer.index
+        for answer in claims.answers
+        if stops & set(answer.token_ids[:-1])
+        or not answer.token_ids
+        or (answer.token_ids[-1] not in stops and len(answer.token_ids) != most)
+    ]
+    return check("ends", INVALID_RUN, not wrong, f"rows {listed(wrong)}" if wrong else "all do", wanted)
+
+
+def _limit(claims: Claims) -> Check:
+    most = _most_tokens(claims)
+    wrong = [answer.index for answer in claims.answers if most is None or len(answer.token_ids) > most]
+    longest = max((len(answer.token_ids) for answer in claims.answers), default=0)
+    found = f"rows {listed(wrong)}: up to {longest:,}" if wrong else f"at most {longest:,}"
+    return check("limit", INVALID_RUN, not wrong, found, f"at most {most} new tokens an answer")
+
+
+def _most_tokens(claims: Claims) -> int | None:
+    most = claims.manifest.arguments.get("max_new_tokens")
+    return most if type(most) is int else None
+
+
+def _judged(claims: Claims, data: Data, name: str) -> Verdicts | None:
+    """Right or wrong by the set's own rule, if the data is that set; else by the organiser's exact match."""
+    by_row = claims.by_row
+    rows = [row for row in data.rows if row.index in by_row]
+    texts = [by_row[row.index].text for row in rows]
+    known = name in settings.dataset_names() and settings.dataset(name).sha256 == data.sha256
+    if known and not _can_score(name):
+        return None
+    return verdicts(name if known else "", rows, texts, execute_code=False)
+
+
+def _can_score(name: str) -> bool:
+    """Whether what the set's rule needs beside the answers is here: nothing is fetched."""
+    needs = name in settings.dataset_names() and settings.dataset(name).form.scoring
+    return not needs or fetch.scoring_place(name).is_file()
+
+
+def _score(claims: Claims, data: Data | None, judged: Verdicts | None) -> Check:
+    told, wanted = claims.manifest.score, "as counted anew"
+    said = f"claimed {told.correct} of {told.scored}"
+    if data is None or judged is None or (not judged.scored and judged.rule in NEEDS_CODE):
+        why = (
+            "the organiser's data is not here" if data is None else "needs the set's scoring file, or running programs"
+        )
+        return unknown("score", ACCURACY, f"{said}; {why}", wanted)
+    by_row = claims.by_row
+    scored = [row for row in data.rows if row.index in by_row and row.answer is not None]
+    exact = (sum(rules.is_exact(by_row[row.index].text, row.answer) for row in scored), len(scored))
+    # A run scores by the contest's exact match, whatever the set.
+    fine = (told.correct, told.scored) in {(judged.correct, judged.scored), exact}
+    return check("score", ACCURACY, fine, f"{said}; counted {judged.correct} of {judged.scored}", wanted)
+
+
+def _reference(claims: Claims, organiser: Organiser, data: Data | None) -> list[Check]:
+    """The contest's 0.5 %, and how many rows are not the reference's own."""
+    rule, same = f"a drop of at most {compare.ALLOWED_DROP:.1%}", "the reference run's answers, but for rounding"
+    reference = organiser.reference
+    trouble = (
+        "no reference run was given (--reference RUN)"
+        if reference is None
+        else "the organiser's data is not here"
+        if data is None
+        else "the reference run answered other data"
+        if reference.manifest["dataset"]["sha256"] != data.sha256
+        else None
+        if _can_score(reference.manifest["dataset"]["name"])
+        else "the set's scoring file is not here (invoke data)"
+    )
+    common = [] if trouble else sorted(set(reference.outputs) & set(claims.by_row) & set(range(len(data.rows))))
+    if not common:
+        why = trouble or "the reference run has no row in common"
+        return [unknown("accuracy", ACCURACY, why, rule), unknown("reference", ACCURACY, why, same)]
+    mine = compare.Run(claims.folder / "run", claims.manifest.model_dump(), _as_outputs(claims))
+    try:
+        made = compare.paired(reference, mine, list(data.rows), common, execute_code=False)
+    except PipelineError as error:
+        return [unknown("accuracy", ACCURACY, error.what, rule), unknown("reference", ACCURACY, error.what, same)]
+    drop = -(made.difference or 0.0)
+    fine = False if made.verdict == "broken" else True if drop <= compare.ALLOWED_DROP else None
+    fine = None if made.verdict == "not scored" or (fine and len(common) < len(claims.by_row)) else fine
+    share, most = len(made.differing) / made.rows, SAME_SHARE.get(claims.manifest.dtype, 0.0)
+    where = f": {listed(each.index for each in made.differing)}" if made.differing else ""
+    differing = f"{len(made.differing)} of {made.rows} rows differ{where}"
+    in_float32 = claims.manifest.dtype == reference.manifest.get("dtype") == "float32"
+    return [
+        check("accuracy", ACCURACY, fine, made.words, rule),
+        check(
+            "reference", ACCURACY, share <= most or (False if in_float32 else None), differing, f"{same}: {most:.1%}"
+        ),
+    ]
+
+
+def _as_outputs(claims: Claims) -> dict[int, dict[str, object]]:
+    return {
+        answer.index: {
+            "index": answer.index,
+            "output": [{"generated_text": answer.text}],
+            "token_ids": list(answer.token_ids),
+        }
+        for answer in claims.answers
+    }

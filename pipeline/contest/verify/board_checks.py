@@ -1,0 +1,138 @@
+"""Checks of where a run took place: what the board did under the clock, and the memory that it took.
+
+The verdict on the board is made anew from telemetry.csv; the share of other programs is the one thing in it that a run
+can only claim.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from itertools import pairwise
+from pathlib import Path
+
+from pipeline.contest.check import INVALID_RUN, Check, check, listed, unknown
+from pipeline.contest.verify.organiser import ITEM_BYTES, Model, Organiser
+from pipeline.contest.verify.submitted import Claims, Manifest, StateClaim
+from pipeline.device import channels, power, verdict
+from pipeline.device.board import Board
+from pipeline.device.channels import Channel
+from pipeline.device.power import Mode
+from pipeline.device.telemetry import NAME, PERIOD_S, Recording, Sample
+from pipeline.engine import memory
+from pipeline.text_generation import DTYPES, STREAMED
+
+LONGEST_GAP_S = 3.0
+"""Between two samples, which are taken every half second: a busy machine comes late, a cut leaves more."""
+
+NEEDED = ("gpu clock", "alarm", "cooling")
+"""Kinds of channels without which nobody can say that a board was not held back."""
+
+MOST_BYTES = 64 << 20
+
+
+def checks(claims: Claims, organiser: Organiser) -> list[Check]:
+    told = claims.manifest
+    recording, trouble = _recording(claims)
+    return [
+        _telemetry(told, recording, trouble),
+        _board(told, recording),
+        _resident(told, organiser.model(told.model.name)),
+    ]
+
+
+def _telemetry(told: Manifest, recording: Recording | None, trouble: str) -> Check:
+    """The recording is whole: as many samples as were taken, without a hole, around every timed section."""
+    wanted = f"samples from before the first section to behind the last, none {LONGEST_GAP_S:.0f} s from the next"
+    if recording is None:
+        return check("telemetry", INVALID_RUN, False, trouble, wanted)
+    moments = [sample.at_s for sample in recording.samples]
+    line = told.timeline_s
+    first_s, last_s = moments[0] + line.telemetry[0], moments[-1] + line.telemetry[0]
+    gaps = [later - earlier for earlier, later in pairwise(moments)]
+    wrong = [f"{len(moments)} samples of {told.telemetry.samples}"] * (len(moments) != told.telemetry.samples)
+    wrong += ["not ascending"] * any(gap < 0 for gap in gaps)
+    wrong += [f"a gap of {max(gaps, default=0):.1f} s"] * any(gap > LONGEST_GAP_S for gap in gaps)
+    wrong += ["begins after the first section"] * (first_s > line.timed[0][0] + PERIOD_S)
+    wrong += ["ends before the last section"] * (last_s < line.timed[-1][1] - PERIOD_S / 10)
+    return check("telemetry", INVALID_RUN, not wrong, listed(wrong) or f"{len(moments)} samples", wanted)
+
+
+def _board(told: Manifest, recording: Recording | None) -> Check:
+    """Power mode, clocks, throttling: the run's verdict on itself, made anew."""
+    wanted = f"{power.WANTED}, nothing held back, and the verdict that the run came to"
+    if recording is None:
+        return unknown("board", INVALID_RUN, f"{NAME} cannot be read", wanted)
+    made = verdict.judge(_state(told.board.before), _state(told.board.after), recording)
+    if told.board.before.board != told.board.after.board:
+        return check("board", INVALID_RUN, False, "another board after the run than before it", wanted)
+    if made.state == verdict.INVALID:
+        return check("board", INVALID_RUN, False, listed(made.reasons), wanted)
+    if made.state != told.verdict.state:
+        return check("board", INVALID_RUN, False, f"{made.state}; the run says {told.verdict.state}", wanted)
+    unseen = [kind for kind in NEEDED if not any(recording.of_kind(kind).values())]
+    unseen += ["power mode"] * (None in (told.board.before.mode, told.board.after.mode))
+    if made.counts and unseen:
+        return unknown("board", INVALID_RUN, f"not to be seen: {listed(unseen)}", wanted)
+    return check(
+        "board", INVALID_RUN, True, f"{made.state}: {listed(made.notes)}" if made.notes else made.state, wanted
+    )
+
+
+def _resident(told: Manifest, model: Model | None) -> Check:
+    """Weights that lie in memory need their room: quantised ones need less than they claim. Of weights that were read
+    from the disk in every pass, two layers and the embeddings lie there."""
+    wanted = "a peak of memory that holds the weights in the claimed dtype"
+    if model is None or model.shape is None or model.size_bytes is None or told.dtype not in ITEM_BYTES:
+        return unknown("resident", INVALID_RUN, f"the size of {told.model.name} is not known here", wanted)
+    if told.engine.weights == STREAMED:
+        needed = memory.streamed_bytes(model.shape, DTYPES[told.dtype])
+    else:
+        needed = model.size_bytes * ITEM_BYTES[told.dtype] // ITEM_BYTES[model.dtype]
+    peak = told.peak_memory.host_bytes + (told.peak_memory.gpu_bytes or 0)
+    return check("resident", INVALID_RUN, peak >= needed, f"{peak / 1e6:,.0f} MB", f"{wanted}: {needed / 1e6:,.0f} MB")
+
+
+def _recording(claims: Claims) -> tuple[Recording | None, str]:
+    try:
+        return _read(claims.folder / "run" / NAME, claims.manifest), ""
+    except (OSError, ValueError, csv.Error) as error:
+        return None, f"{NAME}: {error.strerror if isinstance(error, OSError) else error}"
+
+
+def _read(path: Path, told: Manifest) -> Recording:
+    """Raises OSError, ValueError, csv.Error."""
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError("too large")
+    with path.open(encoding="utf-8", newline="") as file:
+        head, *lines = csv.reader(file)
+    if not head or head[0] != "time_s" or len(set(head)) < len(head) or not lines:
+        raise ValueError("not a table of times and channels")
+    kinds = [channels.kind_of(name) for name in head[1:]]
+    if None in kinds:
+        raise ValueError(f"a channel of no known kind: {head[1 + kinds.index(None)]!r}")
+    if any(len(line) != len(head) for line in lines):
+        raise ValueError("a line with more or fewer columns than the first")
+    found = tuple(Channel(name, kind, _nothing) for name, kind in zip(head[1:], kinds, strict=True))
+    samples = tuple(Sample(_number(line[0]), tuple(map(_number_or_none, line[1:]))) for line in lines)
+    return Recording(found, samples, told.telemetry.elapsed_s, 0.0, told.telemetry.others_share)
+
+
+def _nothing() -> float:
+    raise ValueError("a recorded channel is not read again")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is no measurement")
+    return value
+
+
+def _number_or_none(text: str) -> float | None:
+    return _number(text) if text else None
+
+
+def _state(told: StateClaim) -> verdict.State:
+    mode = None if told.mode is None else Mode(told.mode.id, told.mode.name)
+    return verdict.State(Board(**told.board.model_dump()), mode, told.clocks_locked)

@@ -1,0 +1,186 @@
+"""The organiser's own side of a verification: data, model, reference run and source, all from this disk.
+
+Nothing is fetched: what is not here cannot be told, and the checks that need it say so. Each part is read once, so that
+many submissions can be verified in one go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from pipeline import paths, settings
+from pipeline.accuracy import compare
+from pipeline.dataset import fetch, records
+from pipeline.dataset.records import Record
+from pipeline.engine.weights import Shape
+from pipeline.errors import IntegrityError, UsageError
+from pipeline.files import sha256_of
+from pipeline.model import config, loader, lock
+from pipeline.record import folder as record
+from pipeline.settings import HubModelConfig, StandinConfig
+from pipeline.text.chat_template import token_ids
+
+ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set on this disk."""
+
+    path: Path
+    sha256: str
+    rows: tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the organiser knows of a model, from its folder or, as far as they pin it, from `configs/models`."""
+
+    name: str
+    folder: Path | None
+    lock_sha256: str | None
+    weight_files: Mapping[str, str] | None
+    """Name to sha256."""
+    shape: Shape | None
+    dtype: str | None
+    """As stored."""
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """None where there is none on this disk."""
+        if self.folder is None or not (self.folder / "tokenizer.json").is_file():
+            return None
+        from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
+
+        return AutoTokenizer.from_pretrained(str(self.folder))
+
+    @cached_property
+    def stop_tokens(self) -> frozenset[int] | None:
+        return None if self.folder is None else config.stop_tokens(self.folder)
+
+    @property
+    def tensors(self) -> int | None:
+        return None if self.shape is None else len(loader.expected_tensors(self.shape))
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Of all weights, as stored."""
+        if self.shape is None or self.dtype not in ITEM_BYTES:
+            return None
+        return sum(prod(size) for size in loader.expected_tensors(self.shape).values()) * ITEM_BYTES[self.dtype]
+
+
+class Organiser:
+    """What was named on the command line, and what of it this disk holds."""
+
+    def __init__(
+        self,
+        data: Path | None = None,
+        reference: Path | None = None,
+        model: str | None = None,
+        checkout: Path = paths.ROOT,
+    ) -> None:
+        """Raises UsageError, FormError, IntegrityError for a file, run or model that was named and cannot be read."""
+        self.checkout = checkout
+        self._models: dict[str, Model | None] = {}
+        self._named_model = model
+        self._named_data = None if data is None else _read_data(data)
+        self._known_data: dict[str, Data | None] = {}
+        self._prompts: dict[tuple[str, str, int], list[list[int]]] = {}
+        self.reference = None if reference is None else compare.read(record.find_folder(str(reference)))
+        if model is not None and self.model(model) is None:
+            raise UsageError(
+                "U611",
+                "there is no such model to verify with",
+                where=model,
+                expected="a name under configs/models, or a checkpoint's folder",
+                fix="name the organiser's own copy",
+            )
+
+    def data(self, name: str) -> Data | None:
+        """The file that was named; or else the known set of this name, if it is on this disk as it is pinned."""
+        if self._named_data is not None:
+            return self._named_data
+        if name not in self._known_data:
+            self._known_data[name] = _known_data(name)
+        return self._known_data[name]
+
+    def model(self, name: str) -> Model | None:
+        """The model that was named; or else the one that a submission names, if it is a known one."""
+        wanted = self._named_model or name
+        if wanted not in self._models:
+            # A path is the organiser's own to name; one that a submission names is not looked at.
+            folder = Path(wanted) if self._named_model else None
+            self._models[wanted] = _model(wanted, folder)
+        return self._models[wanted]
+
+    def prompts(self, data: str, model: str, rows: int) -> list[list[int]] | None:
+        """Token ids of the first `rows` prompts, by the model's own template; None without data or tokenizer."""
+        found, known = self.data(data), self.model(model)
+        if found is None or known is None or known.tokenizer is None:
+            return None
+        key = (found.sha256, known.name, max(0, rows))
+        if key not in self._prompts:
+            chats = [row.messages for row in found.rows[: key[2]]]
+            self._prompts[key] = token_ids(known.tokenizer, chats) if chats else []
+        return self._prompts[key]
+
+
+def _read_data(path: Path) -> Data:
+    content = records.read_bytes(path)
+    return Data(path, hashlib.sha256(content).hexdigest(), tuple(records.parse(path, content)))
+
+
+def _known_data(name: str) -> Data | None:
+    if name not in settings.dataset_names() or not fetch.place(name).is_file():
+        return None
+    pinned, path = settings.dataset(name).sha256, fetch.place(name)
+    return _read_data(path) if pinned in {None, sha256_of(path)} else None
+
+
+def _model(name: str, own: Path | None) -> Model | None:
+    if name not in settings.model_names():
+        return _of_folder(name, own) if own is not None and own.is_dir() else None
+    known, folder = settings.model(name), paths.models() / name
+    found = _of_folder(name, folder) if (folder / "config.json").is_file() else None
+    if isinstance(known, StandinConfig):
+        pinned = lock.Lock(tuple(lock.LockedFile(file, sha256, 0) for file, sha256 in sorted(known.files.items())))
+        if found is not None and found.lock_sha256 not in {None, pinned.root}:
+            raise IntegrityError(
+                "M711",
+                "the organiser's own copy of the model is not what is pinned",
+                where=paths.shown(folder),
+                expected=pinned.root,
+                actual=found.lock_sha256,
+                fix=lock.fix(folder),
+            )
+        shape, dtype = (found.shape, found.dtype) if found else (None, known.dtype)
+        return Model(name, found and found.folder, pinned.root, _weights(pinned), shape, dtype)
+    return found or _of_the_hub(name, known)
+
+
+def _of_folder(name: str, folder: Path) -> Model:
+    locked = lock.known(folder)
+    return Model(
+        name,
+        folder,
+        locked and locked.root,
+        locked and _weights(locked),
+        config.read_shape(folder),
+        config.own_dtype(folder),
+    )
+
+
+def _of_the_hub(name: str, known: HubModelConfig) -> Model:
+    """Its shape and nothing else: what it hashes to is known where it was once fetched."""
+    return Model(name, None, None, None, Shape(**known.shape.model_dump()), "bfloat16")
+
+
+def _weights(locked: lock.Lock) -> dict[str, str]:
+    return {file.name: file.sha256 for file in locked.files if file.name.endswith(".safetensors")}

@@ -1,0 +1,180 @@
+"""Checks of what ran: the model and its weights in memory, the precision, the commit, the source and what it cites."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+
+from pipeline.contest.archive import tarball, unpack
+from pipeline.contest.check import FORM, HUMAN, INTEGRITY, INVALID_RUN, Check, check, listed, unknown
+from pipeline.contest.rules import rules
+from pipeline.contest.source import sbom, third_party
+from pipeline.contest.submit import pack
+from pipeline.contest.verify.organiser import Model, Organiser
+from pipeline.contest.verify.submitted import Claims
+from pipeline.errors import PipelineError
+
+DOCUMENTS = ("method.md", "method.pdf", "leaderboard.png", sbom.NAME, third_party.NAME)
+"""What the contest asks for beside the run, and what says whose work it stands on."""
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def checks(claims: Claims, organiser: Organiser) -> tuple[list[Check], dict[str, bytes] | None]:
+    """All of them, and the files of the source; None where it cannot be read."""
+    judged, source = _source(claims, organiser)
+    model = organiser.model(claims.manifest.model.name)
+    found = [
+        _listing(claims),
+        _documents(claims),
+        _model(claims, model),
+        _weights(claims, model),
+        _dtype(claims, model),
+        _commit(claims),
+        judged,
+    ]
+    return found, source
+
+
+def _listing(claims: Claims) -> Check:
+    """submission.json's own list of files, against what is there."""
+    told = claims.submission.files
+    present = {
+        name: path.stat().st_size
+        for path in claims.folder.rglob("*")
+        if path.is_file()
+        and (name := path.relative_to(claims.folder).as_posix()) not in {pack.MANIFEST, pack.SUBMISSION}
+    }
+    differing = sorted(name for name in told.keys() | present.keys() if told.get(name) != present.get(name))
+    found = f"not so: {listed(differing)}" if differing else f"{len(present)} files"
+    return check("listing", INTEGRITY, not differing, found, "the files that are there, with their sizes")
+
+
+def _documents(claims: Claims) -> Check:
+    missing = [name for name in DOCUMENTS if not claims.submission.files.get(name)]
+    found = f"missing: {listed(missing)}" if missing else f"{len(DOCUMENTS)} documents"
+    return check("documents", FORM, not missing, found, listed(DOCUMENTS))
+
+
+def _model(claims: Claims, model: Model | None) -> Check:
+    told = claims.manifest.model
+    if claims.submission.model.lock_sha256 != told.lock_sha256:
+        return check("model", INTEGRITY, False, "submission.json and the manifest name two", "one model")
+    contest = rules.load().contest.model
+    if not claims.submission.rehearsal and PurePath(told.name).name != contest:
+        return check("model", INTEGRITY, False, told.name, f"{contest}; another only in a rehearsal")
+    found = f"{told.name}, lock {told.lock_sha256[:12]}…"
+    if model is None or model.lock_sha256 is None:
+        why = f"{found}; what it hashes to is not known here (invoke setup --model {contest}, or --model)"
+        return unknown("model", INTEGRITY, why, "the organiser's lock")
+    return check(
+        "model",
+        INTEGRITY,
+        told.lock_sha256 == model.lock_sha256,
+        found,
+        f"{model.name}, lock {model.lock_sha256[:12]}…",
+    )
+
+
+def _weights(claims: Claims, model: Model | None) -> Check:
+    """What the weights in memory hashed to behind the clock, file by file: one bit more or less is another hash."""
+    told = claims.manifest.weights
+    if model is None or model.weight_files is None:
+        return unknown("weights", INTEGRITY, "the organiser's weights are not known here", "their hashes")
+    wrong = [
+        name
+        for name in sorted(told.files.keys() | model.weight_files.keys())
+        if told.files.get(name) != model.weight_files.get(name)
+    ]
+    said = [f"{name} in memory is not the file" for name in wrong]
+    said += ["another lock"] * (told.lock_sha256 != claims.manifest.model.lock_sha256)
+    if model.tensors is not None:
+        said += [f"{told.tensors} tensors"] * (told.tensors != model.tensors)
+        said += [f"{told.size_bytes:,} bytes"] * (told.size_bytes != model.size_bytes)
+    wanted = f"{len(model.weight_files)} files, {model.tensors or 'all'} tensors, {model.size_bytes or 'all'} bytes"
+    return check("weights", INTEGRITY, not said, listed(said) or wanted, wanted)
+
+
+def _dtype(claims: Claims, model: Model | None) -> Check:
+    """As stored: neither rounded nor quantised."""
+    told = claims.manifest
+    if model is None or model.dtype is None:
+        return unknown("dtype", INVALID_RUN, f"how {told.model.name} is stored is not known here", "as stored")
+    fine = told.dtype == model.dtype and not told.weights.rounded
+    return check("dtype", INVALID_RUN, fine, f"{told.dtype}{', rounded' * told.weights.rounded}", model.dtype)
+
+
+def _commit(claims: Claims) -> Check:
+    code, told = claims.manifest.code, claims.submission.commit
+    fine = code.commit == told and code.dirty is False and bool(COMMIT.fullmatch(told))
+    found = f"{code.commit}{', with changes' if code.dirty else ', perhaps with changes' * (code.dirty is None)}"
+    return check("commit", INTEGRITY, fine, found, f"{told}, nothing changed")
+
+
+def _source(claims: Claims, organiser: Organiser) -> tuple[Check, dict[str, bytes] | None]:
+    wanted = "the tree of the commit, as git archive writes it"
+    path = claims.folder / pack.SOURCE
+    try:
+        with path.open("rb") as file:
+            members = unpack.checked(tarball.members(file, pack.SOURCE), pack.SOURCE, unpack.SOURCE_BOUNDS)
+            kept = [member for member in members if not member.is_folder]
+            content = {}
+            for member in kept:
+                file.seek(member.offset)
+                content[member.name] = file.read(member.size_bytes)
+    except PipelineError as error:
+        found = f"{error.code} {error.what} ({error.where})"
+        return check("source", INTEGRITY, False, found, wanted), None
+    tree = git_tree({member.name: (member.mode, content[member.name]) for member in kept})
+    expected = _tree_of(claims.submission.commit, organiser.checkout)
+    if expected is None:
+        # A team's own commit: what it holds is seen by similarity and by people, and run by --rerun.
+        found = f"tree {tree[:12]}…; the commit is not in the organiser's checkout"
+        judged = Check("source", HUMAN, found, wanted, INTEGRITY)
+    else:
+        judged = check("source", INTEGRITY, tree == expected, f"tree {tree[:12]}…", f"{wanted}: {expected[:12]}…")
+    return judged, content
+
+
+def _tree_of(commit: str, checkout: Path) -> str | None:
+    if not COMMIT.fullmatch(commit):
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "--verify", "--quiet", f"{commit}^{{tree}}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def git_tree(files: Mapping[str, tuple[int, bytes]]) -> str:
+    """The id that git gives a folder with these files: path to mode and content (Pro Git, 10.2, Git Objects)."""
+    folders: dict[str, dict[str, tuple[int, bytes]]] = {}
+    entries: list[tuple[str, str, str]] = []
+    for path, (mode, content) in files.items():
+        name, slash, rest = path.partition("/")
+        if slash:
+            folders.setdefault(name, {})[rest] = (mode, content)
+        else:
+            entries.append((name, "100755" if mode & 0o100 else "100644", _git_id("blob", content)))
+    entries += [(f"{name}/", "40000", git_tree(inner)) for name, inner in folders.items()]
+    lines = [
+        f"{mode} {name.rstrip('/')}\0".encode() + bytes.fromhex(sha1)
+        for name, mode, sha1 in sorted(entries, key=_bytes)
+    ]
+    return _git_id("tree", b"".join(lines))
+
+
+def _bytes(entry: tuple[str, str, str]) -> bytes:
+    return entry[0].encode()
+
+
+def _git_id(kind: str, content: bytes) -> str:
+    return hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,225 @@
+"""A submission run again, several times, each in a process of its own: do the same answers come, in the same time?
+
+In a container of the submission's own image, behind walls (`container.stranger`), or, where that is asked for, from its
+source on this machine: then only a fresh process and folder lie between a stranger's code and the organiser's files.
+
+When times count as different follows MLPerf's audit, which calls a result materially different from 2 % on
+(mlcommons/inference_policies, audit rules); more between the runs of one image, and nothing can be said.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pipeline.contest.archive.unpack import Unpacked
+from pipeline.contest.check import ACCURACY, HUMAN, INVALID_RUN, Check, check, listed, plain, unknown
+from pipeline.contest.verify import rerun_process as launch
+from pipeline.contest.verify import submitted as claiming
+from pipeline.contest.verify.answer_checks import SAME_SHARE
+from pipeline.contest.verify.organiser import Organiser
+from pipeline.contest.verify.submitted import Answer, Claims, Manifest
+from pipeline.errors import UsageError
+from pipeline.prepare import container
+
+DIFFERENT = 0.02
+MOST_TIMES = 100
+LEAST_LIMIT_S, MOST_LIMIT_S, LIMIT_FACTOR = 1800.0, 86_400.0, 10.0
+"""How long one run may take: so many times what the submission says of loading, warming up and answering."""
+MOST_OUTPUT_BYTES = 1 << 30
+TAIL_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Asked:
+    times: int
+    here: bool
+    """From the source, without a container."""
+
+
+@dataclass(frozen=True)
+class One:
+    """One run, done again."""
+
+    status: int | None
+    """None: it did not end in time."""
+    elapsed_s: float | None
+    """Of its timed section."""
+    folder: Path
+    stdout_tail: str
+    stderr_tail: str
+    manifest: Manifest | None
+    answers: tuple[Answer, ...] | None
+
+    def as_json(self) -> dict[str, Any]:
+        told = {"status": self.status, "elapsed_s": self.elapsed_s, "folder": self.folder.name}
+        return {**told, "stdout_tail": self.stdout_tail, "stderr_tail": self.stderr_tail}
+
+
+@dataclass(frozen=True)
+class Rerun:
+    how: str
+    command: str
+    """As it was called the first time."""
+    claimed_s: float
+    runs: tuple[One, ...]
+    differing: tuple[int, ...]
+    """Rows that any of the runs answered otherwise."""
+    checks: tuple[Check, ...]
+
+    @property
+    def elapsed_s(self) -> list[float]:
+        return [one.elapsed_s for one in self.runs if one.elapsed_s is not None]
+
+    def as_json(self) -> dict[str, Any]:
+        times = self.elapsed_s
+        return {
+            "how": self.how,
+            "command": self.command,
+            "times": len(self.runs),
+            "elapsed_s": times,
+            "median_s": median(times) if times else None,
+            "spread": (max(times) - min(times)) / median(times) if times else None,
+            "claimed_s": self.claimed_s,
+            "ratio": median(times) / self.claimed_s if times else None,
+            "differing": list(self.differing),
+            "runs": [one.as_json() for one in self.runs],
+        }
+
+
+def asked(times: int | None, here: bool) -> Asked:
+    """Raises UsageError (U612)."""
+    if not times or not 1 <= times <= MOST_TIMES:
+        raise UsageError(
+            "U612", "--times is how often to run it again", expected=f"1 to {MOST_TIMES}", actual=times, fix="give 3"
+        )
+    return Asked(times, here)
+
+
+def check_possible(asked: Asked) -> None:
+    """Raises EnvironmentProblem (E611, E612) where a container was asked for and cannot be had."""
+    if not asked.here:
+        launch.check_docker()
+
+
+def rerun(told: Claims, unpacked: Unpacked, organiser: Organiser, asked: Asked, out: Path) -> Rerun:
+    """Run it `asked.times` times and hold it against what the submission claims. Folders stay in `out`/rerun."""
+    manifest = told.manifest
+    data, model = organiser.data(manifest.dataset.name), organiser.model(manifest.model.name)
+    claimed_s, how = manifest.elapsed_s, "source" if asked.here else "container"
+    wanted = f"{asked.times} runs that end well"
+    if data is None or model is None or model.folder is None:
+        missing = listed(["data"] * (data is None) + ["model"] * (model is None or model.folder is None))
+        stopped = unknown("rerun", INVALID_RUN, f"the organiser's {missing} is not on this disk", wanted)
+        return Rerun(how, "", claimed_s, (), (), (stopped,))
+    image, found = (None, None) if asked.here else launch.image(told, unpacked)
+    if found is not None and image is None:
+        return Rerun(how, "", claimed_s, (), (), (found, unknown("rerun", INVALID_RUN, "no image to run", wanted)))
+    place = (out / "rerun").resolve()  # the runs' own working folder is another
+    shutil.rmtree(place, ignore_errors=True)  # of an earlier verification
+    asked_s = LIMIT_FACTOR * (manifest.phases_s.load + manifest.phases_s.warm_up + claimed_s)
+    limit_s = max(LEAST_LIMIT_S, min(asked_s, MOST_LIMIT_S))
+    first, runs = "", []
+    for number in range(1, asked.times + 1):
+        folder = place / str(number)
+        (folder / launch.RUNS).mkdir(parents=True)
+        if image is None:
+            command, start = launch.here(told, unpacked, data.path, model.folder, folder)
+        else:
+            command, start = launch.contained(told, image, data.path, model.folder, folder)
+        first = first or container.text(command)
+        runs.append(_one(start, folder, limit_s))
+    differing = sorted({index for one in runs if one.answers is not None for index in _differing(told, one.answers)})
+    ended = _ended(runs, told, wanted, asked.here)
+    checks = [*([found] if found else []), ended, _outputs(told, runs, differing), _times(told, runs)]
+    return Rerun(how, plain(first), claimed_s, tuple(runs), tuple(differing), tuple(checks))
+
+
+def _one(start: launch.Start, folder: Path, limit_s: float) -> One:
+    status = start(folder, limit_s)
+    made = [path for path in (folder / launch.RUNS).iterdir() if path.is_dir() and not path.is_symlink()]
+    manifest = answers = None
+    if len(made) == 1 and all(_is_readable(made[0] / name) for name in ("manifest.json", "outputs.jsonl")):
+        manifest, answers = claiming.read_manifest(made[0])[0], claiming.read_answers(made[0])[0]
+    elapsed_s = None if manifest is None else manifest.elapsed_s
+    return One(status, elapsed_s, folder, _tail(folder / "stdout"), _tail(folder / "stderr"), manifest, answers)
+
+
+def _is_readable(path: Path) -> bool:
+    """A stranger's program made it: it may be a link, a pipe, or endless."""
+    return path.is_file() and not path.is_symlink() and path.stat().st_size <= MOST_OUTPUT_BYTES
+
+
+def _ended(runs: Sequence[One], told: Claims, wanted: str, here: bool) -> Check:
+    """A run on a busy board ends with status 8, and has its answers all the same."""
+    bad = [one for one in runs if one.status not in {0, 8} or one.manifest is None or one.answers is None]
+    if bad:
+        # Without the image, what is missing may be this machine's.
+        fine = None if here and bad[0].status in {3, 5} else False
+        return check("rerun", INVALID_RUN, fine, f"{len(bad)} of {len(runs)} failed: {_trouble(bad[0])}", wanted)
+    same = all(
+        (one.manifest.dataset.sha256, one.manifest.model.lock_sha256)
+        == (told.manifest.dataset.sha256, told.manifest.model.lock_sha256)
+        for one in runs
+    )
+    return check("rerun", INVALID_RUN, same, f"{len(runs)} ended{', on other data or weights' * (not same)}", wanted)
+
+
+def _trouble(one: One) -> str:
+    if one.status is None:
+        return "no end in time"
+    if one.status in {0, 8}:
+        return "it ended and left no run that can be read"
+    last = (one.stderr_tail.strip() or one.stdout_tail.strip() or "no word").splitlines()[-1]
+    return f"status {one.status}: {last}"
+
+
+def _differing(told: Claims, again: Sequence[Answer]) -> list[int]:
+    was = {answer.index: (answer.text, answer.token_ids) for answer in told.answers}
+    now = {answer.index: (answer.text, answer.token_ids) for answer in again}
+    return [index for index in was.keys() | now.keys() if was.get(index) != now.get(index)]
+
+
+def _outputs(told: Claims, runs: Sequence[One], differing: Sequence[int]) -> Check:
+    most = SAME_SHARE.get(told.manifest.dtype, 0.0)
+    wanted = f"the submission's answers, but for rounding: {most:.1%} of rows"
+    if not any(one.answers for one in runs):
+        return unknown("rerun-outputs", ACCURACY, "no run answered", wanted)
+    share = len(differing) / max(1, len(told.answers))
+    found = f"{len(differing)} of {len(told.answers)} rows differ" + f": {listed(differing)}" * bool(differing)
+    return check("rerun-outputs", ACCURACY, share <= most, found, wanted)
+
+
+def _times(told: Claims, runs: Sequence[One]) -> Check:
+    """Slower than claimed by more than what is materially different. Only on the same kind of device, undisturbed."""
+    claimed_s, wanted = told.manifest.elapsed_s, f"at most {DIFFERENT:.0%} slower than claimed"
+    done = [one.manifest for one in runs if one.manifest is not None]
+    if not done:
+        return unknown("rerun-time", INVALID_RUN, "no run has a time", wanted)
+    times = [each.elapsed_s for each in done]
+    middle = median(times)
+    found = f"{listed(f'{t:.3f}' for t in times)} s, claimed {claimed_s:.3f}: {middle / claimed_s - 1:+.1%}"
+    other = [each for each in done if _device(each) != _device(told.manifest)]
+    if other or not told.manifest.board.before.board.is_jetson:
+        return Check("rerun-time", HUMAN, f"{found}; not both on the contest's kind of device", wanted, INVALID_RUN)
+    if any(each.verdict.state == "INVALID" for each in done):
+        return unknown("rerun-time", INVALID_RUN, f"{found}; this board was held back", wanted)
+    if max(times) - min(times) > DIFFERENT * middle:
+        return unknown("rerun-time", INVALID_RUN, f"{found}; the runs themselves are further apart", wanted)
+    return check("rerun-time", INVALID_RUN, middle <= (1 + DIFFERENT) * claimed_s, found, wanted)
+
+
+def _device(told: Manifest) -> tuple[object, ...]:
+    seen = told.board.before.board
+    return (seen.module, seen.l4t, told.environment.gpu, told.environment.processor, told.device, told.dtype)
+
+
+def _tail(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        text = file.read().decode("utf-8", "replace")
+    return "".join(each if each.isprintable() or each == "\n" else "·" for each in text)

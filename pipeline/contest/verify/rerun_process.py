@@ -1,0 +1,168 @@
+"""How a submission is started again: from its image behind walls, or from its source in a folder of its own.
+
+What is run is `invoke run` as the submission's own manifest tells it, with one timed section, on the organiser's files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pipeline import paths
+from pipeline.contest.archive.unpack import Unpacked
+from pipeline.contest.check import INTEGRITY, Check, check, listed, unknown
+from pipeline.contest.submit import pack
+from pipeline.contest.verify.submitted import Claims, Manifest
+from pipeline.device import host as hosts
+from pipeline.errors import EnvironmentProblem
+from pipeline.prepare import container
+
+RUNS = "runs"
+"""Below the folder of one run: where its own folder goes."""
+REFERENCE = re.compile(r"[a-z0-9][\w.:/@-]{0,250}")
+PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "OMP_NUM_THREADS", "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "PIPELINE_HOST")
+"""Of this environment, to a stranger's source that is run here: nothing that could be a secret."""
+
+
+def check_docker() -> None:
+    """Raises EnvironmentProblem: E611 there is no docker, E612 its daemon does not answer."""
+    if shutil.which("docker") is None:
+        raise EnvironmentProblem(
+            "E611",
+            "there is no docker here to run the submission's image with",
+            where=os.environ.get("PATH"),
+            fix="install it; or, if you trust the team, --rerun-here runs its source on this machine",
+        )
+    if _docker("info") is None:
+        raise EnvironmentProblem(
+            "E612", "docker does not answer", where="docker info", fix="start its daemon: sudo systemctl start docker"
+        )
+
+
+def image(told: Claims, unpacked: Unpacked) -> tuple[str | None, Check]:
+    """The image's own id, if it is here and is the one that the submission names by its digest."""
+    claimed, wanted = told.submission.image, "the image with the digest that submission.json names, on this machine"
+    if claimed.reference is None or not REFERENCE.fullmatch(claimed.reference):
+        return None, unknown("rerun-image", INTEGRITY, f"it names {claimed.reference!r}", wanted)
+    packed = unpacked.folder / pack.IMAGE
+    if packed.is_file():
+        _docker("load", "--quiet", "--input", str(packed))
+    said = _docker("image", "inspect", "--format", "{{.Id}} {{json .RepoDigests}}", claimed.reference)
+    try:
+        own, _, digests = (said or "").strip().partition(" ")
+        known = {own, *(each.rpartition("@")[2] for each in json.loads(digests) or [])}
+    except (ValueError, AttributeError, TypeError):
+        fix = f"docker pull {claimed.reference} while there is a network"
+        return None, unknown("rerun-image", INTEGRITY, f"{claimed.reference} is not here: {fix}", wanted)
+    if claimed.digest is None:
+        return own, unknown("rerun-image", INTEGRITY, f"{claimed.reference}, {own[:19]}…: it names no digest", wanted)
+    fine = claimed.digest in known
+    return (own if fine else None), check("rerun-image", INTEGRITY, fine, f"{listed(sorted(known))}", claimed.digest)
+
+
+Start = Callable[[Path, float], "int | None"]
+"""Given a folder for its outputs and a limit: the exit status, None when it was ended at the limit."""
+
+
+def contained(told: Claims, image: str, data: Path, model: Path, folder: Path) -> tuple[list[str], Start]:
+    (folder / RUNS).chmod(0o777)  # inside, root has lost the right to write where it is not the owner
+    known = told.manifest.model.name if model.parent == paths.models() else f"/models/{model.name}"
+    read = [(str(model.resolve()), f"/models/{model.name}"), (str(data.resolve()), f"/data/{data.name}")]
+    name = f"verify-{secrets.token_hex(6)}"
+    command = container.stranger(
+        hosts.current(),
+        image,
+        _arguments(told.manifest, f"/data/{data.name}", known),
+        name=name,
+        read=read,
+        runs=str((folder / RUNS).resolve()),
+        nvidia='"nvidia"' in (_docker("info", "--format", "{{json .Runtimes}}") or ""),
+    )
+
+    def start(into: Path, limit_s: float) -> int | None:
+        status = _run(command, into, limit_s, dict(os.environ), paths.ROOT)
+        if status is None:
+            _docker("rm", "--force", name)
+        return status
+
+    return command, start
+
+
+def here(told: Claims, unpacked: Unpacked, data: Path, model: Path, folder: Path) -> tuple[list[str], Start]:
+    source = unpacked.folder.with_name(f"{unpacked.folder.name}-source-{folder.name}")
+    with tarfile.open(unpacked.folder / pack.SOURCE) as archive:  # looked through by the check of the source
+        for member in archive:
+            if member.isreg():
+                target = source / member.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.extractfile(member).read())
+    arguments = _arguments(told.manifest, str(data.resolve()), str(model.resolve()))
+    command = [sys.executable, "-m", "invoke", *arguments]
+    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    ours = {
+        "PIPELINE_RUNS": folder / RUNS,
+        "PIPELINE_MODELS": paths.models(),
+        "PIPELINE_DATA": paths.data(),
+        "HOME": folder / "home",
+    }
+    fixed = {"PYTHONPATH": source, "PIPELINE_COMMIT": told.submission.commit, "HF_HUB_OFFLINE": "1"}
+    environment = {**kept, **{name: str(value) for name, value in (ours | fixed).items()}}
+
+    def start(into: Path, limit_s: float) -> int | None:
+        try:
+            return _run(command, into, limit_s, environment, source)
+        finally:
+            shutil.rmtree(source, ignore_errors=True)
+
+    return command, start
+
+
+def _arguments(manifest: Manifest, data: str, model: str) -> list[str]:
+    """The claimed run's, one timed section, on the organiser's files."""
+    asked, most = manifest.request, manifest.arguments.get("max_new_tokens")
+    optional = {"--engine": manifest.engine.name, "--limit": asked.limit, "--batch-size": asked.batch_size}
+    optional |= {"--dtype": asked.dtype, "--device": asked.device, "--max-new-tokens": most}
+    given = [part for key, value in optional.items() if value is not None for part in (key, f"{value}")]
+    return ["run", "--dataset", data, "--model", model, *given]
+
+
+def _run(command: Sequence[str], into: Path, limit_s: float, environment: dict[str, str], folder: Path) -> int | None:
+    """Its outputs go to files: a stranger may say more than fits into memory."""
+    with (into / "stdout").open("wb") as said, (into / "stderr").open("wb") as complained:
+        process = subprocess.Popen(
+            list(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=complained,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            return process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """With all that it started."""
+    for wish in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, wish)
+        except ProcessLookupError:
+            break
+        time.sleep(0.2)
+    process.wait()
+
+
+def _docker(*arguments: str) -> str | None:
+    """What docker says; None when it fails."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, errors="replace", check=False)
+    return done.stdout if done.returncode == 0 else None

@@ -1,0 +1,87 @@
+"""The contest's rules (`configs/rules.yaml`), asked of a stranger's submission.
+
+The same checks as `invoke rules` asks of one's own, on evidence of which nothing is the submission's word where the
+organiser knows better. Rules that the checks beside this one answer with more are left to those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline import settings
+from pipeline.contest.check import ACCURACY, FAIL, FORM, HUMAN, INTEGRITY, INVALID_RUN, OK, UNKNOWN, Check, plain
+from pipeline.contest.rules import rules
+from pipeline.contest.rules.evidence import Evidence, Pins
+from pipeline.contest.rules.rules import Judged
+from pipeline.contest.submit import pack
+from pipeline.contest.team import Team
+from pipeline.contest.verify.submitted import Claims
+
+ANSWERED = {
+    "model": "model",
+    "weights": "weights",
+    "precision": "dtype",
+    "dataset": "dataset",
+    "whole-set": "rows",
+    "sequence-length": "rows",
+    "output-form": "form",
+    "accuracy": "accuracy",
+    "timed-section": "timeline",
+    "valid-time": "board",
+    "source": "source",
+}
+"""Rule to the check that answers it by computing what the rule's own check would read in the manifest."""
+
+KINDS = {"integrity": INTEGRITY, "form": FORM, "accuracy": ACCURACY}
+"""The rest makes a run invalid."""
+
+NEED_SOURCE = {"script", "method", "no-secrets", "third-party"}
+"""Rules that only the source answers."""
+
+
+def checks(claims: Claims, source: Mapping[str, bytes] | None) -> list[Check]:
+    """`source`: the files of source.tar; None where it cannot be read."""
+    judged = rules.judge(_evidence(claims, source or {}))
+    return [_check(each, claims, source is None) for each in judged if each.id not in ANSWERED]
+
+
+def _evidence(claims: Claims, source: Mapping[str, bytes]) -> Evidence:
+    told = claims.submission
+    rows = [
+        {"index": index, "output": [{"generated_text": answer.text}], "token_ids": list(answer.token_ids)}
+        for index, answer in sorted(claims.by_row.items())
+    ]
+    arguments = settings.run().model_dump(include={"max_new_tokens", "return_full_text", "do_sample", "temperature"})
+    return Evidence(
+        manifest=claims.manifest.model_dump(mode="json"),
+        rows=rows,
+        source=source,
+        team=_team(claims),
+        image_packed=(claims.folder / pack.IMAGE).is_file(),
+        image_digest=told.image.digest,
+        pins=Pins(arguments=arguments),
+    )
+
+
+def _team(claims: Claims) -> Team | None:
+    told = claims.submission
+    try:
+        return Team(
+            name=told.team.name,
+            members=tuple(told.team.members),
+            image=told.image.reference,
+            declarations=told.declarations,
+        )
+    except ValueError:  # pydantic's, too
+        return None
+
+
+def _check(each: Judged, claims: Claims, no_source: bool) -> Check:
+    kind, found, state = KINDS.get(each.kind or "", INVALID_RUN), each.found, each.state
+    if state == HUMAN:
+        return Check(f"rule-{each.id}", HUMAN, plain(each.text), plain(each.remedy), kind)
+    if no_source and each.id in NEED_SOURCE:
+        state, found = UNKNOWN, "the source cannot be read"
+    if claims.submission.rehearsal and each.contest and state in {FAIL, UNKNOWN}:
+        state, found = OK, f"{found}; not asked of a rehearsal"
+    return Check(f"rule-{each.id}", state, plain(found), plain(each.wanted or each.text), kind)

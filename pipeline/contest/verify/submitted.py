@@ -1,0 +1,309 @@
+"""What a submission says, in types: `submission.json`, the run's manifest, and its answers.
+
+Nothing here is believed. These are the claims that the checks hold against what they compute themselves; a claim that
+is missing or of another type makes the submission unreadable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.contest.archive import strict_json
+from pipeline.contest.check import FORM, Check, check, listed, unknown
+from pipeline.contest.submit import pack
+from pipeline.record import folder as record
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Text = Annotated[str, Field(max_length=4000)]
+Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class Claim(BaseModel):
+    """Types are as written: "1" is no number. Keys that no check here needs are kept, for the contest's rules."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+
+
+class TeamClaim(Claim):
+    name: Text
+    members: list[Text]
+
+
+class ModelClaim(Claim):
+    name: Text
+    lock_sha256: Sha256
+
+
+class DatasetClaim(Claim):
+    name: Text
+    sha256: Sha256
+    rows: int
+
+
+class ImageClaim(Claim):
+    reference: Text | None = None
+    digest: Text | None = None
+
+
+class Submission(Claim):
+    schema_: int = Field(alias="schema")
+    rehearsal: bool
+    team: TeamClaim
+    run: Text
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
+    model: ModelClaim
+    dataset: DatasetClaim
+    image: ImageClaim
+    declarations: dict[str, bool]
+    files: dict[str, int]
+
+
+class Request(Claim):
+    dataset: Text
+    model: Text
+    limit: int | None
+    repeat: int
+    batch_size: int | None
+    dtype: Text | None
+    device: Text | None
+
+
+class Code(Claim):
+    commit: Text | None
+    dirty: bool | None
+
+
+class Environment(Claim):
+    python: Text
+    cores: int | None
+    gpu: Text | None
+    processor: Text | None
+    packages: dict[str, Text | None]
+
+
+class Phases(Claim):
+    load: float
+    warm_up: float
+    timed: Annotated[list[float], Field(min_length=1, max_length=1000)]
+    attestation: float
+
+
+class Timeline(Claim):
+    load: Pair
+    warm_up: Pair
+    telemetry: Pair
+    timed: Annotated[list[Pair], Field(min_length=1, max_length=1000)]
+    attestation: Pair
+
+
+class Section(Claim):
+    passes: int
+    answer_tokens: int
+    outputs_sha256: Sha256
+
+
+class NetworkClaim(Claim):
+    interfaces: list[Text]
+    received_bytes: int
+    sent_bytes: int
+
+
+class Score(Claim):
+    correct: int
+    scored: int
+
+
+class Stats(Claim):
+    prompt_tokens: int
+    tree_tokens: int
+    answer_tokens: int
+    passes: int
+    passes_s: float
+
+
+class Cost(Claim):
+    rows: list[int]
+    elapsed_s: list[float]
+
+
+class Engine(Claim):
+    name: Text
+    weights: Text | None = None
+    """How they lay in memory; our engine says it."""
+    stats: Stats | None = None
+    cost: Cost | None = None
+
+
+class Weights(Claim):
+    lock_sha256: Sha256
+    tensors: int
+    size_bytes: int
+    rounded: bool
+    files: dict[str, Sha256]
+
+
+class PeakMemory(Claim):
+    host_bytes: int
+    gpu_bytes: int | None
+
+
+class BoardClaim(Claim):
+    is_jetson: bool
+    l4t: Text | None
+    jetpack: Text | None
+    module: Text | None
+    model: Text | None
+    kernel: Text | None
+    memory_bytes: int | None
+    in_container: bool
+
+
+class ModeClaim(Claim):
+    id: int
+    name: Text
+
+
+class StateClaim(Claim):
+    board: BoardClaim
+    mode: ModeClaim | None
+    clocks_locked: bool | None
+
+
+class BeforeAndAfter(Claim):
+    before: StateClaim
+    after: StateClaim
+
+
+class TelemetryClaim(Claim):
+    samples: int
+    elapsed_s: float
+    others_share: float | None
+
+
+class VerdictClaim(Claim):
+    state: Text
+    reasons: list[Text]
+    notes: list[Text]
+
+
+class Manifest(Claim):
+    """Of a finished run that has a time: one that was gone on with has none."""
+
+    state: Literal["finished"]
+    request: Request
+    arguments: dict[str, Any]
+    dtype: Text
+    device: Text
+    model: ModelClaim
+    code: Code
+    environment: Environment
+    began_utc: Annotated[AwareDatetime, Field(strict=False)]
+    ended_utc: Annotated[AwareDatetime, Field(strict=False)]
+    dataset: DatasetClaim
+    phases_s: Phases
+    timeline_s: Timeline
+    sections: Annotated[list[Section], Field(min_length=1, max_length=1000)]
+    network: NetworkClaim | None
+    elapsed_s: float
+    answer_tokens: int
+    score: Score
+    engine: Engine
+    weights: Weights
+    peak_memory: PeakMemory
+    board: BeforeAndAfter
+    telemetry: TelemetryClaim
+    verdict: VerdictClaim
+
+    @property
+    def submitted(self) -> datetime:
+        return self.ended_utc
+
+
+@dataclass(frozen=True)
+class Answer:
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    at_s: float | None
+    """After the section began."""
+
+
+@dataclass(frozen=True)
+class Claims:
+    folder: Path
+    """Unpacked."""
+    submission: Submission
+    manifest: Manifest
+    answers: tuple[Answer, ...]
+    """As they stand in the file, which is the order in which they were finished."""
+
+    @property
+    def by_row(self) -> dict[int, Answer]:
+        return {answer.index: answer for answer in self.answers}
+
+
+SUBMISSION_WANTED = f"submission.json, schema {pack.SCHEMA}"
+MANIFEST_WANTED = f"the manifest of a finished run with a time, schema {record.SCHEMA}"
+ANSWERS_WANTED = 'lines {"index", "output": [{"generated_text"}], "token_ids", "at_s"}, as pipe() nests them'
+
+
+def read_submission(folder: Path) -> tuple[Submission | None, Check]:
+    return _read(folder / pack.SUBMISSION, "submission", Submission, pack.SCHEMA, SUBMISSION_WANTED)
+
+
+def read_manifest(run: Path) -> tuple[Manifest | None, Check]:
+    """Of a run's folder."""
+    return _read(run / "manifest.json", "manifest", Manifest, record.SCHEMA, MANIFEST_WANTED)
+
+
+def read_answers(run: Path) -> tuple[tuple[Answer, ...] | None, Check]:
+    """Line by line; the form of pipe()'s output for chats is exact: nesting, key, type."""
+    content = (run / "outputs.jsonl").read_bytes()
+    lines = content.split(b"\n")
+    answers: list[Answer] = []
+    try:
+        for line in lines[:-1]:
+            answers.append(_answer(strict_json.loads(line)))
+        if lines[-1]:
+            raise ValueError("the last line has no end")  # noqa: TRY301
+    except ValueError as error:
+        return None, check("form", FORM, False, f"line {len(answers) + 1}: {error}", ANSWERS_WANTED)
+    return tuple(answers), check("form", FORM, True, f"{len(answers):,} lines in pipe()'s form", ANSWERS_WANTED)
+
+
+def _answer(row: Any) -> Answer:
+    if not isinstance(row, dict) or set(row) != {"index", "output", "token_ids", "at_s"}:
+        raise ValueError("other keys than index, output, token_ids, at_s")
+    output, index, ids, at_s = row["output"], row["index"], row["token_ids"], row["at_s"]
+    one = isinstance(output, list) and len(output) == 1 and isinstance(output[0], dict)
+    if not one or set(output[0]) != {"generated_text"} or not isinstance(output[0]["generated_text"], str):
+        raise ValueError("the output is not one object with its generated_text in a list")
+    if type(index) is not int or index < 0:
+        raise ValueError("the index is not a row's number")
+    if not isinstance(ids, list) or any(type(each) is not int or each < 0 for each in ids):
+        raise ValueError("the token ids are not a list of numbers")
+    if not (at_s is None or type(at_s) in (int, float)):
+        raise ValueError("at_s is not a number")
+    return Answer(index, output[0]["generated_text"], tuple(ids), at_s)
+
+
+def _read(path: Path, name: str, model: type[Any], schema: object, wanted: str) -> tuple[Any, Check]:
+    try:
+        value = strict_json.loads(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError("it is not an object")  # noqa: TRY004, TRY301
+        found = value.get("schema")
+        if found != schema:
+            # Perhaps not wrong, perhaps newer than this program: it does not know what it would be reading.
+            return None, unknown(name, FORM, f"schema {found!r}, which this program does not know", wanted)
+        return model.model_validate(value), check(name, FORM, True, f"schema {schema}", wanted)
+    except ValidationError as error:
+        wrong = listed(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        return None, check(name, FORM, False, wrong, wanted)
+    except ValueError as error:
+        return None, check(name, FORM, False, error, wanted)

@@ -1,0 +1,231 @@
+"""Checks of the clock: whether the times of a run can all be true of one process on the device that it names.
+
+Every interval is told several ways: as a duration, on one timeline, by the moments at which answers were finished, in
+the log, and between two times of day. A time that was edited has to be edited everywhere, and then it meets the floor:
+what the device needs for reading the weights and for the arithmetic that nobody can leave out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+from pipeline import settings
+from pipeline.contest.check import INVALID_RUN, Check, check, listed, unknown
+from pipeline.contest.verify.organiser import ITEM_BYTES, Model, Organiser
+from pipeline.contest.verify.submitted import Claims, Manifest
+from pipeline.device import board
+from pipeline.engine import prefix_tree
+
+CLOSE_S = 1e-3
+"""Two tellings of one interval."""
+
+CLOCK_SLACK_S, CLOCK_SLACK_SHARE = 5.0, 0.02
+"""Between the time of day and the interval clock: what time servers correct while a run goes on."""
+
+SLOWEST_REPEAT, FASTEST_REPEAT = 3.0, 0.5
+"""Of the median: a section that is faster by more did not do the same work."""
+
+FASTEST_PASS = 0.3
+"""Of what the warm-up measured for a pass of a single row."""
+
+FASTEST_GPU = (8e12, 2.5e15)
+"""Bytes and dense bfloat16 FLOP a second of the fastest GPU on sale (NVIDIA B200, data sheet): the ceiling of one that
+is not described under configs/devices."""
+
+CORE_FLOPS = {"float32": 3.2e11, "bfloat16": 1e13}
+"""A second, of one core at best: two AVX-512 units at 5 GHz; AMX tiles."""
+HOST_BYTES_PER_S = 1e12
+
+MOST_LOG_BYTES = 4 << 20
+LOGGED = re.compile(r"INFO (\d+) prompts in (\d+\.\d+) s, (\d+) tokens$", re.MULTILINE)
+
+
+def checks(claims: Claims, organiser: Organiser) -> list[Check]:
+    told = claims.manifest
+    model = organiser.model(told.model.name)
+    encoded = organiser.prompts(told.dataset.name, told.model.name, told.dataset.rows)
+    return [
+        _phases(told),
+        _timeline(told),
+        _answer_times(claims),
+        _wall_clock(told),
+        _log(claims),
+        _repeats(told),
+        _passes(told),
+        _work(claims, encoded),
+        _floor(claims, model, encoded),
+    ]
+
+
+def _phases(told: Manifest) -> Check:
+    phases = told.phases_s
+    wrong = [
+        name
+        for name, value in (("load", phases.load), ("warm-up", phases.warm_up), ("attestation", phases.attestation))
+        if value < 0
+    ]
+    wrong += [f"section {number}" for number, value in enumerate(phases.timed, start=1) if value <= 0]
+    wrong += ["the median of the sections"] * (abs(median(phases.timed) - told.elapsed_s) > CLOSE_S)
+    wrong += ["as many sections as were asked for"] * (len(phases.timed) != told.request.repeat)
+    return check(
+        "phases", INVALID_RUN, not wrong, f"wrong: {listed(wrong)}" if wrong else "consistent", "durations above zero"
+    )
+
+
+def _timeline(told: Manifest) -> Check:
+    """Load, warm-up, then the sections one behind the other within the telemetry, then the weights' comparison."""
+    line, phases = told.timeline_s, told.phases_s
+    timed = line.timed
+    order = [*line.load, *line.warm_up, line.telemetry[0], *(moment for pair in timed for moment in pair)]
+    order += [line.telemetry[1], *line.attestation]
+    pairs = [(line.load, phases.load), (line.warm_up, phases.warm_up), (line.attestation, phases.attestation)]
+    pairs += [(line.telemetry, told.telemetry.elapsed_s), *zip(timed, phases.timed, strict=False)]
+    wrong = [f"{end - start:.3f} s are told as {elapsed:.3f}" for (start, end), elapsed in pairs
+             if abs(end - start - elapsed) > CLOSE_S]  # fmt: skip
+    wrong += ["its parts are not in this order, or overlap"] * any(
+        later < earlier - CLOSE_S for earlier, later in pairwise(order)
+    )
+    wrong += ["it begins before its zero"] * (order[0] < 0)
+    wrong += ["not a part for each section"] * (not len(timed) == len(phases.timed) == len(told.sections))
+    wanted = "load, warm-up, telemetry around the timed sections, attestation; each as long as it is told"
+    return check("timeline", INVALID_RUN, not wrong, listed(wrong) or "in order", wanted)
+
+
+def _answer_times(claims: Claims) -> Check:
+    """Answers are finished within the first section, in the order of the file."""
+    moments = [answer.at_s for answer in claims.answers]
+    section_s = claims.manifest.phases_s.timed[0]
+    wanted = f"ascending, within the {section_s:.3f} s of the first section"
+    if None in moments or not moments:
+        return check("answer-times", INVALID_RUN, False, "answers without a time", wanted)
+    wrong = ["not ascending"] * (moments != sorted(moments))
+    wrong += ["before the section began"] * (min(moments) <= 0)
+    wrong += ["after the section ended"] * (max(moments) > section_s)
+    return check(
+        "answer-times", INVALID_RUN, not wrong, listed(wrong) or f"{moments[0]:.3f} to {moments[-1]:.3f} s", wanted
+    )
+
+
+def _wall_clock(told: Manifest) -> Check:
+    wall_s = (told.ended_utc - told.began_utc).total_seconds()
+    line_s = told.timeline_s.attestation[1]
+    slack_s = CLOCK_SLACK_S + CLOCK_SLACK_SHARE * max(0.0, wall_s)
+    return check(
+        "wall-clock",
+        INVALID_RUN,
+        abs(wall_s - line_s) <= slack_s,
+        f"{wall_s:.1f} s by the time of day, {line_s:.1f} s by the interval clock",
+        f"the same within {slack_s:.1f} s",
+    )
+
+
+def _log(claims: Claims) -> Check:
+    path, told = claims.folder / "run" / "run.log", claims.manifest
+    wanted = "a line in run.log for each section, with its prompts, seconds and tokens"
+    if not path.is_file() or path.stat().st_size > MOST_LOG_BYTES:
+        return check("log", INVALID_RUN, False, "no run.log of a sensible size", wanted)
+    found = LOGGED.findall(path.read_text(encoding="utf-8", errors="replace"))
+    expected = [
+        (len(claims.answers), section_s, section.answer_tokens)
+        for section_s, section in zip(told.phases_s.timed, told.sections, strict=False)
+    ]
+    fine = len(found) == len(expected) and all(
+        (int(line[0][:12]), int(line[2][:12])) == (prompts, tokens) and abs(float(line[1]) - elapsed_s) <= CLOSE_S
+        for line, (prompts, elapsed_s, tokens) in zip(found, expected, strict=True)
+    )
+    return check("log", INVALID_RUN, fine, listed(f"{line[0]} in {line[1]} s" for line in found) or "none", wanted)
+
+
+def _repeats(told: Manifest) -> Check:
+    """Whoever kept answers from one section to the next is faster in the second, or makes no passes there."""
+    timed, middle = told.phases_s.timed, median(told.phases_s.timed)
+    outliers = [t for t in timed if not FASTEST_REPEAT * middle <= t <= SLOWEST_REPEAT * middle]
+    idle = [number for number, each in enumerate(told.sections, start=1) if each.passes < 1]
+    idle = idle if told.engine.stats is not None else []  # the reference tells of no passes
+    wrong = [f"{t:.3f} s beside a median of {middle:.3f}" for t in outliers]
+    wrong += [f"section {number} without a pass" for number in idle]
+    wanted = f"sections that take {FASTEST_REPEAT} to {SLOWEST_REPEAT} times their median, each with passes of its own"
+    return check("repeats", INVALID_RUN, not wrong, listed(wrong) or f"{len(timed)} alike", wanted)
+
+
+def _passes(told: Manifest) -> Check:
+    """What the engine says of its passes, against its own measurements during the warm-up."""
+    stats, cost = told.engine.stats, told.engine.cost
+    wanted = "passes that fit into the section, none faster than the warm-up's smallest"
+    if stats is None or cost is None or not cost.elapsed_s:
+        fine = told.engine.name == "reference"
+        return check("passes", INVALID_RUN, fine, "the engine tells of none", wanted)
+    last_s = told.phases_s.timed[-1]
+    least_s = FASTEST_PASS * min(cost.elapsed_s) * stats.passes
+    wrong = [f"{stats.passes_s:.3f} s of passes in {last_s:.3f} s"] * (not 0 < stats.passes_s <= last_s + CLOSE_S)
+    wrong += [f"{stats.passes} passes in {last_s:.4f} s"] * (last_s < least_s)
+    wrong += ["as many passes as the section counted"] * (stats.passes != told.sections[-1].passes)
+    found = f"{stats.passes} in {stats.passes_s:.3f} s"
+    return check("passes", INVALID_RUN, not wrong, f"not: {listed(wrong)}" if wrong else found, wanted)
+
+
+def _work(claims: Claims, encoded: list[list[int]] | None) -> Check:
+    """The tokens that went in and came out: a prompt that was cut or rewritten has other ones."""
+    told, wanted = claims.manifest, "the tokens of all prompts and answers"
+    answered = sum(len(answer.token_ids) for answer in claims.answers)
+    counts = {told.answer_tokens, *(section.answer_tokens for section in told.sections)}
+    stats = told.engine.stats
+    if stats is not None:
+        counts.add(stats.answer_tokens)
+    if counts != {answered}:
+        return check("work", INVALID_RUN, False, f"{answered:,} answer tokens are told as {listed(counts)}", wanted)
+    if stats is None or encoded is None:
+        fine = True if stats is None and told.engine.name == "reference" else None
+        return check("work", INVALID_RUN, fine, "the prompts' tokens cannot be counted here", wanted)
+    expected = sum(map(len, encoded)), prefix_tree.build(encoded).tokens if encoded else 0
+    fine = (stats.prompt_tokens, stats.tree_tokens) == expected
+    found = f"{stats.prompt_tokens:,} prompt tokens, {stats.tree_tokens:,} as a tree; {answered:,} answered"
+    return check("work", INVALID_RUN, fine, found, f"{expected[0]:,}, {expected[1]:,}")
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a device can do at the very best, by its data sheet."""
+
+    title: str
+    bytes_per_s: float
+    flops_per_s: float
+
+
+def ceiling(told: Manifest) -> Ceiling:
+    """Of the device that the manifest names."""
+    gpu, seen = told.environment.gpu or "", told.board.before.board
+    name = "orin-32gb" if seen.module == board.TARGET_MODULE else "h100-80gb" if "H100" in gpu else None
+    if name is not None:
+        device = settings.device(name)
+        return Ceiling(device.title, device.bytes_per_s, device.flops_per_s)
+    if told.device != "cpu" or seen.is_jetson:
+        return Ceiling(gpu or "a GPU", *FASTEST_GPU)
+    cores = max(1, min(told.environment.cores or 1024, 1024))
+    flops = CORE_FLOPS.get(told.dtype, CORE_FLOPS["bfloat16"])
+    return Ceiling(f"{cores} cores", HOST_BYTES_PER_S, cores * flops)
+
+
+def _floor(claims: Claims, model: Model | None, encoded: list[list[int]] | None) -> Check:
+    """Reading the layers' weights once, or the arithmetic of every prompt token that differs, whichever takes longer.
+
+    Of the last layer an engine may leave out what no answer depends on. The roofline: see `engine/cost.py`.
+    """
+    told, best = claims.manifest, ceiling(claims.manifest)
+    fastest_s = min(told.phases_s.timed)
+    if model is None or model.shape is None:
+        return unknown(
+            "floor", INVALID_RUN, f"the shape of {told.model.name} is not known here", "no faster than light"
+        )
+    shape = model.shape
+    weights_s = shape.swept_parameters * ITEM_BYTES.get(told.dtype, 2) / best.bytes_per_s
+    arithmetic_s = 0.0
+    if encoded:
+        rows = prefix_tree.build(encoded).tokens
+        arithmetic_s = rows * shape.flops_per_row * (1 - 1 / shape.layers) / best.flops_per_s
+    floor_s = max(weights_s, arithmetic_s)
+    wanted = f"at least {floor_s:.3g} s: what {best.title} needs for the weights once, or for the prompts' arithmetic"
+    return check("floor", INVALID_RUN, fastest_s >= floor_s, f"{fastest_s:.6g} s", wanted)

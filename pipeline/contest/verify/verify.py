@@ -1,0 +1,248 @@
+"""`invoke verify`: a submission's tar file becomes a verdict, whatever is in it.
+
+VALID: every check that a program can make came out well. INVALID: one did not, and its class says what kind of reason.
+CANNOT TELL: none failed, and one could not be made here, for want of what it names. Rules that people decide are listed
+and decide nothing. What is INVALID already is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import files, paths, table
+from pipeline.contest.archive import unpack
+from pipeline.contest.check import (
+    ACCURACY,
+    FAIL,
+    FORM,
+    HUMAN,
+    INTEGRITY,
+    INVALID_RUN,
+    OK,
+    UNKNOWN,
+    Check,
+    check,
+    plain,
+    unknown,
+)
+from pipeline.contest.submit import pack
+from pipeline.contest.verify import answer_checks as answers
+from pipeline.contest.verify import board_checks as surroundings
+from pipeline.contest.verify import provenance_checks as identity
+from pipeline.contest.verify import rerun, rule_checks
+from pipeline.contest.verify import submitted as claims
+from pipeline.contest.verify import timing_checks as times
+from pipeline.contest.verify import verdict_page as page
+from pipeline.contest.verify.answer_checks import Accuracy
+from pipeline.contest.verify.organiser import Organiser
+from pipeline.contest.verify.submitted import Claims, Manifest, Submission
+from pipeline.errors import AccuracyError, CannotTell, FormError, IntegrityError, InvalidRun, PipelineError
+from pipeline.table import Column
+
+SCHEMA = 1
+VALID, INVALID, CANNOT_TELL = "VALID", "INVALID", "CANNOT TELL"
+CLASSES = (INTEGRITY, FORM, INVALID_RUN, ACCURACY)
+"""Of several reasons the first here is the verdict's."""
+
+JSON, PAGE, LOG = "verdict.json", "verdict.html", "verify.log"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    name: str
+    """Of the submission: <team>-<hash>."""
+    checks: tuple[Check, ...]
+    submission: Submission | None = None
+    manifest: Manifest | None = None
+    accuracy: Accuracy | None = None
+    rerun: dict[str, Any] | None = None
+    trouble: str = field(default="", compare=False)
+    """Tracebacks of checks that failed themselves."""
+
+    @property
+    def failed(self) -> list[Check]:
+        return sorted((c for c in self.checks if c.state == FAIL), key=lambda c: CLASSES.index(c.kind or INVALID_RUN))
+
+    @property
+    def state(self) -> str:
+        unknown_ones = any(each.state == UNKNOWN for each in self.checks)
+        return INVALID if self.failed else CANNOT_TELL if unknown_ones else VALID
+
+    @property
+    def kind(self) -> str | None:
+        return self.failed[0].kind if self.failed else None
+
+    @property
+    def reasons(self) -> list[str]:
+        told = self.failed or [each for each in self.checks if each.state == UNKNOWN]
+        return [f"{each.id}: {each.found}; wanted: {each.wanted}" for each in told]
+
+    def as_json(self) -> dict[str, Any]:
+        """`verdict.json`; what could not be read is null."""
+        of, run = self.submission, self.manifest
+        board = run and run.board.before.board
+        return {
+            "schema": SCHEMA,
+            "verdict": self.state,
+            "class": self.kind,
+            "submission": plain(self.name),
+            "rehearsal": of and of.rehearsal,
+            "team": of and {"name": plain(of.team.name), "members": [plain(each) for each in of.team.members]},
+            "commit": of and of.commit,
+            "model": run and plain(run.model.name),
+            "dataset": run and plain(run.dataset.name),
+            "dataset_sha256": run and run.dataset.sha256,
+            "prompts": run and run.dataset.rows,
+            "time_s": run and run.elapsed_s,
+            "s_per_prompt": run.elapsed_s / run.dataset.rows if run and run.dataset.rows > 0 else None,
+            "accuracy": self.accuracy and self.accuracy.as_json(),
+            "device": run and plain(run.environment.gpu or (board and board.module) or run.environment.processor or ""),
+            "submitted_utc": run and run.submitted.isoformat(),
+            "checks": [each.as_json() for each in self.checks],
+            "reasons": self.reasons,
+            "rerun": self.rerun,
+        }
+
+
+def verify(tar: Path, organiser: Organiser, again: rerun.Asked | None = None, out: Path | None = None) -> Verdict:
+    """Verify one submission; with `again`, run it again. Writes the verdict's folder (`folder_of`, or `out`).
+
+    Raises only for what is not the submission's: UsageError (U601 no such file), ResourceError, EnvironmentProblem
+    (E611, E612 no container can be run).
+    """
+    out = out or folder_of(tar)
+    if again is not None:
+        rerun.check_possible(again)
+    # Beside the verdict, and not in memory: an image may take tens of gigabytes.
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.resource_trouble(error, out) or error from error
+    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=out) as folder:
+        verdict = _judge(tar, Path(folder), organiser, again, out)
+    write(verdict, out)
+    return verdict
+
+
+def folder_of(tar: Path) -> Path:
+    return tar.with_name(f"{tar.name.removesuffix('.tar')}.verdict")
+
+
+def write(verdict: Verdict, out: Path) -> None:
+    told = json.dumps(verdict.as_json(), ensure_ascii=False, indent=2) + "\n"
+    for name, text in ((JSON, told), (PAGE, page.html(verdict.as_json())), (LOG, verdict.trouble)):
+        if text:
+            with files.write_atomically(out / name) as file:
+                file.write(text.encode())
+
+
+def conclude(verdict: Verdict, out: Path) -> None:
+    """Raise the error of the verdict's class: IntegrityError (M721), FormError (F421), AccuracyError (A421), InvalidRun
+    (I421), CannotTell (C101). A VALID one raises nothing."""
+    what = f"the verdict is {verdict.state}"
+    told = {"where": plain(verdict.name), "actual": "\n            ".join(verdict.reasons[:5])}
+    fix = f"see {paths.shown(out / PAGE)} for every check; tell the team the reasons"
+    if verdict.state == CANNOT_TELL:
+        raise CannotTell("C101", what, **told, fix="bring what the reasons name, then verify again")
+    if verdict.kind == INTEGRITY:
+        raise IntegrityError("M721", what, **told, fix=fix)
+    if verdict.kind == FORM:
+        raise FormError("F421", what, **told, fix=fix)
+    if verdict.kind == ACCURACY:
+        raise AccuracyError("A421", what, **told, fix=fix)
+    if verdict.kind == INVALID_RUN:
+        raise InvalidRun("I421", what, **told, fix=fix)
+
+
+MARKS = {OK: "ok", FAIL: "FAIL", UNKNOWN: "?", HUMAN: "people"}
+COLOURS = {"ok": "green", "FAIL": "red", "?": "yellow"}
+
+
+def text(verdict: Verdict, out: Path) -> str:
+    """For the terminal: a line a check, and the verdict last."""
+    told = verdict.as_json()
+    head = f"{told['submission']}{' (a rehearsal)' * bool(told['rehearsal'])}"
+    columns = [Column("check"), Column(colour=COLOURS.get), Column("found", wrap=90)]
+    checks = table.text(columns, [(each.id, MARKS[each.state], each.found) for each in verdict.checks])
+    lines = [("written", paths.shown(out))]
+    if told["accuracy"]:
+        lines.insert(0, ("right", f"{told['accuracy']['right']} of {told['accuracy']['of']}, counted anew"))
+    if told["time_s"] is not None:
+        lines.insert(0, ("time", f"{told['time_s']:.3f} s for {told['prompts']:,} prompts, as it tells itself"))
+    kind = f" ({verdict.kind})" if verdict.kind else ""
+    return "\n".join(["", head, "", checks, table.labelled(f"{verdict.state}{kind}", lines)])
+
+
+@dataclass
+class _Looked:
+    """What one group of checks found and another needs."""
+
+    accuracy: Accuracy | None = None
+    source: dict[str, bytes] | None = None
+
+
+def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Asked | None, out: Path) -> Verdict:
+    wanted = "an archive of plain files, complete, each as its list says"
+    name = tar.name.removesuffix(".tar")
+    try:
+        unpacked = unpack.unpack(tar, folder)
+    except (IntegrityError, FormError) as error:
+        kind = INTEGRITY if isinstance(error, IntegrityError) else FORM
+        found = f"{error.code} {error.what} ({error.where})" + f": {error.actual}" * (error.actual is not None)
+        return Verdict(name, (check("unpack", kind, False, found, wanted),))
+    found = [check("unpack", INTEGRITY, True, f"{len(unpacked.hashes)} files", wanted)]
+    submission, first = claims.read_submission(folder)
+    manifest, second = claims.read_manifest(folder / pack.RUN)
+    answered, third = claims.read_answers(folder / pack.RUN)
+    found += [first, second, third]
+    if submission is None or manifest is None or answered is None:
+        return Verdict(unpacked.name, tuple(found), submission, manifest)
+    told = Claims(folder, submission, manifest, answered)
+    looked = _Looked()
+
+    def of_answers() -> Sequence[Check]:
+        made, looked.accuracy = answers.checks(told, organiser)
+        return made
+
+    def of_identity() -> Sequence[Check]:
+        made, looked.source = identity.checks(told, organiser)
+        return made
+
+    trouble: list[str] = []
+    groups: dict[str, Callable[[], Sequence[Check]]] = {
+        "answers": of_answers,
+        "times": lambda: times.checks(told, organiser),
+        "surroundings": lambda: surroundings.checks(told, organiser),
+        "identity": of_identity,
+        "rules": lambda: rule_checks.checks(told, looked.source),
+    }
+    for group, make in groups.items():
+        try:
+            found += make()
+        except PipelineError as error:  # of the organiser's own files
+            found.append(
+                unknown(group, INVALID_RUN, f"{error.code} {error.what}: {error.actual}", "checks of this group")
+            )
+        except Exception as error:  # a mistake of ours must not cost the verdict, and must be seen
+            trouble.append(traceback.format_exc())
+            why = f"the checks failed themselves, please report it: {type(error).__name__}: {error}"
+            found.append(unknown(group, INVALID_RUN, why, f"checks of this group; {LOG} has the traceback"))
+    done = None
+    if again is not None and not any(each.state == FAIL for each in found):
+        done = rerun.rerun(told, unpacked, organiser, again, out)
+        found += done.checks
+    return Verdict(
+        unpacked.name,
+        tuple(found),
+        submission,
+        manifest,
+        looked.accuracy,
+        None if done is None else done.as_json(),
+        "\n".join(trouble),
+    )

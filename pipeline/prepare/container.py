@@ -1,0 +1,123 @@
+"""The docker commands of Dockerfile.l4t, in full, so that they can be read, pasted and run without this program.
+
+A run has no network and sees of the host what its record needs: `/models`, `/data` and `/runs`, and on a Jetson, read
+only, the release, the module and the power mode. It is the user who calls, in the groups that a board gives its GPU to.
+Only `whole_host` mounts everything and is root, for set-up and doctor: power mode and clocks are root's. Only `network`
+lets a set-up fetch a model.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from pipeline import paths
+from pipeline.device import board
+from pipeline.device.host import Host
+from pipeline.errors import EnvironmentProblem
+from pipeline.record import folder as record
+
+IMAGE = "phi3-pipeline"
+DOCKERFILE = "Dockerfile.l4t"
+
+SEEN_OF_THE_HOST = {
+    "etc/nv_tegra_release": "/etc/nv_tegra_release",
+    "etc/nvpmodel.conf": "/etc/nvpmodel.conf",
+    "var/lib/nvpmodel": "/var/lib/nvpmodel",
+    "sys/firmware/devicetree/base": board.SHOWN_DEVICE_TREE,
+}
+"""What verdicts need and a container's own root lacks: host's to container's."""
+
+
+GPU_GROUPS = ("video", "render")
+"""Of the host, by number: a container has its own names."""
+
+
+def build(image: str, torch_sha256: str = "") -> list[str]:
+    """The build, with the commit as a label. An empty hash leaves NVIDIA's wheel unpinned, which the build says."""
+    code = record.commit()
+    commit = f"{code['commit'] or 'unknown'}{'-dirty' * bool(code['dirty'])}"
+    arguments = [f"COMMIT={commit}", *([f"TORCH_SHA256={torch_sha256}"] if torch_sha256 else [])]
+    options = [part for argument in arguments for part in ("--build-arg", argument)]
+    return ["docker", "build", "-f", DOCKERFILE, *options, "-t", image, "."]
+
+
+def run(
+    host: Host,
+    image: str,
+    arguments: Sequence[str],
+    *,
+    shell: bool = False,
+    whole_host: bool = False,
+    network: bool = False,
+) -> list[str]:
+    """One task of the image, or a shell in it. Folders are this checkout's, or those that PIPELINE_… names."""
+    volumes = [(str(paths.models()), "/models"), (str(paths.data()), "/data"), (str(paths.runs()), "/runs")]
+    volumes += [(f"/{name}", f"{shown}:ro") for name, shown in SEEN_OF_THE_HOST.items() if host.path(name).exists()]
+    if whole_host:
+        volumes.append(("/", "/host"))
+    options = [part for source, target in volumes for part in ("-v", f"{source}:{target}")]
+    options += ["--user", "0:0", "--privileged", "--pid=host"] if whole_host else _user(host)
+    options += ["-it", "--entrypoint", "bash"] if shell else []
+    limits = ["--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
+    reach = ["--network", "host", "-e", "HF_HUB_OFFLINE=0"] if network else ["--network", "none"]
+    fixed = ["--rm", "--runtime", "nvidia", *reach, "--ipc", "host", *limits]
+    return ["docker", "run", *fixed, *options, image, *arguments]
+
+
+def _user(host: Host) -> list[str]:
+    """This process's, so that what the container writes is its own."""
+    entries = [line.split(":") for line in (host.read("etc/group") or "").splitlines()]
+    numbers = [entry[2] for entry in entries if len(entry) > 2 and entry[0] in GPU_GROUPS]
+    return ["--user", f"{os.getuid()}:{os.getgid()}", *(part for number in numbers for part in ("--group-add", number))]
+
+
+def stranger(
+    host: Host,
+    image: str,
+    arguments: Sequence[str],
+    *,
+    name: str,
+    read: Sequence[tuple[str, str]],
+    runs: str,
+    nvidia: bool,
+) -> list[str]:
+    """Somebody else's image, with nothing but what a run needs: no network, no capability, nothing to write to but
+    `/runs` and a small `/tmp`. `read` are host's to container's paths, read only."""
+    seen = [(f"/{path}", shown) for path, shown in SEEN_OF_THE_HOST.items() if host.path(path).exists()]
+    volumes = [part for source, target in [*read, *seen] for part in ("-v", f"{source}:{target}:ro")]
+    walls = ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    limits = ["--pids-limit", "4096", "--tmpfs", "/tmp:rw,size=4g", "--ipc", "private", "--shm-size", "1g"]
+    runtime = ["--runtime", "nvidia"] if nvidia else []
+    fixed = ["--rm", "--name", name, "--pull", "never", *runtime, *walls, *limits]
+    return ["docker", "run", *fixed, *volumes, "-v", f"{runs}:/runs", "-e", "HOME=/tmp", image, *arguments]
+
+
+def text(command: Sequence[str]) -> str:
+    """As one pastes it."""
+    return " ".join(map(shlex.quote, command))
+
+
+def call(command: Sequence[str]) -> None:
+    """Show a command and run it. Raises EnvironmentProblem: E321 there is no docker, E322 it failed."""
+    print(text(command), flush=True)
+    if shutil.which(command[0]) is None:
+        raise EnvironmentProblem(
+            "E321", "there is no docker here", where=os.environ.get("PATH"), fix="paste the command where there is one"
+        )
+    for folder in (paths.models(), paths.data(), paths.runs()):
+        folder.mkdir(parents=True, exist_ok=True)  # docker would make them root's
+    sys.stdout.flush()
+    status = subprocess.run(command, cwd=paths.ROOT, check=False).returncode
+    if status:
+        raise EnvironmentProblem(
+            "E322",
+            "docker ended with an error",
+            where=text(command),
+            actual=f"status {status}",
+            fix="its words are above; invoke doctor looks at docker and its runtime",
+        )

@@ -1,0 +1,213 @@
+"""The checks of what runs on the board: torch and its CUDA, our kernels, room for the model, locks, packages.
+
+Imports torch, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from pipeline import paths, settings, text_generation
+from pipeline import requirements_lock as locked
+from pipeline.dataset import fetch
+from pipeline.device.board import TARGET_CAPABILITY, Board
+from pipeline.engine import backend, free_memory, memory
+from pipeline.engine.kernels import build
+from pipeline.engine.weights import Shape
+from pipeline.errors import PipelineError
+from pipeline.files import nearest, sha256_of
+from pipeline.model import config, lock
+from pipeline.model import fetch as model_setup
+from pipeline.prepare.board_checks import FAIL, OK, WARN, Check, one_line
+from pipeline.settings import HubModelConfig
+
+READ_BYTES = 256 << 20
+SLOW_BYTES_PER_S = 150e6
+"""Below it, loading 28 GB takes more than three minutes."""
+
+WEIGHTS_BYTES_FREE = 60e9
+"""For the model with an image and its layers: what `docs/jetson.md` asks for."""
+
+Say = Callable[[str], object]
+
+
+def of_software(board: Board, model: str, dataset: str, say: Say) -> Iterator[Check]:
+    """In the order in which one would mend them."""
+    yield _torch(board)
+    yield _cuda(board)
+    yield _kernels(board)
+    yield _attention()
+    yield _versions(board)
+    yield _disk()
+    yield _disk_speed(model)
+    yield _model(model, say)
+    yield _memory(model)
+    yield _dataset(dataset, say)
+
+
+def _torch(board: Board) -> Check:
+    if not board.is_jetson:
+        return Check("torch", torch.__version__, "2.4 or newer", OK)
+    wanted = "NVIDIA's own build, 2.4 with nv in its version"
+    if ".nv" in torch.__version__:
+        return Check("torch", torch.__version__, wanted, OK)
+    return Check("torch", torch.__version__, wanted, FAIL, "use the image: pip has put another torch in its place")
+
+
+def _cuda(board: Board) -> Check:
+    built = torch.version.cuda
+    visible = torch.cuda.is_available()
+    found = f"{'visible' if visible else 'not visible'}, torch is built for {built or 'CPUs only'}"
+    if visible:
+        return Check("CUDA", f"{torch.cuda.get_device_name()}, {found}", "visible", OK)
+    if not board.is_jetson:
+        return Check("CUDA", found, "not needed here", OK)
+    remedy = "docker run --runtime nvidia …" if built else "use the image: this torch has no CUDA"
+    return Check("CUDA", found, "visible", FAIL, remedy)
+
+
+def _kernels(board: Board) -> Check:
+    visible = torch.cuda.is_available()
+    if not visible and not board.is_jetson:
+        return Check("kernels", "none: torch's own are used", "not needed on CPUs", OK)
+    capability = torch.cuda.get_device_capability() if visible else TARGET_CAPABILITY
+    name = build.library_name(capability)
+    if (build.BUILT / name).exists():
+        return Check("kernels", name, name, OK)
+    remedy = f"python3 -m pipeline.engine.kernels.build {capability[0]}.{capability[1]}"
+    return Check(
+        "kernels", f"not built ({build.find_nvcc() or 'no nvcc'})", name, WARN, remedy, lambda: build.build(capability)
+    )
+
+
+def _attention() -> Check:
+    """The engine's own probing, at the contest model's shape."""
+    shape = _shape("phi3-medium")
+    device = text_generation.pick_device(None)
+    chosen = backend.choose(shape, torch.bfloat16, device)
+    passed_over = "; ".join(f"{name}: {one_line(why)}" for name, why in chosen.passed_over.items())
+    found = f"{chosen.attention_name}, {chosen.ops_name} on {device}"
+    if device.type == "cpu":
+        return Check("attention", found, "any", OK)
+    state = OK if not passed_over else WARN
+    return Check(
+        "attention",
+        f"{found}; {passed_over}".rstrip("; "),
+        "paged with our kernels",
+        state,
+        passed_over and "see kernels",
+    )
+
+
+def _versions(board: Board) -> Check:
+    """What is installed against the lock that belongs to this machine."""
+    usual = "jetpack6.lock" if board.is_jetson else "cpu.lock"
+    path = paths.ROOT / "requirements" / os.environ.get("PIPELINE_LOCK", usual)  # an image says what it was built from
+    differing = []
+    for name, wanted in locked.pins(path.read_text(encoding="utf-8")):
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            found = "missing"
+        if found != wanted:
+            differing.append(f"{name} {found}, not {wanted}")
+    if not differing:
+        return Check("packages", f"as in {path.name}", "as locked", OK)
+    found = "; ".join(differing[:3]) + f"; {len(differing) - 3} more" * (len(differing) > 3)
+    return Check("packages", found, "as locked", WARN, f"pip install --require-hashes -r requirements/{path.name}")
+
+
+def _disk() -> Check:
+    folder = nearest(paths.models())
+    free_bytes = shutil.disk_usage(folder).free
+    there_bytes = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+    fine = free_bytes + there_bytes >= WEIGHTS_BYTES_FREE
+    found = f"{free_bytes / 1e9:.0f} GB free at {paths.shown(folder)}, weights there {there_bytes / 1e9:.1f} GB"
+    remedy = "" if fine else "mount a larger disk as /models (PIPELINE_MODELS names the folder)"
+    return Check("disk", found, f"{WEIGHTS_BYTES_FREE / 1e9:.0f} GB with the weights", OK if fine else WARN, remedy)
+
+
+def _disk_speed(model: str) -> Check:
+    """The first bytes of the largest weight file, past the page cache where the system heeds that."""
+    wanted = f"{SLOW_BYTES_PER_S / 1e6:.0f} MB/s or more"
+    shards = sorted((paths.models() / model).glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    if not shards:
+        return Check("disk speed", "no weights to read yet", wanted, OK)
+    speed = _read_speed(shards[-1])
+    found = f"{speed / 1e6:,.0f} MB/s: 28 GB in {27.9e9 / speed:.0f} s"
+    if speed >= SLOW_BYTES_PER_S:
+        return Check("disk speed", found, wanted, OK)
+    return Check(
+        "disk speed", found, wanted, WARN, "put the model onto a faster disk; only loading, which is not timed, gains"
+    )
+
+
+def _read_speed(path: Path) -> float:
+    """Bytes a second."""
+    with path.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, READ_BYTES, os.POSIX_FADV_DONTNEED)
+        start, done = time.perf_counter(), 0
+        while done < READ_BYTES and (piece := file.read(16 << 20)):
+            done += len(piece)
+        return done / (time.perf_counter() - start)
+
+
+def _model(name: str, say: Say) -> Check:
+    def fix() -> object:
+        return model_setup.resolve(name, say)
+
+    folder = paths.models() / name if name in settings.model_names() else Path(name)
+    remedy = f"invoke setup --model {name}"
+    if not folder.is_dir():
+        return Check("model", "is not here", "as locked", FAIL, remedy, fix)
+    try:
+        lock.read(folder)
+        root = lock.verify(folder).root
+    except PipelineError as error:
+        return Check("model", f"{error.what} ({error.where})", "as locked", FAIL, remedy, fix)
+    return Check("model", f"{name}, root {root[:16]}…", "as locked", OK)
+
+
+def _dataset(name: str, say: Say) -> Check:
+    name = settings.dataset(name).name
+    wanted, path = fetch.pinned_sha256(name), fetch.place(name)
+    remedy = f"invoke data --set {name}"
+    if not path.exists() or wanted is None:
+        return Check("data", f"{name} is not here", "as pinned", FAIL, remedy, lambda: fetch.ensure(name, say))
+    if sha256_of(path) != wanted:
+        return Check("data", f"{name} is damaged", "as pinned", FAIL, remedy, lambda: fetch.ensure(name, say))
+    return Check("data", f"{name}, sha256 {wanted[:16]}…", "as pinned", OK)
+
+
+def _memory(model: str) -> Check:
+    """The engine's own plan for what is free now."""
+    device = text_generation.pick_device(None)
+    try:
+        shape = _shape(model)
+    except PipelineError:
+        return Check("memory", "the model is not here", "room for it", WARN, f"invoke setup --model {model}")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    weights_bytes, free_bytes = shape.parameters * dtype.itemsize, free_memory.free_bytes(device)
+    found = f"{free_bytes / 2**20:,.0f} MiB free, weights {weights_bytes / 2**20:,.0f}"
+    try:
+        limits = memory.plan(shape, dtype, device, max(0, free_bytes - weights_bytes)).limits
+    except PipelineError as error:
+        remedy = "end other programs and the desktop; sync; echo 3 | sudo tee /proc/sys/vm/drop_caches"
+        return Check("memory", f"{found}; {error.actual} left", error.expected or "room", FAIL, remedy)
+    return Check("memory", f"{found}; passes of {limits.budget_rows:,} rows, {limits.slots:,} slots", "room for it", OK)
+
+
+def _shape(model: str) -> Shape:
+    folder = paths.models() / model if model in settings.model_names() else Path(model)
+    if model in settings.model_names() and not (folder / "config.json").exists():
+        described = settings.model(model)
+        if isinstance(described, HubModelConfig):
+            return Shape(**described.shape.model_dump())
+    return config.read_shape(folder)

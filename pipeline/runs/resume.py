@@ -1,0 +1,121 @@
+"""Going on with a run that was cut off: which one it is, and that it is still the same run.
+
+What a run answers is fixed by the data file, the model's lock, the arguments, the dtype and the device. All of these
+stand in the manifest from the run's beginning; when one of them is another now, answers of two different runs would
+lie in one file, so that is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import paths
+from pipeline.errors import UsageError
+from pipeline.record import folder as record
+from pipeline.runs.request import Request
+
+SAME = ("arguments", "dtype", "device", "model", "dataset")
+"""Keys of the manifest that must be what they were."""
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run to go on with."""
+
+    path: Path
+    request: Request
+    began: Mapping[str, Any]
+    """Its manifest as it was left."""
+
+
+def find(name_or_path: str, asked: Request) -> Unfinished:
+    """The run that `--resume` means: a folder, or the name of one among the runs.
+
+    `asked` holds the other options of the command line: those left alone are as they were, the others must be.
+    Raises UsageError: U311 there is no such run, U312 it is finished, U313 it did not get as far as its manifest,
+    U314 an option differs from what the run was asked.
+    """
+    path = record.find_folder(name_or_path)
+    try:
+        began = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        if began["schema"] != record.SCHEMA:
+            raise ValueError(f"schema {began['schema']!r}, not {record.SCHEMA!r}")  # noqa: TRY301
+        request, state = Request(**began["request"]), began["state"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            "U313",
+            "this folder does not say what the run was asked",
+            where=paths.shown(path / "manifest.json"),
+            expected="the manifest that a run writes when it begins",
+            actual=f"{type(error).__name__}: {error}",
+            fix="start the run anew",
+        ) from error
+    if state == record.FINISHED:
+        raise UsageError(
+            "U312",
+            "this run is finished",
+            where=paths.shown(path),
+            actual="all rows are answered",
+            fix="read its outputs.jsonl, or start a new run",
+        )
+    defaults = asdict(Request())
+    given = {key: value for key, value in asdict(asked).items() if value != defaults[key]}
+    _refuse_differing(
+        "U314", "the run was asked otherwise", path, {key: began["request"].get(key) for key in given}, given
+    )
+    return Unfinished(path, request, began)
+
+
+def check_same(unfinished: Unfinished, now: Mapping[str, Any]) -> None:
+    """`now` has keys of the manifest as they would be written today. Raises UsageError (U315) for those that differ
+    from what they were. What the run had not got to yet, it had not used either."""
+    keys = [key for key in SAME if key in now and key in unfinished.began]
+    before = {key: unfinished.began[key] for key in keys}
+    _refuse_differing(
+        "U315",
+        "the run cannot go on: what it answers from is not what it was",
+        unfinished.path,
+        before,
+        {key: now[key] for key in keys},
+    )
+
+
+def history(unfinished: Unfinished | None, kept: int) -> dict[str, Any]:
+    """For the manifest of a run that is gone on with: its first command, and each time how many answers were there, by
+    which code, and what had ended it."""
+    if unfinished is None:
+        return {}
+    began = unfinished.began
+    now = {
+        "kept": kept,
+        "code": began["code"],
+        "after": began["failed"]["reason"] if "failed" in began else "the process ended without a word",
+    }
+    known = {key: began[key] for key in ("command", "dataset") if key in began}
+    return {**known, "resumed": [*began.get("resumed", []), now]}
+
+
+def _refuse_differing(code: str, what: str, path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    before, now = _flat(before), _flat(now)
+    names = [name for name in now if before.get(name) != now[name]]
+    if names:
+        raise UsageError(
+            code,
+            what,
+            where=f"{paths.shown(path)}: {', '.join(names)}",
+            expected=", ".join(f"{name} {before.get(name)}" for name in names),
+            actual=", ".join(f"{name} {now[name]}" for name in names),
+            fix="bring that back to what it was, or start a new run",
+        )
+
+
+def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
+    """{"model": {"name": x}} as {"model.name": x}."""
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= {f"{key}.{k}": v for k, v in inner.items()} if isinstance(inner, Mapping) else {key: inner}
+    return flat

@@ -1,0 +1,50 @@
+"""What a run prints when it is over: one short table."""
+
+from __future__ import annotations
+
+from pipeline import paths, table
+from pipeline.accuracy.scoring import Verdicts
+from pipeline.runs.request import Request
+from pipeline.runs.timed import Summary
+
+
+def text(request: Request, summary: Summary) -> str:
+    """A few aligned lines, the two numbers that count first."""
+    lines = [
+        ("time", _time(summary)),
+        ("score", _score(summary.score)),
+        ("answers", f"{summary.answer_tokens} tokens{_pace(summary)}"),
+        ("before", f"load {summary.load_s:.1f} s, warm-up {summary.warm_up_s:.1f} s (not timed)"),
+        *_verdict(summary),
+        ("written", paths.shown(summary.folder)),
+    ]
+    head = f"{request.dataset} · {request.model} · {request.engine}"
+    return table.labelled(head, lines)
+
+
+def _score(score: Verdicts) -> str:
+    if score.scored:
+        told = f"{score.correct} of {score.scored} right by the rule `{score.rule}`"
+        return f"{told}; {score.note}" if score.note else told
+    return score.note or "none, as the file has no answers"
+
+
+def _time(summary: Summary) -> str:
+    if summary.elapsed_s is None:
+        return f"none, as the run was cut off: {summary.kept} of {summary.rows} answers were kept"
+    several = len(summary.all_elapsed_s) > 1
+    all_times = f"   (median of {', '.join(f'{t:.2f}' for t in summary.all_elapsed_s)})" * several
+    each_s = summary.elapsed_s / summary.rows
+    return f"{summary.elapsed_s:.2f} s for {summary.rows} prompts, {each_s:.3f} s each{all_times}"
+
+
+def _verdict(summary: Summary) -> list[tuple[str, str]]:
+    """Where times count: whether this one does, and what speaks against it."""
+    judged = summary.verdict
+    if judged is None or not judged.counts:
+        return []
+    return [("verdict", "; ".join((judged.state, *judged.reasons, *judged.notes)))]
+
+
+def _pace(summary: Summary) -> str:
+    return "" if summary.elapsed_s is None else f", {summary.answer_tokens / summary.elapsed_s:.0f} a second"

@@ -1,0 +1,310 @@
+"""One run: load, warm up, answer the file under the clock, compare the weights, score, write it all down.
+
+The clock: what happens between start and stop is reading the file, tokenising, generating, decoding.
+Nothing that depends on the data happens before; the result is a list of texts and the device is idle
+before it stops.
+
+A run that was cut off can be gone on with (`resume`). Its answers are those of one run, its time is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from loguru import logger
+
+from pipeline import paths, reference, settings, text_generation
+from pipeline.accuracy.scoring import Verdicts, verdicts
+from pipeline.dataset import fetch, records
+from pipeline.device import host as device_host
+from pipeline.device import traffic as network
+from pipeline.device import verdict
+from pipeline.device.telemetry import Telemetry
+from pipeline.engine.pass_log import PassLog
+from pipeline.errors import ResourceError, UsageError
+from pipeline.model import fetch as model_setup
+from pipeline.model import lock
+from pipeline.model.attest import attest
+from pipeline.record import folder as record
+from pipeline.record import timeline
+from pipeline.record.timeline import Interval
+from pipeline.runs import resume, validity
+from pipeline.runs.progress import Bar
+from pipeline.runs.request import Request, arguments_of, check
+
+WARM_UP_TOKENS = 16
+"""Of the warm-up chat's answer: enough to touch every path."""
+
+
+class Pipe(Protocol):
+    """What both engines are: called like pipe(), told where to report each finished answer."""
+
+    def __call__(self, chats: Any, **arguments: Any) -> list[Any]: ...
+
+    log: PassLog | None
+    """Of the last call; None where an engine keeps none."""
+
+    def warm_up(self) -> None: ...
+
+    def stages(self) -> dict[str, float]:
+        """Seconds of the last call's parts, as far as the engine tells them apart."""
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest: how it was set, and what its last call did."""
+
+    def resident(self) -> dict[str, torch.Tensor]:
+        """The weights as they lie on the device, by their names in the checkpoint's files."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    folder: Path
+    rows: int
+    load_s: float
+    warm_up_s: float
+    elapsed_s: float | None
+    """Median of the timed sections; None for a run that was gone on with."""
+    all_elapsed_s: tuple[float, ...]
+    score: Verdicts
+    """By the set's own rule; by the organiser's for a file that is no set of ours."""
+    answer_tokens: int
+    kept: int
+    """Answers that were there already when the run was gone on with."""
+    verdict: verdict.Verdict | None
+    """Whether the time counts; None for a run that was gone on with, which has none."""
+
+
+def run(request: Request, say: Callable[[str], None] = print, unfinished: resume.Unfinished | None = None) -> Summary:
+    """Do a run, or go on with an unfinished one whose `request` this is.
+
+    Raises any PipelineError; whatever was answered until then stays in the run folder.
+    """
+    check(request)
+    data = fetch.resolve(request.dataset, say)
+    model = model_setup.resolve(request.model, say)
+    arguments = arguments_of(request)
+    locked = lock.current(model)
+    zero_s, began_utc = time.perf_counter(), record.utc_now()
+    began = {
+        "command": ["invoke", *sys.argv[1:]],
+        "request": asdict(request),
+        "arguments": arguments,
+        "dtype": str(text_generation.pick_dtype(request.dtype, model)).removeprefix("torch."),
+        "device": str(text_generation.pick_device(request.device)),
+        "model": {"name": request.model, "lock_sha256": locked.root},
+        "code": record.commit(),
+        "environment": record.environment(),
+        "began_utc": began_utc,
+    }
+    if unfinished is not None:
+        # A run that is gone on with has no time: its file may be read at once, rather than after minutes of loading.
+        known = {"dataset": {"name": request.dataset, "sha256": _sha256(_bytes_of(data))}}
+        resume.check_same(unfinished, {**began, **known})
+    with _folder(request, unfinished) as folder, _telling_what_is_kept(folder, say):
+        folder.begin({**began, **resume.history(unfinished, len(folder.kept))})
+        ready = _prepare(request, model, arguments)
+        turns = request.repeat if unfinished is None else 1
+        host = device_host.current()
+        board_before, sent_before = verdict.state(host), network.counters()
+        with Telemetry(host, folder.path) as telemetry:
+            timed = [
+                _timed(ready, data, request, arguments, folder if turn == 0 else None, unfinished)
+                for turn in range(turns)
+            ]
+        board_after, sent_after = verdict.state(host), network.counters()
+        validity.check_repeats([section.outputs for section in timed])
+        first, traffic = timed[0], network.between(sent_before, sent_after)
+        peak_memory = record.peak_memory()  # before the comparison, which needs a little of its own
+        attesting_s = time.perf_counter()
+        attested = attest(model, ready.pipe.resident(), locked)
+        texts = [output[0]["generated_text"] for output in first.outputs]
+        result = verdicts(request.dataset, first.rows, texts, request.execute_code)
+        all_elapsed_s = tuple(section.elapsed_s for section in timed) if unfinished is None else ()
+        judged = verdict.judge(board_before, board_after, telemetry.recording) if all_elapsed_s else None
+        summary = Summary(
+            folder=folder.path,
+            rows=len(first.rows),
+            load_s=ready.load_s,
+            warm_up_s=ready.warm_up_s,
+            elapsed_s=statistics.median(all_elapsed_s) if all_elapsed_s else None,
+            all_elapsed_s=all_elapsed_s,
+            score=result,
+            answer_tokens=first.answer_tokens,
+            kept=len(folder.kept),
+            verdict=judged,
+        )
+        if ready.pipe.log is not None:
+            timeline.write_passes(folder.path, ready.pipe.log)
+        folder.finish(
+            {
+                "phases_s": {
+                    "load": ready.load_s,
+                    "warm_up": ready.warm_up_s,
+                    "timed": all_elapsed_s,
+                    "attestation": attested.elapsed_s,
+                },
+                "timeline_s": timeline.describe(
+                    zero_s,
+                    timed,
+                    load=Interval(ready.start_s, ready.load_s),
+                    warm_up=Interval(ready.start_s + ready.load_s, ready.warm_up_s),
+                    telemetry=Interval(telemetry.start_s, telemetry.recording.elapsed_s),
+                    attestation=Interval(attesting_s, attested.elapsed_s),
+                ),
+                "stages_s": {"read": timed[-1].read_s, **ready.pipe.stages()},
+                "sections": [section.describe() for section in timed],
+                "ended_utc": record.utc_now(),
+                "network": None if traffic is None else asdict(traffic),
+                "elapsed_s": summary.elapsed_s,
+                "answer_tokens": first.answer_tokens,
+                "score": result.describe(),
+                "engine": {"name": request.engine, **ready.pipe.describe()},
+                "weights": {key: value for key, value in asdict(attested).items() if key != "elapsed_s"},
+                "peak_memory": peak_memory,
+                "board": {"before": asdict(board_before), "after": asdict(board_after)},
+                "telemetry": telemetry.recording.describe(prompts=turns * (summary.rows - summary.kept)),
+                "verdict": None if judged is None else asdict(judged),
+            }
+        )
+    return summary
+
+
+def _folder(request: Request, unfinished: resume.Unfinished | None) -> record.RunFolder:
+    if unfinished is not None:
+        return record.RunFolder(unfinished.path)
+    name = f"{Path(request.dataset).stem[:60]}-{Path(request.model).name[:60]}-{request.engine}"
+    return record.new_folder(paths.runs(), name)
+
+
+@contextmanager
+def _telling_what_is_kept(folder: record.RunFolder, say: Callable[[str], None]) -> Iterator[None]:
+    """When what stops a run lies outside of it, it can go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, ResourceError):
+        say(f"{folder.answers} answers are kept; to go on: invoke run --resume {paths.shown(folder.path)}")
+        raise
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A loaded and warm engine."""
+
+    pipe: Pipe
+    device: torch.device
+    start_s: float
+    """When loading began, by the clock that all intervals are measured with."""
+    load_s: float
+    warm_up_s: float
+
+
+def _prepare(request: Request, model: Path, arguments: dict[str, Any]) -> Ready:
+    """Sections one and two: load, warm up. Nothing here knows the data set."""
+    rules = settings.run()
+    torch.manual_seed(rules.seed)
+    device = text_generation.pick_device(request.device)
+    start = time.perf_counter()
+    load = text_generation.load if request.engine == "ours" else reference.load
+    pipe: Pipe = load(model, dtype=request.dtype, device=request.device)
+    text_generation.synchronize(device)
+    loaded = time.perf_counter()
+    pipe.warm_up()
+    pipe([dict(message) for message in rules.warmup_messages], **{**arguments, "max_new_tokens": WARM_UP_TOKENS})
+    text_generation.synchronize(device)
+    warm = time.perf_counter()
+    logger.info("load {:.2f} s, warm-up {:.2f} s", loaded - start, warm - loaded)
+    return Ready(pipe, device, start, loaded - start, warm - loaded)
+
+
+@dataclass(frozen=True)
+class Timed(Interval):
+    read_s: float
+    """Until the prompts were handed to the engine."""
+    rows: list[records.Record]
+    outputs: list[Any]
+    answer_tokens: int
+    passes: int
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest: what shows that this section did its own work."""
+        return {
+            "passes": self.passes,
+            "answer_tokens": self.answer_tokens,
+            "outputs_sha256": record.digest(self.outputs),
+        }
+
+
+def _timed(
+    ready: Ready,
+    data: Path,
+    request: Request,
+    arguments: dict[str, Any],
+    folder: record.RunFolder | None,
+    unfinished: resume.Unfinished | None,
+) -> Timed:
+    """The section that counts. With a folder it writes to it, and leaves out what is answered there."""
+    kept: Mapping[int, dict[str, Any]] = {} if folder is None else folder.kept
+    with Bar(request.dataset) as bar:
+        todo: list[records.Record] = []
+
+        def on_answer(answered: text_generation.Answered) -> None:
+            if folder is not None:
+                at_s = time.perf_counter() - start
+                folder.append(todo[answered.index].index, answered.output, answered.token_ids, at_s)
+            bar.answered(len(answered.token_ids))
+
+        text_generation.synchronize(ready.device)
+        start = time.perf_counter()
+        content = _bytes_of(data)
+        rows = records.parse(data, content)[: request.limit]
+        if folder is not None:
+            dataset = {"name": request.dataset, "sha256": _sha256(content), "rows": len(rows)}
+            if unfinished is not None:
+                resume.check_same(unfinished, {"dataset": dataset})
+            folder.note({"dataset": dataset})
+        todo.extend(row for row in rows if row.index not in kept)
+        bar.begin(len(todo))
+        read_s = time.perf_counter() - start
+        try:
+            outputs = ready.pipe([row.messages for row in todo], **arguments, on_answer=on_answer, on_pass=bar.passed)
+        except text_generation.PromptTooLong as error:
+            error.where = f"{paths.shown(data)} line {todo[error.index].index + 1}"
+            raise
+        text_generation.synchronize(ready.device)
+        elapsed_s = time.perf_counter() - start
+    validity.check_materialised(outputs, len(todo))
+    logger.info("{} prompts in {:.3f} s, {} tokens", len(todo), elapsed_s, bar.tokens)
+    by_index = {row.index: output for row, output in zip(todo, outputs, strict=True)}
+    by_index |= {index: row["output"] for index, row in kept.items()}
+    tokens = bar.tokens + sum(len(row["token_ids"]) for row in kept.values())
+    return Timed(start, elapsed_s, read_s, rows, [by_index[row.index] for row in rows], tokens, bar.passes)
+
+
+def _bytes_of(data: Path) -> bytes:
+    """The data file, which was there when the run began. Raises ResourceError (R103) where it is not any more."""
+    try:
+        return records.read_bytes(data)
+    except UsageError as error:
+        if data.exists():
+            raise
+        raise ResourceError(
+            "R103",
+            "the data file has vanished since the run began",
+            where=paths.shown(data),
+            expected="the file that was there",
+            actual=error.actual,
+            fix="bring it back, then go on",
+        ) from error
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

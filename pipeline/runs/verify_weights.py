@@ -1,0 +1,51 @@
+"""`invoke verify-weights`: a model is loaded as a run loads it, and what lies in memory is compared with its lock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline import table, text_generation
+from pipeline.model import fetch as setup
+from pipeline.model import lock
+from pipeline.model.attest import Attestation, attest
+
+
+@dataclass(frozen=True)
+class Verified:
+    model: str
+    dtype: str
+    device: str
+    load_s: float
+    attestation: Attestation
+
+
+def weights(
+    model: str, dtype: str | None = None, device: str | None = None, say: Callable[[str], None] = print
+) -> Verified:
+    """Raises what `setup.resolve`, `text_generation.load` and `attest` raise: IntegrityError names what differs."""
+    place = text_generation.pick_device(device)
+    folder = setup.resolve(model, say)
+    start = time.perf_counter()
+    pipe = text_generation.load(folder, dtype=dtype, device=device)
+    text_generation.synchronize(place)
+    load_s = time.perf_counter() - start
+    kind = str(text_generation.pick_dtype(dtype, folder)).removeprefix("torch.")
+    return Verified(model, kind, str(place), load_s, attest(folder, pipe.resident(), lock.current(folder)))
+
+
+def text(verified: Verified) -> str:
+    """A few lines for the terminal."""
+    found = verified.attestation
+    rounded = ", rounded to bfloat16" * found.rounded
+    lines = [
+        (
+            "weights",
+            f"{found.tensors} tensors, {found.size_bytes / 1e6:,.1f} MB: memory holds what the lock pins{rounded}",
+        ),
+        ("lock", found.lock_sha256),
+        ("took", f"load {verified.load_s:.1f} s, comparison {found.elapsed_s:.1f} s"),
+    ]
+    head = f"{verified.model} · {verified.dtype} · {verified.device}"
+    return table.labelled(head, lines)
