@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,12 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fake_board
 import pytest
 import torch
-from fake_board import FakeBoard
 from hypothesis import HealthCheck, settings
-from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
+from support import fake_board
+from support.checkpoints import random_model
+from support.commands import invoke_command
+from support.fake_board import FakeBoard
 
 from pipeline import paths
 from pipeline.engine.kernels import build
@@ -23,11 +23,11 @@ from pipeline.model import fetch as setup
 from pipeline.model import lock
 
 if TYPE_CHECKING:
-    from audited import Ground
-    from submissions import Clone
+    from support.audited import Ground
+    from support.submissions import Clone
 
 # What a host draws, packs and compares with the packages of requirements/host.lock, which an image does not have.
-OF_THE_HOST = ["test_browser.py", "test_report.py", "test_similarity.py", "test_submit.py"]
+OF_THE_HOST = ["report/test_browser.py", "report/test_report.py", "contest/test_similarity.py", "contest/test_submit.py"]
 collect_ignore = OF_THE_HOST if paths.in_image() else []
 
 # The same examples in every run, so that a red test is red for everybody. To look for new ones:
@@ -51,29 +51,6 @@ def one_thread() -> Iterator[None]:
 def standin() -> Path:
     """The folder of the stand-in checkpoint."""
     return setup.ensure("standin", lambda _: None)
-
-
-def random_model(folder: Path, standin: Path, context: int, layers: int = 2, shard_size: str = "1GB") -> Path:
-    """A random Phi-3 with the stand-in's tokenizer: loads and answers in no time."""
-    torch.manual_seed(0)
-    config = Phi3Config(
-        vocab_size=49152,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=context,
-        original_max_position_embeddings=context,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
-        tie_word_embeddings=True,
-        initializer_range=0.4,
-    )
-    Phi3ForCausalLM(config).save_pretrained(folder, max_shard_size=shard_size)
-    AutoTokenizer.from_pretrained(standin).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -101,22 +78,12 @@ def deep(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def original(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A clone of this checkout with a run of a tiny model on the public set in it. Not to be changed."""
-    from submissions import clone
+    from support.submissions import clone
 
     made = clone(tmp_path_factory.mktemp("clone") / "checkout")
     done = made.invoke("run", "--model", tiny, "--max-new-tokens", 8)
     assert done.returncode == 0, done.stderr
     return made
-
-
-def heeding_interrupts(command: list[str]) -> list[str]:
-    """A shell starts what it puts into the background deaf to Ctrl-C, and children inherit that: not this one."""
-    heed = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-    return [sys.executable, "-c", heed, *command]
-
-
-def invoke_command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "invoke", *map(str, arguments)]
 
 
 @pytest.fixture
@@ -164,27 +131,6 @@ def as_nobody(tmp_path: Path) -> Callable[..., str]:
     return call
 
 
-def flip_a_bit(tensor: torch.Tensor, index: int, bit: int) -> None:
-    """In the memory where it lies."""
-    raw = tensor.view(-1).view(torch.uint8)
-    raw[index * tensor.element_size() + bit // 8] ^= 1 << (bit % 8)
-
-
-def write_rows(path: Path, count: int) -> Path:
-    """A file in the organiser's form whose prompts share a beginning and list choices."""
-    lines = [
-        {
-            "message": [
-                {"role": "user", "content": f"Read and answer.\nquestion: What is {i}?\nchoices: ['one', '{i} two']\n"}
-            ],
-            "answer": "one",
-        }
-        for i in range(count)
-    ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return path
-
-
 @pytest.fixture
 def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBoard:
     """An Orin 32GB as it is after flashing, in the place of this machine."""
@@ -199,7 +145,7 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBoard:
 @pytest.fixture(scope="session")
 def ground(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Ground:
     """A good submission and all that an organiser has to verify it with."""
-    import audited
+    from support import audited
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 """The stand-in: SmolLM2-135M-Instruct, a Llama, rewritten exactly into the layout of a Phi-3 checkpoint.
 
 Phi-3 computes what Llama computes; only the files differ: q, k and v are one matrix, gate and up are another. So
-stacking rows is all there is to do, and the logits are the same to the last bit (`tests/test_model_standin.py` holds
+stacking rows is all there is to do, and the logits are the same to the last bit (`tests/model/test_standin.py` holds
 the difference at 0.0).
 
 The source is a GGUF file with weights quantised in blocks; `gguf` gives back their float32 values. llama.cpp permutes

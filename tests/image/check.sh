@@ -143,7 +143,7 @@ fi
 if [ -n "$emulated" ]; then
   step "inside: a row of the run outside, doctor, the tests of tiny models"  # a run's warm-up would take hours
   all='PYTHONPATH=. python3 tests/image/one_row.py /models/standin /data/sets/obqa.jsonl "/runs/$0" && invoke doctor'
-  all+=' && invoke test --only tests/test_exactness.py'
+  all+=' && invoke test --only tests/engine/test_exactness.py'
 else
   step "inside: reproduce the run outside, doctor, the organiser's script"
   all='invoke reproduce --run "$0" && invoke doctor && python3 test_script.py /models/standin /data/sets/obqa.jsonl'
@@ -157,7 +157,7 @@ if [ -z "$emulated" ]; then
   step "docker run IMAGE test, without a network"
   options=(-v "$volumes/models:/models" -v "$volumes/data:/data")
   # Users and rights, the board, old libraries; the rest is as `make test-oldest` has it.
-  some=(--match "device or doctor or container or hub or record or tasks or settings or margins"); [ "$more" != tests ] || some=()
+  some=(--match "power or telemetry or traffic or doctor or container or hub or folder or records or tasks or settings or margins"); [ "$more" != tests ] || some=()
   inside test "${some[@]}"
 fi
 printf '\n%s: passed in %s s\n' "$arch" "$SECONDS"

@@ -1,0 +1,155 @@
+"""The commands as users type them: quick to list, from any folder, explained, and the Makefile only calls them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from invoke import Collection
+from support.rows import write_rows
+
+import tasks
+from pipeline import paths
+
+Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
+MAKEFILE = (paths.ROOT / "Makefile").read_text(encoding="utf-8")
+TASKS = Collection.from_module(tasks).tasks
+
+
+def makefile_calls() -> dict[str, list[str]]:
+    """Target to its recipe, but for the one that makes the virtual environment."""
+    found = re.findall(r"^([a-z][\w-]*):[^\n=]*\n((?:\t[^\n]*\n)+)", MAKEFILE, re.MULTILINE)
+    return {target: recipe.strip().splitlines() for target, recipe in found}
+
+
+def test_listing_is_quick(invoke: Invoke) -> None:
+    def one() -> float:
+        """Seconds of processor time: other programs' do not count."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert invoke("--list").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+    assert min(one() for _ in range(5)) < 0.5
+
+
+def test_listing_imports_nothing_heavy() -> None:
+    ask = (
+        "import sys; from invoke.main import program; program.run(['invoke', '--list'], exit=False)\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'pydantic', 'loguru'} & set(sys.modules)\n"
+        "sys.exit(str(heavy or ''))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask], cwd=paths.ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr.strip() == ""
+    assert "run" in done.stdout
+
+
+def test_every_makefile_target_calls_one_task(invoke: Invoke) -> None:
+    known = {task["name"] for task in json.loads(invoke("--list", "--list-format=json").stdout)["tasks"]}
+    calls = makefile_calls()
+    phony = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split())
+    assert set(calls) == phony
+    assert {"help", "setup", "data", "run", "test"} <= phony
+    for target, recipe in calls.items():
+        assert len(recipe) == 1, target
+        words = recipe[0].split()
+        assert words[0] == "@$(INVOKE)", target
+        assert words[1] in known, target
+        assert target not in known or words[1:] == [target]
+
+
+def test_every_makefile_target_is_explained() -> None:
+    for target in makefile_calls():
+        assert re.search(rf"^{target}:.*##\s*\w", MAKEFILE, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_argument_has_a_default(name: str) -> None:
+    body = TASKS[name].body
+    arguments = [
+        argument
+        for argument in list(inspect.signature(body).parameters.values())[1:]
+        if argument.name not in (TASKS[name].positional or ())
+    ]
+    assert all(argument.default is not inspect.Parameter.empty for argument in arguments)
+    # None or a number as default would make invoke take a value apart in ways of its own.
+    assert all(isinstance(argument.default, str | bool) for argument in arguments)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_and_every_argument_is_explained(name: str) -> None:
+    assert TASKS[name].__doc__
+    assert all(argument.help for argument in TASKS[name].get_arguments())
+
+
+def test_help_for_run_explains_and_does_not_run(invoke: Invoke, runs: Path) -> None:
+    done = invoke("--help", "run")
+    assert done.returncode == 0
+    for option in ("--dataset", "--model", "--engine", "--limit", "--repeat", "--max-new-tokens", "Example"):
+        assert option in done.stdout
+    assert not runs.exists()
+
+
+@pytest.mark.parametrize("folder", [".", "pipeline", "pipeline/model", "tests"])
+def test_help_from_any_folder_names_the_two_commands(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.delenv("PIPELINE_IMAGE", raising=False)
+    done = invoke("help", folder=paths.ROOT / folder)
+    assert done.returncode == 0
+    assert "make run" in done.stdout
+    assert "make test" in done.stdout
+
+
+def test_in_the_image_help_says_how_to_call_docker(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_IMAGE", "yes")
+    done = invoke("help")
+    assert done.returncode == 0
+    assert "docker run --rm --runtime nvidia" in done.stdout
+    assert "make " not in done.stdout.replace("make the three folders", "")
+    named = re.findall(r"^  ([a-z-]+)(?= |$).*", done.stdout.split("TASK is one of")[1], re.MULTILINE)
+    assert named
+    assert set(named) <= set(TASKS)
+
+
+def test_in_the_image_tests_that_need_a_checkout_are_left_out(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = ("test", "--only", "tests/runs/test_timed.py", "--match", "commit_in_the_manifest")
+    monkeypatch.setenv("PIPELINE_IMAGE", "yes")
+    assert invoke(*one).returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_data_works_from_a_subfolder(invoke: Invoke) -> None:
+    done = invoke("data", "--set", "obqa", folder=paths.ROOT / "pipeline")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "30 rows" in done.stdout
+
+
+def test_the_organisers_script_runs_as_a_user_runs_it(tiny: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", 2)
+    model = tmp_path / "model"
+    shutil.copytree(tiny, model)
+    # The script asks for up to 500 tokens; random answers end soon when every eighth token ends them.
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(0, 49152, 8))}))
+    done = subprocess.run(
+        [sys.executable, str(paths.ROOT / "test_script.py"), str(model), str(data)],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^Elapsed_time:\s+[\d.]+$", done.stdout, re.MULTILINE)
+    assert re.search(r"^Correctness: \d/2$", done.stdout, re.MULTILINE)

@@ -1,0 +1,228 @@
+"""Who is ranked and who is only listed; whatever lies in the folder, and in whatever order it is read."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.audited import Ground
+from support.page_checks import check
+from support.verdict_folders import folder_of, told
+
+from pipeline.contest.ranking import leaderboard
+from pipeline.contest.ranking import page as leaderboard_page
+from pipeline.contest.verify import verify
+from pipeline.errors import UsageError
+
+Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def ranks(board: leaderboard.Board) -> list[list[tuple[int, str]]]:
+    return [[(entry.rank, entry.verdict.submission) for entry in table.entries] for table in board.tables]
+
+
+def listed(board: leaderboard.Board) -> dict[str, tuple[str, ...]]:
+    return {each.verdict.submission: each.why for each in board.unranked}
+
+
+def test_the_least_time_is_first_and_equal_times_share_a_rank(tmp_path: Path) -> None:
+    board = leaderboard.make(
+        folder_of(tmp_path, told("d", "D", 30), told("c", "C", 20), told("b", "B", 20), told("a", "A", 9.5))
+    )
+    assert ranks(board) == [[(1, "a"), (2, "b"), (2, "c"), (4, "d")]]
+    assert board.unranked == ()
+
+
+def test_the_latest_counts_also_when_it_is_slower(tmp_path: Path) -> None:
+    early, late = "2026-11-20T10:00:00+00:00", "2026-11-20T12:00:00+02:30"
+    board = leaderboard.make(
+        folder_of(tmp_path, told("new", "A", 12, submitted_utc=early), told("old", "A", 10, submitted_utc=late))
+    )
+    assert ranks(board) == [[(1, "new")]]  # 12:00 east of Greenwich is 9:30 there
+    assert [each.submission for each in board.tables[0].entries[0].history] == ["old", "new"]
+
+
+def test_an_invalid_latest_takes_the_rank_away(tmp_path: Path) -> None:
+    bad = told("new", "A", 1, verdict="INVALID", reasons=["weights: other"], submitted_utc="2026-11-21T10:00:00+00:00")
+    board = leaderboard.make(folder_of(tmp_path, told("old", "A", 10), bad, told("b", "B", 99)))
+    assert ranks(board) == [[(1, "b")]]
+    assert listed(board) == {"new": ("weights: other",)}
+    assert board.unranked[0].earlier == 1
+
+
+@pytest.mark.parametrize("verdict", ["INVALID", "CANNOT TELL"])
+def test_only_valid_ones_are_ranked(tmp_path: Path, verdict: str) -> None:
+    board = leaderboard.make(folder_of(tmp_path, told("a", "A", 1, verdict=verdict)))
+    assert board.tables == ()
+    assert listed(board) == {"a": (f"the verdict is {verdict} and names no reason",)}
+
+
+def test_a_submission_that_could_not_be_read_is_listed_by_its_name(tmp_path: Path) -> None:
+    nulls = dict.fromkeys(("team", "commit", "model", "dataset", "prompts", "time_s", "s_per_prompt", "accuracy"))
+    nulls |= {"device": None, "submitted_utc": None, "reasons": ["unpack: M702 a name"]}
+    board = leaderboard.make(folder_of(tmp_path, told("evil", "?", 1, verdict="INVALID", **nulls)))
+    assert listed(board) == {"evil": ("unpack: M702 a name",)}
+    assert "evil" in leaderboard_page.text(board)
+    check(leaderboard_page.html(board))
+
+
+def test_a_valid_one_that_does_not_say_all_is_not_ranked(tmp_path: Path) -> None:
+    board = leaderboard.make(folder_of(tmp_path, told("a", "A", 1, time_s=None)))
+    assert listed(board) == {"a": ("the verdict does not say time_s",)}
+
+
+def test_a_rehearsal_is_not_ranked(tmp_path: Path) -> None:
+    board = leaderboard.make(folder_of(tmp_path, told("a", "A", 1, rehearsal=True)))
+    assert listed(board) == {"a": ("a rehearsal: packed with the example's team",)}
+
+
+@pytest.mark.parametrize(
+    "other", [{"dataset": "boolq"}, {"dataset_sha256": "b" * 64}, {"prompts": 20}, {"model": "standin"}]
+)
+def test_different_sets_or_models_are_never_ranked_together(tmp_path: Path, other: dict[str, Any]) -> None:
+    board = leaderboard.make(folder_of(tmp_path, told("a", "A", 9), told("b", "B", 8, **other)))
+    assert sorted(map(len, ranks(board))) == [1, 1]
+    assert all(rank == 1 for table in ranks(board) for rank, _ in table)
+
+
+def test_one_team_is_ranked_on_each_set(tmp_path: Path) -> None:
+    board = leaderboard.make(folder_of(tmp_path, told("a", "A", 9), told("b", "A", 8, dataset="boolq")))
+    assert ranks(board) == [[(1, "b")], [(1, "a")]]
+
+
+def test_times_of_different_devices_are_told_apart(tmp_path: Path) -> None:
+    board = leaderboard.make(folder_of(tmp_path, told("a", "A", 9), told("b", "B", 8, device="NVIDIA H100")))
+    assert "different devices" in leaderboard_page.text(board)
+    assert "different devices" in leaderboard_page.html(board)
+
+
+@pytest.mark.parametrize("name", ["BLUE  team", "Blue Team", "Ｂｌｕｅ Team"])
+def test_two_teams_of_one_name_are_both_listed(tmp_path: Path, name: str) -> None:
+    mine = told("a", "blue team", 9, team={"name": "blue team", "members": ["Kim", "Lee"]})
+    theirs = told("b", name, 8, team={"name": name, "members": ["Park"]})
+    board = leaderboard.make(folder_of(tmp_path, mine, theirs))
+    assert board.tables == ()
+    assert listed(board) == {"a": (leaderboard.SHARED,), "b": (leaderboard.SHARED,)}
+
+
+def test_a_team_may_change_its_members(tmp_path: Path) -> None:
+    one = told("a", "T", 9, team={"name": "T", "members": ["Kim", "Lee"]})
+    two = told("b", "t", 8, team={"name": "t", "members": ["kim"]}, submitted_utc="2026-11-21T10:00:00+00:00")
+    assert ranks(leaderboard.make(folder_of(tmp_path, one, two))) == [[(1, "b")]]
+
+
+def test_somebody_in_two_teams_is_noted(tmp_path: Path) -> None:
+    one = told("a", "A", 9, team={"name": "A", "members": ["Kim Min", "Lee"]})
+    two = told("b", "B", 8, team={"name": "B", "members": ["kim  min"]})
+    board = leaderboard.make(folder_of(tmp_path, one, two))
+    assert len(board.notes) == 1
+    assert board.notes[0].lower().endswith("is in a and in b")
+
+
+def test_one_submission_verified_twice_counts_once(tmp_path: Path) -> None:
+    board = leaderboard.make(folder_of(tmp_path, told("a", "A", 9), told("a", "A", 9)))
+    assert ranks(board) == [[(1, "a")]]
+    assert len(board.tables[0].entries[0].history) == 1
+
+
+def test_one_submission_with_two_verdicts_does_not_count(tmp_path: Path) -> None:
+    bad = told("a", "A", 9, verdict="INVALID", reasons=["rerun: other answers"])
+    board = leaderboard.make(folder_of(tmp_path, told("a", "A", 9), bad))
+    assert board.tables == ()
+    assert listed(board)["a"][0] == "verified 2 times, with different verdicts: INVALID, VALID"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", "Expecting value"),
+        ("[]", "it is not a verdict"),
+        ('{"schema": 2}', "schema 2; this program reads schema 1"),
+        ('{"schema": 1, "verdict": "VALID"}', "submission: Field required"),
+        (json.dumps(told("a", "A", 1, verdict="MAYBE")), "verdict: "),
+        (json.dumps(told("a", "A", 1, time_s=-1)), "time_s: "),
+        (json.dumps(told("a", "A", 1, submitted_utc="soon")), "submitted_utc: "),
+        (json.dumps(told("a", "A", float("nan"))), "NaN"),
+        ('{"schema": 1, "schema": 1}', "comes twice"),
+    ],
+)
+def test_a_verdict_that_is_none_is_listed_with_the_reason(tmp_path: Path, content: str, why: str) -> None:
+    folder_of(tmp_path, told("good", "G", 5))
+    (tmp_path / "bad.verdict").mkdir()
+    (tmp_path / "bad.verdict" / "verdict.json").write_text(content)
+    board = leaderboard.make(tmp_path)
+    assert ranks(board) == [[(1, "good")]]
+    (unread,) = board.unread
+    assert unread.folder == "bad.verdict"
+    assert why in unread.why
+
+
+@pytest.mark.parametrize("mark", ["submission.json", "MANIFEST.sha256"])
+def test_a_verdict_that_a_team_packed_is_not_read(tmp_path: Path, mark: str) -> None:
+    folder_of(tmp_path, told("good", "G", 5), told("forged", "F", 0.1))
+    (tmp_path / "01-forged.verdict" / mark).write_text("")
+    board = leaderboard.make(tmp_path)
+    assert ranks(board) == [[(1, "good")]]
+    assert "the team wrote it" in board.unread[0].why
+
+
+@pytest.mark.parametrize("name", ["", "nowhere"])
+def test_a_folder_without_verdicts_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        leaderboard.make(tmp_path / name)
+    assert caught.value.code == "U711"
+
+
+def test_the_order_of_reading_changes_nothing(tmp_path: Path) -> None:
+    verdicts = [told(f"s{i}", f"T{i % 5}", 10 + i % 3, submitted_utc=f"2026-11-{10 + i}T10:00:00Z") for i in range(12)]
+    verdicts += [told("bad", "X", 3, verdict="INVALID", reasons=["why"]), told("late", "T1", 2, dataset="boolq")]
+    written = set()
+    for turn in range(5):
+        random.Random(turn).shuffle(verdicts)
+        out = tmp_path / f"out{turn}"
+        leaderboard_page.write(leaderboard.make(folder_of(tmp_path / f"in{turn}", *verdicts)), out)
+        written.add(tuple((out / name).read_bytes() for name in ("index.html", "leaderboard.json")))
+    assert len(written) == 1
+
+
+def test_strangers_text_stays_text(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\x1b[2J"
+    board = leaderboard.make(
+        folder_of(tmp_path, told("a", evil, 9), told("b", evil + "2", 9, verdict="INVALID", reasons=[evil]))
+    )
+    page = leaderboard_page.html(board)
+    check(page)
+    assert "<script>alert" not in page
+    assert "\x1b" not in leaderboard_page.text(board)
+
+
+def test_what_verify_writes_is_ranked_or_listed(ground: Ground, tmp_path: Path) -> None:
+    verdict = verify.verify(ground.light, ground.light_organiser, out=tmp_path / "good.verdict")
+    content = ground.light.read_bytes()
+    (tmp_path / "broken.tar").write_bytes(content[: len(content) // 2])
+    verify.verify(tmp_path / "broken.tar", ground.light_organiser)
+    board = leaderboard.make(tmp_path)
+    assert ranks(board) == [[(1, verdict.name)]]
+    assert board.tables[0].entries[0].verdict.accuracy.share == pytest.approx(
+        verdict.accuracy.right / verdict.accuracy.of
+    )
+    assert list(listed(board)) == ["broken"]
+    assert board.unread == ()
+
+
+def test_as_a_user_calls_it(invoke: Invoke, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in", told("a", "때론메모리도필요해", 9), told("b", "B", 8))
+    done = invoke("leaderboard", folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.index("  1  B") < done.stdout.index("  2  때론메모리도필요해")
+    check((folder / "index.html").read_text(encoding="utf-8"))
+    made = json.loads((folder / "leaderboard.json").read_text(encoding="utf-8"))
+    assert [each["rank"] for each in made["tables"][0]["entries"]] == [1, 2]
+    done = invoke("leaderboard", folder, "--to", tmp_path / "out", "--json")
+    assert json.loads(done.stdout) == made
+    assert invoke("leaderboard", tmp_path / "nowhere").returncode == 2

@@ -1,0 +1,137 @@
+"""`invoke plan`: what it says follows from the device's rates, and it refuses what cannot fit, with numbers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from support.rows import write_rows
+
+from pipeline import paths, settings
+from pipeline.engine import cost
+from pipeline.engine.forecast import Script, forecast
+from pipeline.engine.state import Limits
+from pipeline.engine.weights import Shape
+from pipeline.errors import ResourceError, UsageError
+from pipeline.runs import plan
+
+MEDIUM = Shape(**settings.model("phi3-medium").shape.model_dump())
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def test_the_shape_of_the_contests_model_is_its_known_size() -> None:
+    assert MEDIUM.parameters == 13_960_238_080
+    assert MEDIUM.kv_elements_per_token * 2 == 204_800
+
+
+@given(st.integers(1, 20_000))
+def test_a_roofline_is_never_below_arithmetic_or_the_reading_of_the_weights(rows: int) -> None:
+    curve = cost.roofline(MEDIUM, 2, 17e12, 156e9, 4096)
+    assert curve.seconds(rows) >= MEDIUM.swept_parameters * 2 / 156e9
+    assert curve.seconds(rows) >= rows * MEDIUM.flops_per_row / 17e12
+    assert curve.seconds(rows + 1) >= curve.seconds(rows)
+
+
+def test_twice_the_device_is_half_the_time() -> None:
+    prompts = [[1, 2, 3, *range(10, 40 + i)] for i in range(50)]
+    script = Script([[5, 6, 0]] * 50)
+    one, two = (
+        forecast(prompts, script, Limits(512, 20_000, 512), cost.roofline(MEDIUM, 2, n * 1e13, n * 1e11, 512))
+        for n in (1, 2)
+    )
+    assert one.pass_rows == two.pass_rows
+    assert one.elapsed_s == pytest.approx(2 * two.elapsed_s)
+
+
+@pytest.fixture
+def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The devices, free to be changed."""
+    folder = tmp_path / "configs"
+    for path in paths.CONFIGS.rglob("*.yaml"):
+        copy = folder / path.relative_to(paths.CONFIGS)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    monkeypatch.setattr(paths, "CONFIGS", folder)
+    return folder
+
+
+def with_memory(configs: Path, mib: int) -> None:
+    path = configs / "devices" / "orin-32gb.yaml"
+    described = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({**described, "memory_mib": mib}), encoding="utf-8")
+
+
+def test_a_plan_without_the_model_counts_with_the_standins_tokenizer_and_says_so(standin: Path, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "mine.jsonl", 12)
+    planned = plan.plan("orin-32gb", "phi3-medium", str(file), quiet)
+    (one,) = planned.sets
+    assert (one.name, one.prompts) == ("mine", 12)
+    assert one.forecast.prompt_rows < one.prompt_tokens
+    assert one.forecast.elapsed_s >= 2 * planned.sweep_s  # the prompts, and a check of the answers
+    assert one.longest <= planned.memory.limits.slots
+    shown = plan.text(planned)
+    assert "PREDICTION" in shown
+    assert "tokenizer of standin" in shown
+    assert "26,627" in shown
+
+
+def test_less_memory_means_smaller_passes_and_fewer_slots(configs: Path, standin: Path, tmp_path: Path) -> None:
+    file = str(write_rows(tmp_path / "mine.jsonl", 3))
+    ample = plan.plan("orin-32gb", "phi3-medium", file, quiet)
+    with_memory(configs, 29_400)
+    tight = plan.plan("orin-32gb", "phi3-medium", file, quiet)
+    assert tight.memory.limits.budget_rows <= ample.memory.limits.budget_rows
+    assert tight.memory.limits.slots < ample.memory.limits.slots
+
+
+def test_a_device_that_the_model_does_not_fit_is_refused_with_numbers(
+    configs: Path, standin: Path, tmp_path: Path
+) -> None:
+    with_memory(configs, 27_000)
+    with pytest.raises(ResourceError) as caught:
+        plan.plan("orin-32gb", "phi3-medium", str(write_rows(tmp_path / "mine.jsonl", 3)), quiet)
+    assert caught.value.code == "R302"
+    assert "MiB" in str(caught.value)
+
+
+def test_a_prompt_that_does_not_fit_is_refused_by_how_much(standin: Path, tmp_path: Path) -> None:
+    row = {"message": [{"role": "user", "content": "word " * 12_000}], "answer": "one"}
+    file = tmp_path / "long.jsonl"
+    file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(ResourceError) as caught:
+        plan.plan("orin-32gb", "phi3-medium", str(file), quiet)
+    assert caught.value.code == "R303"
+    assert "too many" in str(caught.value)
+
+
+def test_an_unknown_device_gets_the_nearest_names() -> None:
+    with pytest.raises(UsageError, match="did you mean orin-32gb"):
+        plan.plan("orin-32", "phi3-medium", "obqa", quiet)
+
+
+def test_the_command_prints_a_table_or_json(
+    invoke: Callable[..., subprocess.CompletedProcess[str]], standin: Path, tmp_path: Path
+) -> None:
+    file = write_rows(tmp_path / "mine.jsonl", 4)
+    done = invoke("plan", "--dataset", file)
+    assert done.returncode == 0, done.stderr
+    assert "predicted" in done.stdout
+    found = json.loads(invoke("plan", "--dataset", file, "--json").stdout)
+    assert found["prediction"] is True
+    assert found["sets"][0]["prompts"] == 4
+    assert found["sets"][0]["forecast"]["elapsed_s"] > 0
+
+
+def test_the_shape_says_when_it_is_tied() -> None:
+    tied = replace(MEDIUM, tied=True)
+    assert MEDIUM.parameters - tied.parameters == MEDIUM.vocab * MEDIUM.hidden

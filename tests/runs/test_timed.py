@@ -1,0 +1,694 @@
+"""A run from the request to the run folder, and everything that a user can get wrong on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.checkpoints import flip_a_bit
+from support.commands import heeding_interrupts, invoke_command
+from support.rows import write_rows
+
+from pipeline import paths, reference, text_generation
+from pipeline.accuracy import sandbox
+from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, PipelineError, ResourceError, UsageError
+from pipeline.files import sha256_of
+from pipeline.model import lock
+from pipeline.model.attest import Attestation
+from pipeline.record import folder as record
+from pipeline.record import timeline
+from pipeline.runs import summary
+from pipeline.runs import timed as running
+from pipeline.runs.request import ENGINES, Request, arguments_of
+
+pytestmark = pytest.mark.usefixtures("one_thread", "runs")
+
+Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
+ROWS = 7
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "rows.jsonl", ROWS)
+
+
+def run(tiny: Path, file: Path | str, **request: Any) -> running.Summary:
+    request = {"max_new_tokens": 8, **request}
+    return running.run(Request(dataset=str(file), model=str(tiny), **request), lambda line: None)
+
+
+def refused(kind: type[PipelineError], tiny: Path | str, file: Path | str, **request: Any) -> PipelineError:
+    """The error of a run that must fail; its message has all its parts."""
+    with pytest.raises(kind) as caught:
+        run(tiny, file, **request)
+    assert re.search(r"^  do:       \S", str(caught.value), re.MULTILINE)
+    return caught.value
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def both(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, running.Summary]]:
+    """The same file by both engines."""
+    folder = tmp_path_factory.mktemp("both")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PIPELINE_RUNS", str(folder / "runs"))
+        file = write_rows(folder / "rows.jsonl", ROWS)
+        yield {engine: run(tiny, file, engine=engine) for engine in ENGINES}
+
+
+# What a run writes
+
+
+def test_both_engines_write_the_same_rows(both: dict[str, running.Summary]) -> None:
+    ours, theirs = (record.read_outputs(both[engine].folder) for engine in ENGINES)
+    assert ours == theirs
+    assert [row["index"] for row in ours] == list(range(ROWS))
+    assert all(isinstance(row["output"][0]["generated_text"], str) for row in ours)
+    assert {len(row["token_ids"]) for row in ours} == {8}
+    assert both["ours"].score == both["reference"].score
+    assert both["ours"].answer_tokens == both["reference"].answer_tokens == 8 * ROWS
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_manifest_has_what_a_judge_needs(both: dict[str, running.Summary], tiny: Path, engine: str) -> None:
+    done = both[engine]
+    told = manifest(done.folder)
+    assert told["schema"] == "phi3-offline-pipeline/run/1"
+    assert told["command"][0] == "invoke"
+    assert told["request"]["engine"] == told["engine"]["name"] == engine
+    assert told["arguments"] == {
+        "max_new_tokens": 8,
+        "return_full_text": False,
+        "do_sample": False,
+        "temperature": 0.0,
+        "batch_size": None,
+    }
+    assert (told["dtype"], told["device"]) == ("float32", "cuda" if torch.cuda.is_available() else "cpu")
+    assert told["model"] == {"name": str(tiny), "lock_sha256": lock.read(tiny).root}
+    data = Path(told["dataset"]["name"])
+    assert told["dataset"] == {"name": str(data), "sha256": sha256_of(data), "rows": ROWS}
+    phases_s = told["phases_s"]
+    assert phases_s.pop("attestation") > 0
+    assert phases_s == {"load": done.load_s, "warm_up": done.warm_up_s, "timed": list(done.all_elapsed_s)}
+    assert told["weights"].pop("size_bytes") > 6_000_000
+    files = {"model.safetensors": sha256_of(tiny / "model.safetensors")}
+    assert told["weights"] == {"lock_sha256": lock.read(tiny).root, "tensors": 14, "rounded": False, "files": files}
+    assert all(seconds > 0 for seconds in [told["phases_s"]["load"], told["phases_s"]["warm_up"], told["elapsed_s"]])
+    assert told["answer_tokens"] == 8 * ROWS
+    assert told["score"] == {"rule": "exact", "correct": 0, "scored": ROWS, "share": 0.0, "note": None}
+    assert set(told["code"]) == {"commit", "dirty"}
+    assert {"python", "platform", "cores", "threads", "memory_bytes", "packages"} <= set(told["environment"])
+    assert told["peak_memory"]["host_bytes"] > 100_000_000
+    assert told["state"] == "finished"
+    assert not {"failed", "resumed"} & set(told)
+
+
+def test_the_manifest_has_what_the_engine_did(both: dict[str, running.Summary]) -> None:
+    told = manifest(both["ours"].folder)["engine"]
+    stats = told["stats"]
+    assert stats["passes"] > 0
+    assert stats["prompt_rows"] == stats["tree_tokens"] < stats["prompt_tokens"]
+    assert told["tokens_saved_by_sharing"] == stats["prompt_tokens"] - stats["tree_tokens"] > 0
+    assert stats["answer_rows"] >= (8 - 1) * ROWS
+    assert set(stats["drafts_proposed"]) == set(stats["drafts_accepted"]) != set()
+    assert told["prediction"]["passes_predicted_s"] > 0
+    assert 0 < told["prediction"]["passes_measured_s"] <= both["ours"].elapsed_s
+    assert told["limits"]["budget_rows"] > 0
+    assert len(told["cost"]["rows"]) == len(told["cost"]["elapsed_s"]) > 0
+
+
+def test_a_run_says_where_its_time_went(both: dict[str, running.Summary]) -> None:
+    done = both["ours"]
+    stages_s, stats = manifest(done.folder)["stages_s"], manifest(done.folder)["engine"]["stats"]
+    assert set(stages_s) == {"read", "tokenise", "plan", "passes", "hand_on"}
+    assert all(seconds > 0 for seconds in stages_s.values())
+    assert stages_s["hand_on"] < stages_s["passes"]
+    assert sum(stages_s.values()) - stages_s["hand_on"] <= done.elapsed_s
+    passes = timeline.read_passes(done.folder)
+    assert len(passes) == stats["passes"]
+    assert sum(each.prompt_rows for each in passes) == stats["prompt_rows"]
+    assert sum(each.answer_rows for each in passes) == stats["answer_rows"]
+    assert stages_s["plan"] < passes[0].end_s
+    assert [each.end_s for each in passes] == sorted(each.end_s for each in passes)
+    assert sum(each.handed_on_s for each in passes) == pytest.approx(stages_s["hand_on"], abs=1e-4)
+    assert list(manifest(both["reference"].folder)["stages_s"]) == ["read"]
+    assert not (both["reference"].folder / "passes.csv").exists()
+
+
+def test_a_run_says_when_each_part_of_it_happened(tiny: Path, file: Path) -> None:
+    done = run(tiny, file, repeat=2)
+    told = manifest(done.folder)
+    line, timed = told["timeline_s"], told["timeline_s"]["timed"]
+    moments = [*line["load"], *line["warm_up"], line["telemetry"][0], *timed[0], *timed[1], line["telemetry"][1]]
+    assert moments == sorted(moments)
+    assert line["telemetry"][1] <= line["attestation"][0]
+    assert [end - start for start, end in timed] == pytest.approx(done.all_elapsed_s)
+    wall_s = datetime.fromisoformat(told["ended_utc"]) - datetime.fromisoformat(told["began_utc"])
+    assert line["attestation"][1] <= wall_s.total_seconds() + 0.01
+    rows = [json.loads(line) for line in (done.folder / "outputs.jsonl").read_text().splitlines()]
+    finished = [row["at_s"] for row in rows]
+    assert finished == sorted(finished)
+    assert 0 < finished[0] <= finished[-1] <= done.all_elapsed_s[0]
+    (one,) = {json.dumps({**section, "passes": 0}) for section in told["sections"]}
+    outputs = [row["output"] for row in sorted(rows, key=lambda row: row["index"])]
+    assert json.loads(one) == {"passes": 0, "answer_tokens": 8 * ROWS, "outputs_sha256": record.digest(outputs)}
+    assert all(section["passes"] > 0 for section in told["sections"])
+
+
+@pytest.mark.checkout
+def test_the_commit_in_the_manifest_is_this_checkouts(both: dict[str, running.Summary]) -> None:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
+
+    code = manifest(both["ours"].folder)["code"]
+    assert code["commit"] == git("rev-parse", "HEAD").strip()
+    assert isinstance(code["dirty"], bool)
+
+
+def test_the_log_tells_the_phases(both: dict[str, running.Summary]) -> None:
+    log = (both["ours"].folder / "run.log").read_text(encoding="utf-8")
+    assert "load" in log
+    assert f"{ROWS} prompts in" in log
+
+
+def test_the_summary_is_short_and_has_the_two_numbers(both: dict[str, running.Summary]) -> None:
+    request = Request(dataset="rows.jsonl", model="tiny")
+    text = summary.text(request, both["ours"])
+    assert f"s for {ROWS} prompts" in text
+    assert f"0 of {ROWS} right by the rule `exact`" in text
+    assert both["ours"].folder.name in text
+    assert len(text.splitlines()) < 10
+
+
+# What a request can ask for
+
+
+def test_limit_takes_the_first_rows(tiny: Path, file: Path) -> None:
+    done = run(tiny, file, limit=2)
+    assert [row["index"] for row in record.read_outputs(done.folder)] == [0, 1]
+    assert (done.rows, manifest(done.folder)["dataset"]["rows"], done.score.scored) == (2, 2, 2)
+
+
+def test_a_limit_beyond_the_file_takes_all(tiny: Path, file: Path) -> None:
+    assert run(tiny, file, limit=1000).rows == ROWS
+
+
+def test_repeat_times_the_same_thing_again_and_writes_it_once(tiny: Path, file: Path) -> None:
+    done = run(tiny, file, repeat=3)
+    assert len(manifest(done.folder)["phases_s"]["timed"]) == 3
+    assert done.elapsed_s == sorted(done.all_elapsed_s)[1]
+    assert len(record.read_outputs(done.folder)) == ROWS
+    assert "median of" in summary.text(Request(), done)
+
+
+def test_max_new_tokens_ends_answers(tiny: Path, file: Path) -> None:
+    done = run(tiny, file, max_new_tokens=3)
+    assert {len(row["token_ids"]) for row in record.read_outputs(done.folder)} == {3}
+
+
+def test_the_references_batch_size_changes_no_answer(tiny: Path, file: Path, both: dict[str, running.Summary]) -> None:
+    done = run(tiny, file, engine="reference", batch_size=3)
+    assert record.read_outputs(done.folder) == record.read_outputs(both["reference"].folder)
+    assert manifest(done.folder)["arguments"]["batch_size"] == 3
+
+
+def test_dtype_is_taken_and_written_down(tiny: Path, file: Path) -> None:
+    assert manifest(run(tiny, file, dtype="bfloat16", limit=2).folder)["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_file_without_answers_is_run_and_not_scored(tiny: Path, tmp_path: Path, engine: str) -> None:
+    file = tmp_path / "plain.jsonl"
+    file.write_text('{"message": [{"role": "user", "content": "Why?"}]}\n')
+    done = run(tiny, file, engine=engine)
+    assert manifest(done.folder)["score"] == {"rule": "exact", "correct": 0, "scored": 0, "share": None, "note": None}
+    assert "the file has no answers" in summary.text(Request(), done)
+
+
+def test_the_rows_come_in_file_order_and_are_scored_so(tiny: Path, file: Path, tmp_path: Path) -> None:
+    rows = record.read_outputs(run(tiny, file).folder)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line, row in zip(lines, rows, strict=True):
+        line["answer"] = row["output"][0]["generated_text"].lstrip().replace("\n", "")
+    known = tmp_path / "known.jsonl"
+    known.write_text("".join(json.dumps(line) + "\n" for line in lines[::-1]))
+    assert run(tiny, known).score.correct == ROWS
+
+
+# By which rule a run is scored
+
+
+@pytest.fixture
+def telling(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets both engines answer every prompt with a text."""
+
+    def tell(text: str) -> None:
+        monkeypatch.setattr(text_generation, "load", lambda *_, **__: Telling(text))
+        monkeypatch.setattr(running, "attest", lambda *_: Attestation("", 0, 0, False, {}, 0.0))
+
+    return tell
+
+
+class Telling:
+    """A pipe that says the same to everything."""
+
+    def __init__(self, text: str) -> None:
+        self.output = [{"generated_text": text}]
+
+    def __call__(self, chats: Any, on_answer: Any = None, **arguments: Any) -> Any:
+        if isinstance(chats[0], dict):
+            return self.output
+        for index in range(len(chats)):
+            on_answer(text_generation.Answered(index, self.output, [7]))
+        return [self.output] * len(chats)
+
+    def warm_up(self) -> None:
+        pass
+
+    log = None
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def stages(self) -> dict[str, float]:
+        return {}
+
+    def resident(self) -> dict[str, torch.Tensor]:
+        return {}
+
+
+PROGRAM = """```python
+def has_close_elements(numbers, threshold):
+    numbers = sorted(numbers)
+    return any(b - a < threshold for a, b in zip(numbers, numbers[1:]))
+```"""
+"""A right answer to the first row of HumanEval, and to no other."""
+
+
+@pytest.mark.parametrize(
+    ("dataset", "text", "rule", "line"),
+    [
+        ("gsm8k-test", " That makes $18.", "last-number", "1 of 1 right by the rule `last-number`"),
+        ("triviaqa-validation", " The Sunset Blvd.", "alias", "1 of 1 right by the rule `alias`"),
+        ("boolq-validation", " False", "exact", "1 of 1 right by the rule `exact`"),
+        ("humaneval", PROGRAM, "humaneval", "not scored: that means running the answers as programs, which --execute"),
+    ],
+)
+def test_each_set_is_scored_by_its_own_rule(
+    telling: Callable[[str], None], tiny: Path, dataset: str, text: str, rule: str, line: str
+) -> None:
+    telling(text)
+    done = run(tiny, dataset, limit=1)
+    told = manifest(done.folder)["score"]
+    assert (told["rule"], told["note"] is not None) == (rule, rule == "humaneval")
+    assert f"  score    {line}" in summary.text(Request(), done)
+
+
+def test_programs_are_run_when_that_is_asked(telling: Callable[[str], None], tiny: Path) -> None:
+    telling(PROGRAM)
+    done = run(tiny, "humaneval", limit=2, execute_code=True)
+    assert (done.score.right, manifest(done.folder)["score"]["note"]) == ((True, False), None)
+
+
+def test_where_programs_cannot_be_run_no_run_is_begun(tiny: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "_GUARD", sandbox._GUARD.replace("x86_64", "none").replace("aarch64", "none"))
+    assert refused(EnvironmentProblem, tiny, "humaneval", execute_code=True).code == "E311"
+    assert not runs.exists()
+
+
+# Failures in the middle
+
+
+class Stumbling:
+    """A pipe that answers some rows and then fails."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self, chats: Any, on_answer: Any = None, **arguments: Any) -> Any:
+        if isinstance(chats[0], dict):
+            return [{"generated_text": ""}]
+        for index in (3, 1):
+            on_answer(text_generation.Answered(index, [{"generated_text": f"answer {index}"}], [index]))
+        raise self.error
+
+    def warm_up(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ResourceError("R000", "no memory", fix="buy some"), RuntimeError("a bug"), MemoryError(), KeyboardInterrupt()],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_failure_in_the_middle_keeps_what_was_answered(
+    tiny: Path, file: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    monkeypatch.setattr(text_generation, "load", lambda *_, **__: Stumbling(error))
+    with pytest.raises(type(error)):
+        run(tiny, file)
+    folder = next(runs.iterdir())
+    assert [row["index"] for row in record.read_outputs(folder)] == [1, 3]
+    assert manifest(folder)["failed"]["kind"] == type(error).__name__
+    assert manifest(folder)["failed"]["reason"]
+
+
+def rows_written(runs: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in runs.glob("*/outputs.jsonl"))
+
+
+def test_ctrl_c_in_the_middle_leaves_whole_lines(tiny: Path, tmp_path: Path, runs: Path) -> None:
+    file = write_rows(tmp_path / "many.jsonl", 5000)
+    command = invoke_command("run", "--dataset", file, "--model", tiny, "--max-new-tokens", "16")
+    running_now = subprocess.Popen(
+        heeding_interrupts(command),
+        cwd=paths.ROOT,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 90
+    while rows_written(runs) < 20 and running_now.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(running_now.pid, signal.SIGINT)
+    said, complained = running_now.communicate(timeout=60)
+    assert running_now.returncode == 130, complained
+    assert "Traceback" not in said + complained
+    assert "Interrupted" in complained
+    folder = next(runs.iterdir())
+    assert (folder / "outputs.jsonl").read_bytes().endswith(b"}\n")
+    assert 20 <= len(record.read_outputs(folder)) < 5000
+    assert manifest(folder)["failed"]["kind"] == "KeyboardInterrupt"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_bit_that_tips_while_it_runs_is_named_and_the_answers_kept(
+    tiny: Path, file: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    module = text_generation if engine == "ours" else reference
+    load = module.load
+
+    def load_into_failing_memory(*arguments: Any, **options: Any) -> Any:
+        pipe = load(*arguments, **options)
+        flip_a_bit(pipe.resident()["model.norm.weight"].detach(), 7, bit=2)
+        return pipe
+
+    monkeypatch.setattr(module, "load", load_into_failing_memory)
+    error = refused(IntegrityError, tiny, file, engine=engine)
+    assert (error.code, error.exit_status) == ("M421", 4)
+    assert error.where.endswith("model.norm.weight[7]")
+    (folder,) = runs.iterdir()
+    assert len(record.read_outputs(folder)) == ROWS
+    assert "model.norm.weight" in manifest(folder)["failed"]["reason"]
+
+
+# Wrong data files: the run gets as far as the clock, so the model is loaded once for all of them
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny: Path) -> running.Ready:
+    return running._prepare(Request(model=str(tiny)), tiny, arguments_of(Request()))
+
+
+@pytest.fixture
+def prepared(loaded: running.Ready, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_prepare", lambda *_: loaded)
+
+
+def turns(*turns: tuple[Any, Any]) -> bytes:
+    return json.dumps({"message": [{"role": role, "content": content} for role, content in turns]}).encode()
+
+
+GOOD = turns(("user", "Why?"))
+WRONG_FILES: dict[str, tuple[bytes, str, str]] = {
+    "empty": (b"", "F101", "line 1"),
+    "not UTF-8": (GOOD + b'\n{"message": "\xff"}', "F102", "line 2"),
+    "an empty line": (GOOD + b"\n\n" + GOOD, "F103", "line 2"),
+    "a broken line": (GOOD + b"\n" + GOOD[:-5], "F104", "line 2"),
+    "a row that is no object": (GOOD + b"\n[1]", "F105", "line 2"),
+    "a row without message": (GOOD + b'\n{"answer": "x"}', "F106", "line 2"),
+    "a message that is no list": (GOOD + b'\n{"message": "x"}', "F107", "line 2"),
+    "an empty message list": (GOOD + b'\n{"message": []}', "F108", "line 2"),
+    "an unknown role": (GOOD + b"\n" + turns(("human", "x")), "F110", "line 2"),
+    "content that is no string": (GOOD + b"\n" + turns(("user", ["x"])), "F111", "line 2"),
+    "a last turn not the user's": (GOOD + b"\n" + turns(("user", "x"), ("assistant", "y")), "F113", "line 2"),
+}
+
+
+@pytest.mark.usefixtures("prepared")
+@pytest.mark.parametrize(("content", "code", "line"), WRONG_FILES.values(), ids=WRONG_FILES.keys())
+def test_a_wrong_data_file_is_named_with_its_line(
+    tiny: Path, tmp_path: Path, runs: Path, content: bytes, code: str, line: str
+) -> None:
+    file = tmp_path / "wrong.jsonl"
+    file.write_bytes(content)
+    error = refused(FormError, tiny, file)
+    assert (error.code, error.exit_status) == (code, 6)
+    assert error.where.endswith(f"wrong.jsonl {line}")
+    folder = next(runs.iterdir())
+    assert record.read_outputs(folder) == []
+    assert code in manifest(folder)["failed"]["reason"]
+
+
+@pytest.mark.usefixtures("prepared")
+def test_a_prompt_fills_the_context_up_to_one_token(tiny: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    file = tmp_path / "long.jsonl"
+
+    def tokens(words: int) -> int:
+        content = "and " * words
+        file.write_bytes(GOOD + b"\n" + turns(("user", content)))
+        chat = [{"role": "user", "content": content}]
+        return len(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+    words = 512 - tokens(0)
+    while tokens(words) > 511:
+        words -= 1
+    assert tokens(words) == 511
+    assert run(tiny, file, max_new_tokens=1).rows == 2
+    assert tokens(words + 1) == 512
+    error = refused(FormError, tiny, file, max_new_tokens=1)
+    assert (error.code, error.exit_status) == ("F203", 6)
+    assert error.where.endswith("line 2")
+    assert "511" in error.expected
+    assert "512" in error.actual
+
+
+def test_a_data_file_that_is_missing_or_a_folder(tiny: Path, tmp_path: Path) -> None:
+    assert refused(UsageError, tiny, tmp_path / "none.jsonl").code == "U111"
+    assert refused(UsageError, tiny, tmp_path).code == "U112"
+
+
+# Wrong requests: refused before anything is loaded
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "shown"),
+    [
+        ({"engine": "our"}, "U301", "did you mean ours?"),
+        ({"limit": 0}, "U302", "--limit"),
+        ({"repeat": 0}, "U302", "--repeat"),
+        ({"max_new_tokens": -1}, "U302", "--max-new-tokens"),
+        ({"engine": "reference", "batch_size": 0}, "U302", "--batch-size"),
+        ({"batch_size": 4}, "U303", "--engine reference"),
+        ({"device": "gpu"}, "U204", "cpu"),
+        ({"dtype": "float16"}, "U203", "bfloat16"),
+    ],
+)
+def test_a_wrong_request(tiny: Path, file: Path, request_: dict[str, Any], code: str, shown: str) -> None:
+    error = refused(UsageError, tiny, file, **request_)
+    assert (error.code, error.exit_status) == (code, 2)
+    assert shown in str(error)
+
+
+def test_a_typo_gets_the_nearest_names(tiny: Path, file: Path) -> None:
+    assert "did you mean obqa-test" in refused(UsageError, tiny, "obqa-tset").what
+    assert "did you mean standin" in refused(UsageError, "standim", file).what
+    assert refused(UsageError, "no/such/folder", file).code == "U103"
+
+
+# Damaged models: refused before the run has a folder, or with the reason in it
+
+
+@pytest.fixture
+def copy(tiny: Path, tmp_path: Path) -> Path:
+    """The tiny checkpoint in two shards, so that one can go."""
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("*.safetensors", "*lock*"))
+    tensors = load_file(tiny / "model.safetensors")
+    halves = [sorted(tensors)[::2], sorted(tensors)[1::2]]
+    names = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    for name, half in zip(names, halves, strict=True):
+        save_file({key: tensors[key].clone() for key in half}, folder / name, metadata={"format": "pt"})
+    weight_map = {key: name for name, half in zip(names, halves, strict=True) for key in half}
+    index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def damage(folder: Path, how: str) -> None:
+    shard = folder / "model-00002-of-00002.safetensors"
+    if how == "missing":
+        shard.unlink()
+    elif how == "truncated":
+        os.truncate(shard, shard.stat().st_size - 1)
+    elif how == "altered":
+        with shard.open("r+b") as handle:
+            handle.seek(-1, os.SEEK_END)
+            handle.write(b"\x77")
+
+
+def test_a_checkpoint_in_shards_gives_the_same(copy: Path, file: Path, both: dict[str, running.Summary]) -> None:
+    assert record.read_outputs(run(copy, file).folder) == record.read_outputs(both["ours"].folder)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("how", "code"), [("missing", "M201"), ("truncated", "M202"), ("altered", "M203")])
+def test_a_damaged_shard_is_named(copy: Path, file: Path, runs: Path, how: str, code: str, engine: str) -> None:
+    lock.verify(copy)
+    damage(copy, how)
+    error = refused(IntegrityError, copy, file, engine=engine)
+    assert (error.code, error.exit_status) == (code, 4)
+    assert "model-00002-of-00002.safetensors" in error.where
+    assert not runs.exists()
+
+
+@pytest.mark.parametrize(("how", "code"), [("missing", "M401"), ("truncated", "M403")])
+def test_a_damaged_shard_is_named_also_where_no_lock_was(copy: Path, file: Path, how: str, code: str) -> None:
+    damage(copy, how)
+    error = refused(IntegrityError, copy, file)
+    assert error.code == code
+    assert "model-00002-of-00002.safetensors" in error.where
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_another_architecture_is_refused(copy: Path, file: Path, engine: str) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
+    error = refused(IntegrityError, copy, file, engine=engine)
+    assert (error.code, error.exit_status) == ("M303", 4)
+    assert "llama" in error.actual
+
+
+# As users meet them: the real command
+
+
+def test_a_run_prints_its_summary(invoke: Invoke, tiny: Path, file: Path, runs: Path) -> None:
+    done = invoke("run", "--dataset", file, "--model", tiny, "--limit", "2", "--max-new-tokens", "2", "--repeat", "2")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"time +[\d.]+ s for 2 prompts", done.stdout)
+    assert "median of" in done.stdout
+    assert len(record.read_outputs(next(runs.iterdir()))) == 2
+    command = manifest(next(runs.iterdir()))["command"]
+    assert command[:2] == ["invoke", "run"]
+    assert "Traceback" not in done.stderr
+
+
+def complaint(done: subprocess.CompletedProcess[str], status: int, code: str) -> str:
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.stderr.count(f"{code} ") == 1, done.stderr
+    assert re.search(r"^  do:       \S", done.stderr, re.MULTILINE)
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "code", "shown"),
+    [
+        (["--limit", "x"], 2, "U401", "--limit"),
+        (["--repeat", "0"], 2, "U302", "--repeat"),
+        (["--dataset", "obqa-tset"], 2, "U101", "obqa-test"),
+    ],
+)
+def test_wrong_options_on_the_command_line(
+    invoke: Invoke, tiny: Path, options: list[str], status: int, code: str, shown: str
+) -> None:
+    assert shown in complaint(invoke("run", "--model", tiny, *options), status, code)
+
+
+def test_a_broken_line_on_the_command_line(invoke: Invoke, tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "broken.jsonl"
+    file.write_bytes(GOOD + b"\n{\n")
+    assert "broken.jsonl line 2" in complaint(invoke("run", "--dataset", file, "--model", tiny), 6, "F104")
+
+
+def test_an_altered_shard_on_the_command_line(invoke: Invoke, copy: Path, file: Path) -> None:
+    lock.verify(copy)
+    damage(copy, "altered")
+    said = complaint(invoke("run", "--dataset", file, "--model", copy), 4, "M203")
+    assert "model-00002-of-00002.safetensors" in said
+
+
+def test_runs_below_a_file_on_the_command_line(
+    invoke: Invoke, tiny: Path, file: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.touch()
+    monkeypatch.setenv("PIPELINE_RUNS", str(runs / "below"))
+    assert "PIPELINE_RUNS" in complaint(invoke("run", "--dataset", file, "--model", tiny), 5, "R102")
+
+
+def test_no_room_in_the_middle_on_the_command_line(invoke: Invoke, tiny: Path, tmp_path: Path, runs: Path) -> None:
+    """The system itself refuses to write beyond 4,000 bytes of a file."""
+    file = write_rows(tmp_path / "rows.jsonl", 100)
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+
+    done = invoke("run", "--dataset", file, "--model", tiny, "--max-new-tokens", "8", preexec_fn=small_files)
+    assert "outputs.jsonl" in complaint(done, 5, "R101")
+    folder = next(runs.iterdir())
+    assert (folder / "outputs.jsonl").read_bytes().endswith(b"}\n")
+    assert 5 < len(record.read_outputs(folder)) < 100
+    assert manifest(folder)["failed"]["kind"] == "ResourceError"
+
+
+def test_runs_without_permission(tiny: Path, file: Path, tmp_path: Path, as_nobody: Callable[..., str]) -> None:
+    (tmp_path / "locked").mkdir(mode=0o555)
+    shutil.copytree(tiny, tmp_path / "model", copy_function=shutil.copyfile)
+    for folder in (tmp_path, tmp_path / "model"):
+        folder.chmod(0o755)
+    said = as_nobody(
+        "from pipeline import errors; from pipeline.runs import request, timed",
+        "try: timed.run(request.Request(dataset='rows.jsonl', model='./model'))\n"
+        "except errors.PipelineError as error: print(error.exit_status, error)",
+        PIPELINE_RUNS="locked",
+    )
+    assert "5 R102" in said
+    assert "Permission denied" in said
+
+
+def test_a_model_folder_that_may_not_be_read_gives_a_message(
+    tiny: Path, file: Path, tmp_path: Path, as_nobody: Callable[..., str]
+) -> None:
+    shutil.copytree(tiny, tmp_path / "model", copy_function=shutil.copyfile)
+    tmp_path.chmod(0o755)
+    (tmp_path / "model").chmod(0)
+    said = as_nobody(
+        "import tasks, pipeline.run, pipeline.summary, pipeline.files\nfrom invoke import Exit",
+        "try: tasks.run.body(None, dataset='rows.jsonl', model='./model')\n"
+        "except Exit as end: print(end.code, end.message)",
+        PIPELINE_RUNS="runs",
+    )
+    (tmp_path / "model").chmod(0o700)
+    assert said.startswith("5")
+    assert "R104" in said
+    assert "Permission denied" in said

@@ -1,0 +1,41 @@
+"""Verdicts as `invoke verify` writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def told(name: str, team_name: str, taken_s: float, **other: Any) -> dict[str, Any]:
+    """A verdict as `invoke verify` writes it."""
+    prompts = other.get("prompts") or 30
+    return {
+        "schema": 1,
+        "verdict": "VALID",
+        "class": None,
+        "submission": name,
+        "rehearsal": False,
+        "team": {"name": team_name, "members": [f"{team_name} one"]},
+        "commit": "a" * 40,
+        "model": "phi3-medium",
+        "dataset": "obqa",
+        "dataset_sha256": "a" * 64,
+        "prompts": prompts,
+        "time_s": taken_s,
+        "s_per_prompt": taken_s / prompts,
+        "accuracy": {"right": 24, "of": 30, "rule": "exact", "share": 0.8, "interval_95": [0.627, 0.905]},
+        "device": "Jetson AGX Orin 32GB",
+        "submitted_utc": "2026-11-20T10:00:00+00:00",
+        "checks": [],
+        "reasons": [],
+        "rerun": None,
+    } | other
+
+
+def folder_of(path: Path, *verdicts: dict[str, Any]) -> Path:
+    for number, verdict in enumerate(verdicts):
+        place = path / f"{number:02}-{verdict['submission']}.verdict"
+        place.mkdir(parents=True)
+        (place / "verdict.json").write_text(json.dumps(verdict), encoding="utf-8")
+    return path
