@@ -22,7 +22,7 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.errors import EnvironmentProblem, IntegrityError
 from pipeline.files import disk_full, resource_trouble, sha256_of
-from pipeline.settings import GithubSource, HubSource, WheelSource
+from pipeline.schemas import GithubSource, HubSource, WheelSource
 
 Say = Callable[[str], None]
 """Takes one line that tells the user what happens."""

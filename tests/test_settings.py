@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import paths, settings
+from pipeline import paths, schemas, settings
 from pipeline.contest import team
 from pipeline.contest.rules import rules
 from pipeline.errors import IntegrityError, UsageError
@@ -17,11 +17,11 @@ FILES = sorted(paths.CONFIGS.rglob("*.yaml"))
 
 def load(path: Path) -> object:
     kinds = {
-        "datasets": settings.DatasetConfig,
-        "models": settings._ModelFile,
-        "devices": settings.DeviceConfig,
-        "run": settings.RunConfig,
-        "model_card": settings.ModelCard,
+        "datasets": schemas.DatasetConfig,
+        "models": schemas.ModelFile,
+        "devices": schemas.DeviceConfig,
+        "run": schemas.RunConfig,
+        "model_card": schemas.ModelCard,
         "rules": rules.Rules,
         "team.example": team.Team,
     }

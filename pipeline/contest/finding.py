@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.settings import Strict
+from pipeline.schemas import Strict
 
 OK, FAIL, UNKNOWN, HUMAN = "ok", "fail", "unknown", "human"
 State = Literal["ok", "fail", "unknown", "human"]

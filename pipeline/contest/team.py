@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from pipeline import paths, settings
+from pipeline import paths, schemas, settings
 
 NAME = "team.yaml"
 EXAMPLE = "configs/team.example.yaml"
@@ -25,7 +25,7 @@ Address = Annotated[str, Field(max_length=400, pattern=r"^[\w][\w./:@-]*$")]
 """Of an image; no blanks, and no option of docker's."""
 
 
-class Team(settings.Strict):
+class Team(schemas.Strict):
     name: Line
     members: Annotated[tuple[Line, ...], Field(min_length=1, max_length=LARGEST)]
     image: Address | None = None

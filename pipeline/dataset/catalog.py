@@ -10,7 +10,7 @@ from typing import Any
 from pipeline import paths, settings, table
 from pipeline.dataset import fetch, records
 from pipeline.files import sha256_of, write_atomically
-from pipeline.settings import DatasetConfig
+from pipeline.schemas import DatasetConfig
 from pipeline.table import Column
 from pipeline.text.chat_template import token_ids
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import FormError
-from pipeline.settings import AnswerConfig, ChoicesConfig, FormConfig, TextConfig
+from pipeline.schemas import AnswerConfig, ChoicesConfig, FormConfig, TextConfig
 
 Row = Mapping[str, Any]
 

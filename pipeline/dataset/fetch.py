@@ -19,7 +19,7 @@ from pipeline.dataset import convert, records, sources
 from pipeline.download import Say
 from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, PipelineError, ResourceError
 from pipeline.files import resource_trouble, sha256_of, write_atomically
-from pipeline.settings import DatasetConfig, HubSource, Source
+from pipeline.schemas import DatasetConfig, HubSource, Source
 
 
 def resolve(name_or_path: str, say: Say = print) -> Path:

@@ -11,7 +11,7 @@ from pipeline import download, paths
 from pipeline.dataset.convert import Located
 from pipeline.dataset.formats import rows_of
 from pipeline.download import Say
-from pipeline.settings import DatasetConfig, GithubSource, HubSource, Source
+from pipeline.schemas import DatasetConfig, GithubSource, HubSource, Source
 
 
 class UnfitError(Exception):

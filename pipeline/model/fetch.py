@@ -23,7 +23,7 @@ from pipeline import download, paths, settings
 from pipeline.errors import IntegrityError, ResourceError, UsageError
 from pipeline.files import resource_trouble, sha256_of
 from pipeline.model import hub, lock
-from pipeline.settings import HubModelConfig, StandinConfig
+from pipeline.schemas import HubModelConfig, StandinConfig
 
 Say = Callable[[str], object]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.errors import EnvironmentProblem, IntegrityError
 from pipeline.files import resource_trouble, sha256_of
-from pipeline.settings import HubModelConfig
+from pipeline.schemas import HubModelConfig
 
 Say = Callable[[str], object]
 

@@ -19,7 +19,7 @@ from pipeline.engine.kernels import build
 from pipeline.errors import EnvironmentProblem, ResourceError
 from pipeline.model import fetch as model_setup
 from pipeline.prepare import board_checks as checks
-from pipeline.settings import HubModelConfig, StandinConfig
+from pipeline.schemas import HubModelConfig, StandinConfig
 
 Say = Callable[[str], object]
 

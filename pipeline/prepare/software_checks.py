@@ -26,7 +26,7 @@ from pipeline.files import nearest, sha256_of
 from pipeline.model import config, lock
 from pipeline.model import fetch as model_setup
 from pipeline.prepare.board_checks import FAIL, OK, WARN, Check, one_line
-from pipeline.settings import HubModelConfig
+from pipeline.schemas import HubModelConfig
 
 READ_BYTES = 256 << 20
 SLOW_BYTES_PER_S = 150e6

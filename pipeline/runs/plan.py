@@ -22,7 +22,7 @@ from pipeline.engine.weights import Shape
 from pipeline.errors import ResourceError
 from pipeline.model import config
 from pipeline.model import fetch as model_setup
-from pipeline.settings import DeviceConfig, HubModelConfig
+from pipeline.schemas import DeviceConfig, HubModelConfig
 from pipeline.text.chat_template import token_ids
 
 MIB = 2**20

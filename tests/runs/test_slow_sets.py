@@ -8,7 +8,7 @@ import pytest
 from pipeline import reference, settings, text_generation
 from pipeline.dataset import fetch, records
 from pipeline.model import fetch as setup
-from pipeline.settings import WheelSource
+from pipeline.schemas import WheelSource
 
 RULES = {"max_new_tokens": 12, "return_full_text": False, "do_sample": False, "temperature": 0.0}
 ROWS = 3

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import paths, settings
+from pipeline import paths, schemas, settings
 from pipeline.contest import team as teams
 from pipeline.contest.source import commit as source
 from pipeline.contest.team import Team
@@ -112,7 +112,7 @@ def pins() -> Pins:
     models = {}
     for name in settings.model_names():
         config = settings.model(name)
-        if isinstance(config, settings.StandinConfig):
+        if isinstance(config, schemas.StandinConfig):
             models[name] = lock.Lock(
                 tuple(lock.LockedFile(file, sha256, 0) for file, sha256 in sorted(config.files.items()))
             ).root

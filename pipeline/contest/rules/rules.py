@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from pipeline import paths, settings
+from pipeline import paths, schemas, settings
 from pipeline.contest.finding import FAIL, HUMAN, OK, UNKNOWN, Contest, Finding, State, found, unknown
 from pipeline.contest.rules import run_rules as run_checks
 from pipeline.contest.rules import source_rules as source_checks
@@ -56,7 +56,7 @@ NO_RUN = "no run yet"
 Kind = Literal["usage", "environment", "integrity", "resource", "form", "accuracy", "invalid"]
 
 
-class Rule(settings.Strict):
+class Rule(schemas.Strict):
     id: str
     text: str
     by: Literal["check", "declaration", "human"]
@@ -77,7 +77,7 @@ class Rule(settings.Strict):
         return self
 
 
-class Rules(settings.Strict):
+class Rules(schemas.Strict):
     """`configs/rules.yaml`."""
 
     source: str

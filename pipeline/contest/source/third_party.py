@@ -20,7 +20,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from pipeline import settings
-from pipeline.settings import Strict
+from pipeline.schemas import Strict
 
 NAME = "THIRD_PARTY.yaml"
 Text = Annotated[str, Field(min_length=1)]

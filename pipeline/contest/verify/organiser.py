@@ -23,7 +23,7 @@ from pipeline.errors import IntegrityError, UsageError
 from pipeline.files import sha256_of
 from pipeline.model import config, loader, lock
 from pipeline.record import folder as record
-from pipeline.settings import HubModelConfig, StandinConfig
+from pipeline.schemas import HubModelConfig, StandinConfig
 from pipeline.text.chat_template import token_ids
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
