@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, Phi3Config, Phi3ForCausalLM
 from transformers.generation import GenerationConfig
 
-from pipeline.engine.weights import Shape, Weights
+from pipeline.engine.shape import Shape
+from pipeline.engine.weights import Weights
 from pipeline.model.loader import EMBEDDING, LAYER_TENSORS
 
 SHARED_BLOCK = 16

@@ -20,8 +20,9 @@ from pipeline.engine.engine import Engine, Result
 from pipeline.engine.forecast import Script
 from pipeline.engine.pass_runner import Started
 from pipeline.engine.prefix_tree import build as build_tree
+from pipeline.engine.shape import Shape
 from pipeline.engine.state import Work
-from pipeline.engine.weights import LayerWeights, Shape, Weights
+from pipeline.engine.weights import LayerWeights, Weights
 
 MEDIUM = Shape(
     vocab=32064, hidden=5120, layers=40, heads=40, kv_heads=10, head_dim=128, intermediate=17920, norm_eps=1e-5,

@@ -34,8 +34,9 @@ from benchmarks.scripted import END, MEDIUM, SHAPES, Scripted, Set, read_sets, s
 from pipeline.engine import backend, memory  # noqa: E402
 from pipeline.engine.engine import Engine  # noqa: E402
 from pipeline.engine.forecast import Script  # noqa: E402
+from pipeline.engine.shape import Shape  # noqa: E402
 from pipeline.engine.state import Limits, Work  # noqa: E402
-from pipeline.engine.weights import Shape, Weights  # noqa: E402
+from pipeline.engine.weights import Weights  # noqa: E402
 from pipeline.model import loader, lock, safetensors_file  # noqa: E402
 
 MIB = 2**20

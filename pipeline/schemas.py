@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.engine.shape import Shape
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -170,23 +172,6 @@ class StandinConfig(Strict):
     """The finished checkpoint: sha256 of every file."""
 
 
-class ShapeConfig(Strict):
-    """A checkpoint's shape for `invoke plan` before it is fetched; once it is here, its own config.json counts."""
-
-    vocab: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    norm_eps: float
-    rope_theta: float
-    max_positions: int
-    window: int | None
-    tied: bool
-
-
 class HubModelConfig(Strict):
     """A checkpoint on the Hugging Face hub."""
 
@@ -197,7 +182,8 @@ class HubModelConfig(Strict):
     repo: str
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
     files: tuple[str, ...]
-    shape: ShapeConfig
+    shape: Shape
+    """For planning before the checkpoint is here; once it is, its own config.json counts."""
 
 
 ModelConfig = Annotated[StandinConfig | HubModelConfig, Field(discriminator="kind")]

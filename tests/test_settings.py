@@ -53,6 +53,16 @@ def test_a_file_is_named_as_what_it_describes() -> None:
     assert all(settings.device(name).name == name for name in settings.device_names())
 
 
+@pytest.mark.parametrize("change", [{"layer": 40}, {"hidden": "wide"}, {"heads": None}])
+def test_a_shape_with_a_wrong_key_or_value_is_refused(configs: Path, change: dict) -> None:
+    path = configs / "models" / "phi3-medium.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["model"]["shape"] |= change
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(IntegrityError, match=next(iter(change))):
+        settings.model("phi3-medium")
+
+
 def test_the_run_is_what_the_organisers_script_fixes() -> None:
     run = settings.run()
     assert (run.max_new_tokens, run.return_full_text, run.do_sample, run.temperature) == (500, False, False, 0.0)

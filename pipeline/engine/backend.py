@@ -17,7 +17,7 @@ from pipeline.engine.attention import Plan, buckets, flash, paged
 from pipeline.engine.kernels import build, library
 from pipeline.engine.ops import Ops, TorchOps
 from pipeline.engine.segment import Segment, pack
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 
 NEAR = {torch.bfloat16: 2e-2, torch.float16: 5e-3, torch.float32: 1e-3, torch.float64: 1e-6}
 """How far from float64, ‖found - expected‖ / ‖expected‖, is still rounding."""

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from statistics import median
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # a report needs the curve and not torch
-    from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 
 NEAR_BEST = 0.65
 """How near to the cheapest a row has to be for its pass to be large enough. Not nearer: prompt rows ride along and

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.engine.network import HEAD_ROWS
+from pipeline.engine.shape import Shape
 from pipeline.engine.state import Limits
-from pipeline.engine.weights import Shape
 from pipeline.errors import ResourceError
 
 MIB = 2**20

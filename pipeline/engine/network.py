@@ -16,7 +16,8 @@ from pipeline.engine.backend import Backend
 from pipeline.engine.pool import SlotPool
 from pipeline.engine.projection import linear
 from pipeline.engine.segment import Packed
-from pipeline.engine.weights import LayerWeights, Shape, Weights
+from pipeline.engine.shape import Shape
+from pipeline.engine.weights import LayerWeights, Weights
 
 HEAD_ROWS = 1024
 """Rows whose logits are held at the same time."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 
 
 class Ops(Protocol):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.arrays import Ints
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 from pipeline.errors import ResourceError
 
 

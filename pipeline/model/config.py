@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import paths
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 from pipeline.errors import IntegrityError
 
 WINDOW_SINCE = (4, 46)

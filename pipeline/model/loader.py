@@ -20,7 +20,8 @@ from torch import Tensor
 from pipeline import paths
 from pipeline.engine import memory
 from pipeline.engine.free_memory import free_bytes
-from pipeline.engine.weights import LayerWeights, Shape, Weights
+from pipeline.engine.shape import Shape
+from pipeline.engine.weights import LayerWeights, Weights
 from pipeline.errors import IntegrityError
 from pipeline.model import layer_streaming as stream
 from pipeline.model import lock

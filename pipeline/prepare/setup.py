@@ -84,10 +84,8 @@ def _model_plan(name: str) -> str:
 
 
 def _hub_bytes(config: HubModelConfig) -> int:
-    """Of weights in bfloat16."""
-    from pipeline.engine.weights import Shape  # noqa: PLC0415 - seconds, for torch
-
-    return 2 * Shape(**config.shape.model_dump()).parameters
+    """Download size, for bfloat16 weights."""
+    return 2 * config.shape.parameters
 
 
 def _board(host: Host, reboot: bool) -> list[Step]:

@@ -20,7 +20,7 @@ from pipeline.dataset import fetch
 from pipeline.device.board import TARGET_CAPABILITY, Board
 from pipeline.engine import backend, free_memory, memory
 from pipeline.engine.kernels import build
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 from pipeline.errors import PipelineError
 from pipeline.files import nearest, sha256_of
 from pipeline.model import config, lock
@@ -209,5 +209,5 @@ def _shape(model: str) -> Shape:
     if model in settings.model_names() and not (folder / "config.json").exists():
         described = settings.model(model)
         if isinstance(described, HubModelConfig):
-            return Shape(**described.shape.model_dump())
+            return described.shape
     return config.read_shape(folder)

@@ -17,8 +17,8 @@ from pipeline import paths, settings
 from pipeline.dataset import fetch, records
 from pipeline.engine import cost, memory
 from pipeline.engine.forecast import Forecast, Script, forecast
+from pipeline.engine.shape import Shape
 from pipeline.engine.state import Limits
-from pipeline.engine.weights import Shape
 from pipeline.errors import ResourceError
 from pipeline.model import config
 from pipeline.model import fetch as model_setup
@@ -86,7 +86,7 @@ def _model(name: str, say: Callable[[str], None]) -> tuple[Shape, Path]:
     if name in settings.model_names() and not (folder / "config.json").exists():
         described = settings.model(name)
         if isinstance(described, HubModelConfig):
-            return Shape(**described.shape.model_dump()), model_setup.ensure("standin", say)
+            return described.shape, model_setup.ensure("standin", say)
     folder = model_setup.resolve(name, say)
     return config.read_shape(folder), folder
 

@@ -14,7 +14,8 @@ from pipeline.engine import network
 from pipeline.engine.backend import plain
 from pipeline.engine.pool import SlotPool
 from pipeline.engine.segment import Segment, pack
-from pipeline.engine.weights import LayerWeights, Shape, Weights
+from pipeline.engine.shape import Shape
+from pipeline.engine.weights import LayerWeights, Weights
 from pipeline.model import loader
 
 sys.path.insert(0, str(paths.ROOT))  # `benchmarks` is not installed

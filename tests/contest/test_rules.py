@@ -21,7 +21,6 @@ from pipeline.contest.rules import source_rules as source_checks
 from pipeline.contest.rules.evidence import Accuracy, Evidence, Pins
 from pipeline.contest.rules.rules import Judged
 from pipeline.contest.team import Team
-from pipeline.engine.weights import Shape
 from pipeline.errors import IntegrityError
 
 RULES = rules.load()
@@ -301,8 +300,7 @@ def test_the_example_declares_every_declaration_and_none_of_them() -> None:
 
 
 def test_the_contests_numbers_are_those_of_its_model() -> None:
-    config = settings.model(RULES.contest.model)
-    shape = Shape(**config.shape.model_dump())
+    shape = settings.model(RULES.contest.model).shape
     assert RULES.contest.weights_bytes == 2 * shape.parameters
     assert RULES.contest.tensors == 6 * shape.layers + 3
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.engine.attention import buckets
 from pipeline.engine.segment import Segment, pack
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

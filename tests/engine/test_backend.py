@@ -15,7 +15,7 @@ from pipeline.engine.attention import Attend, buckets, paged
 from pipeline.engine.kernels import library
 from pipeline.engine.ops import TorchOps
 from pipeline.engine.segment import Packed, Segment, pack
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

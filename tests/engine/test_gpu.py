@@ -22,8 +22,8 @@ from pipeline.engine.cost import UNKNOWN, PassCost
 from pipeline.engine.engine import Engine
 from pipeline.engine.kernels import library
 from pipeline.engine.ops import TorchOps
+from pipeline.engine.shape import Shape
 from pipeline.engine.state import Limits
-from pipeline.engine.weights import Shape
 from pipeline.model import loader
 
 pytestmark = pytest.mark.gpu

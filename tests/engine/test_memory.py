@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from pipeline import settings
 from pipeline.engine import free_memory, memory
-from pipeline.engine.weights import Shape
 from pipeline.errors import ResourceError
 
-MEDIUM = Shape(**settings.model("phi3-medium").shape.model_dump())
+MEDIUM = settings.model("phi3-medium").shape
 CUDA = torch.device("cuda")
 
 

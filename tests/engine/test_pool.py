@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.engine.pool import SlotPool
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 from pipeline.errors import ResourceError
 
 SHAPE = Shape(

@@ -18,8 +18,8 @@ from pipeline.engine.cost import UNKNOWN, PassCost
 from pipeline.engine.pool import Slots
 from pipeline.engine.prefix_tree import build
 from pipeline.engine.scheduler import Scheduler
+from pipeline.engine.shape import Shape
 from pipeline.engine.state import Limits, Prefix, Work
-from pipeline.engine.weights import Shape
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -18,11 +18,10 @@ from pipeline import paths, settings
 from pipeline.engine import cost
 from pipeline.engine.forecast import Script, forecast
 from pipeline.engine.state import Limits
-from pipeline.engine.weights import Shape
 from pipeline.errors import ResourceError, UsageError
 from pipeline.runs import plan
 
-MEDIUM = Shape(**settings.model("phi3-medium").shape.model_dump())
+MEDIUM = settings.model("phi3-medium").shape
 
 
 def quiet(_: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.engine.weights import LayerWeights, Shape, Weights
+from pipeline.engine.shape import Shape
+from pipeline.engine.weights import LayerWeights, Weights
 
 SHAPE = Shape(
     vocab=40, hidden=32, layers=2, heads=4, kv_heads=2, head_dim=8, intermediate=48, norm_eps=1e-5, rope_theta=1e4,

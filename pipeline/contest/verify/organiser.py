@@ -18,7 +18,7 @@ from pipeline import paths, settings
 from pipeline.accuracy import compare
 from pipeline.dataset import fetch, records
 from pipeline.dataset.records import Record
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.files import sha256_of
 from pipeline.model import config, loader, lock
@@ -179,7 +179,7 @@ def _of_folder(name: str, folder: Path) -> Model:
 
 def _of_the_hub(name: str, known: HubModelConfig) -> Model:
     """Its shape and nothing else: what it hashes to is known where it was once fetched."""
-    return Model(name, None, None, None, Shape(**known.shape.model_dump()), "bfloat16")
+    return Model(name, None, None, None, known.shape, "bfloat16")
 
 
 def _weights(locked: lock.Lock) -> dict[str, str]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.segment import Packed
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 
 Attend = Callable[[Tensor, Tensor], Tensor]
 """(qkv (T, Q + 2K, D) with q and k turned, one layer of the pool (slots, 2K, D)) → (T, Q·D)."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.engine.attention import Attend
 from pipeline.engine.segment import Packed
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 
 BUCKET_KEYS = 4096
 """Keys in one bucket at most, padding included: what is gathered stays in the processor's cache."""

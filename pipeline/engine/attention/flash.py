@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.engine.arrays import upload
 from pipeline.engine.attention import Attend
 from pipeline.engine.segment import Packed
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 
 
 def plan(packed: Packed, shape: Shape, dtype: torch.dtype) -> Attend:

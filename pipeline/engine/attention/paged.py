@@ -13,7 +13,7 @@ from pipeline.engine.arrays import Ints, upload
 from pipeline.engine.attention import Attend, Plan
 from pipeline.engine.kernels.library import TILE_ROWS, Kernels
 from pipeline.engine.segment import Packed
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 
 UNLIMITED = 2**30
 """A window that no context reaches."""

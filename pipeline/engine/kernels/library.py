@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.kernels import build
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 
 HEAD_DIMS = (64, 96, 128)
 """That attention.cu is compiled for."""
