@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline.engine.device import pick_device
 from pipeline.model import config
-from pipeline.text_generation import Answered, pick_device, pick_dtype
+from pipeline.model.dtype import pick_dtype
+from pipeline.text.answers import Answered
 
 
 class Reference:

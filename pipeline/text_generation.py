@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +21,20 @@ from loguru import logger
 
 from pipeline.dataset import records
 from pipeline.engine import backend, memory, projection
+from pipeline.engine.device import STREAMED, pick_device
 from pipeline.engine.engine import Engine, Progress, Stats
 from pipeline.engine.free_memory import free_bytes
 from pipeline.engine.pass_log import PassLog
-from pipeline.errors import UsageError
 from pipeline.model import config, loader
+from pipeline.model.dtype import pick_dtype
 from pipeline.text import arguments as inputs
 from pipeline.text import candidates as choices
+from pipeline.text.answers import Answered
 from pipeline.text.arguments import PromptTooLong
 from pipeline.text.chat_template import Prompts, token_ids
 from pipeline.text.detokenize import Form, probe
 
 Chat = Sequence[dict[str, str]]
-STREAMED = "read from the disk in every pass"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Answered:
-    """One prompt's result as soon as it is complete."""
-
-    index: int
-    output: list[dict[str, Any]]
-    """As pipe() returns it for this chat."""
-    token_ids: list[int]
 
 
 class TextGenerator:
@@ -222,30 +212,3 @@ class KeyDataset:
 
     def __getitem__(self, index: int) -> Any:
         return self.dataset[index][self.key]
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device named, or a GPU where there is one."""
-    known = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    name = name or known[-1]
-    if name not in known:
-        raise UsageError(
-            "U204", "there is no such device here", expected=" or ".join(known), actual=name, fix="name one of them"
-        )
-    return torch.device(name)
-
-
-def pick_dtype(name: str | None, folder: Path) -> torch.dtype:
-    """The dtype named, or the one that the checkpoint is stored in."""
-    name = name or config.own_dtype(folder)
-    if name not in DTYPES:
-        raise UsageError(
-            "U203", "there is no such dtype", expected=" or ".join(DTYPES), actual=name, fix="name one of them"
-        )
-    return DTYPES[name]
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that was asked of it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import torch
 
-from pipeline import paths, settings, text_generation
+from pipeline import paths, settings
 from pipeline import requirements_lock as locked
 from pipeline.dataset import fetch
 from pipeline.device.board import TARGET_CAPABILITY, Board
 from pipeline.engine import backend, free_memory, memory
+from pipeline.engine.device import pick_device
 from pipeline.engine.kernels import build
 from pipeline.engine.shape import Shape
 from pipeline.errors import PipelineError
@@ -90,7 +91,7 @@ def _kernels(board: Board) -> Check:
 def _attention() -> Check:
     """The engine's own probing, at the contest model's shape."""
     shape = _shape("phi3-medium")
-    device = text_generation.pick_device(None)
+    device = pick_device(None)
     chosen = backend.choose(shape, torch.bfloat16, device)
     passed_over = "; ".join(f"{name}: {one_line(why)}" for name, why in chosen.passed_over.items())
     found = f"{chosen.attention_name}, {chosen.ops_name} on {device}"
@@ -188,7 +189,7 @@ def _dataset(name: str, say: Say) -> Check:
 
 def _memory(model: str) -> Check:
     """The engine's own plan for what is free now."""
-    device = text_generation.pick_device(None)
+    device = pick_device(None)
     try:
         shape = _shape(model)
     except PipelineError:

@@ -21,15 +21,19 @@ from pipeline import paths, reference, settings, text_generation
 from pipeline.accuracy import sandbox
 from pipeline.accuracy.scoring import Verdicts, verdicts
 from pipeline.dataset import fetch, records
+from pipeline.engine.device import pick_device
 from pipeline.errors import UsageError
 from pipeline.files import sha256_of, write_atomically
 from pipeline.model import fetch as model_setup
 from pipeline.model import lock
 from pipeline.model.attest import attest
+from pipeline.model.dtype import pick_dtype
 from pipeline.record import folder as record
 from pipeline.runs import resume
 from pipeline.runs.progress import Bar
 from pipeline.runs.request import Request, arguments_of, check
+from pipeline.text.answers import Answered
+from pipeline.text.arguments import PromptTooLong
 
 SCHEMA = "phi3-offline-pipeline/evaluation/1"
 
@@ -84,8 +88,8 @@ def evaluate(asked: Asked, folder: Path, execute_code: bool, say: Callable[[str]
     locked = lock.current(model)
     known = {
         "command": ["invoke", *sys.argv[1:]],
-        "dtype": str(text_generation.pick_dtype(asked.dtype, model)).removeprefix("torch."),
-        "device": str(text_generation.pick_device(asked.device)),
+        "dtype": str(pick_dtype(asked.dtype, model)).removeprefix("torch."),
+        "device": str(pick_device(asked.device)),
         "model": {"name": asked.model, "lock_sha256": locked.root},
         "code": record.commit(),
         "environment": record.environment(),
@@ -195,14 +199,14 @@ def _answer(pipe: Any, request: Request, path: Path, data: Path, began: Mapping[
         todo = [row for row in rows if row.index not in folder.kept]
         bar.begin(len(todo))
 
-        def on_answer(answered: text_generation.Answered) -> None:
+        def on_answer(answered: Answered) -> None:
             folder.append(todo[answered.index].index, answered.output, answered.token_ids)
             bar.answered(len(answered.token_ids))
 
         start = time.perf_counter()
         try:
             pipe([row.messages for row in todo], **began["arguments"], on_answer=on_answer, on_pass=bar.passed)
-        except text_generation.PromptTooLong as error:
+        except PromptTooLong as error:
             error.where = f"{paths.shown(data)} line {todo[error.index].index + 1}"
             raise
         elapsed_s = time.perf_counter() - start

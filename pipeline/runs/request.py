@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import settings, text_generation
+from pipeline import settings
 from pipeline.accuracy import sandbox
+from pipeline.engine.device import pick_device
 from pipeline.errors import UsageError
 
 ENGINES = ("ours", "reference")
@@ -47,7 +48,7 @@ def arguments_of(request: Request) -> dict[str, Any]:
 def check(request: Request) -> None:
     """Refuse before anything is fetched or loaded. Raises UsageError U301 to U303, U204, and EnvironmentProblem
     (E311) where programs cannot be run: a run should not lose its time for want of a score."""
-    text_generation.pick_device(request.device)
+    pick_device(request.device)
     if request.execute_code:
         sandbox.check()
     if request.engine not in ENGINES:

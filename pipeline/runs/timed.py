@@ -29,17 +29,21 @@ from pipeline.device import host as device_host
 from pipeline.device import traffic as network
 from pipeline.device import verdict
 from pipeline.device.telemetry import Telemetry
+from pipeline.engine.device import pick_device, synchronize
 from pipeline.engine.pass_log import PassLog
 from pipeline.errors import ResourceError, UsageError
 from pipeline.model import fetch as model_setup
 from pipeline.model import lock
 from pipeline.model.attest import attest
+from pipeline.model.dtype import pick_dtype
 from pipeline.record import folder as record
 from pipeline.record import timeline
 from pipeline.record.timeline import Interval
 from pipeline.runs import resume, validity
 from pipeline.runs.progress import Bar
 from pipeline.runs.request import Request, arguments_of, check
+from pipeline.text.answers import Answered
+from pipeline.text.arguments import PromptTooLong
 
 WARM_UP_TOKENS = 16
 """Of the warm-up chat's answer: enough to touch every path."""
@@ -98,8 +102,8 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
         "command": ["invoke", *sys.argv[1:]],
         "request": asdict(request),
         "arguments": arguments,
-        "dtype": str(text_generation.pick_dtype(request.dtype, model)).removeprefix("torch."),
-        "device": str(text_generation.pick_device(request.device)),
+        "dtype": str(pick_dtype(request.dtype, model)).removeprefix("torch."),
+        "device": str(pick_device(request.device)),
         "model": {"name": request.model, "lock_sha256": locked.root},
         "code": record.commit(),
         "environment": record.environment(),
@@ -211,15 +215,15 @@ def _prepare(request: Request, model: Path, arguments: dict[str, Any]) -> Ready:
     """Sections one and two: load, warm up. Nothing here knows the data set."""
     rules = settings.run()
     torch.manual_seed(rules.seed)
-    device = text_generation.pick_device(request.device)
+    device = pick_device(request.device)
     start = time.perf_counter()
     load = text_generation.load if request.engine == "ours" else reference.load
     pipe: Pipe = load(model, dtype=request.dtype, device=request.device)
-    text_generation.synchronize(device)
+    synchronize(device)
     loaded = time.perf_counter()
     pipe.warm_up()
     pipe([dict(message) for message in rules.warmup_messages], **{**arguments, "max_new_tokens": WARM_UP_TOKENS})
-    text_generation.synchronize(device)
+    synchronize(device)
     warm = time.perf_counter()
     logger.info("load {:.2f} s, warm-up {:.2f} s", loaded - start, warm - loaded)
     return Ready(pipe, device, start, loaded - start, warm - loaded)
@@ -256,13 +260,13 @@ def _timed(
     with Bar(request.dataset) as bar:
         todo: list[records.Record] = []
 
-        def on_answer(answered: text_generation.Answered) -> None:
+        def on_answer(answered: Answered) -> None:
             if folder is not None:
                 at_s = time.perf_counter() - start
                 folder.append(todo[answered.index].index, answered.output, answered.token_ids, at_s)
             bar.answered(len(answered.token_ids))
 
-        text_generation.synchronize(ready.device)
+        synchronize(ready.device)
         start = time.perf_counter()
         content = _bytes_of(data)
         rows = records.parse(data, content)[: request.limit]
@@ -276,10 +280,10 @@ def _timed(
         read_s = time.perf_counter() - start
         try:
             outputs = ready.pipe([row.messages for row in todo], **arguments, on_answer=on_answer, on_pass=bar.passed)
-        except text_generation.PromptTooLong as error:
+        except PromptTooLong as error:
             error.where = f"{paths.shown(data)} line {todo[error.index].index + 1}"
             raise
-        text_generation.synchronize(ready.device)
+        synchronize(ready.device)
         elapsed_s = time.perf_counter() - start
     validity.check_materialised(outputs, len(todo))
     logger.info("{} prompts in {:.3f} s, {} tokens", len(todo), elapsed_s, bar.tokens)

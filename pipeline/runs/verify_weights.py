@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline import table, text_generation
+from pipeline.engine.device import pick_device, synchronize
 from pipeline.model import fetch as setup
 from pipeline.model import lock
 from pipeline.model.attest import Attestation, attest
+from pipeline.model.dtype import pick_dtype
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,13 @@ def weights(
     model: str, dtype: str | None = None, device: str | None = None, say: Callable[[str], None] = print
 ) -> Verified:
     """Raises what `setup.resolve`, `text_generation.load` and `attest` raise: IntegrityError names what differs."""
-    place = text_generation.pick_device(device)
+    place = pick_device(device)
     folder = setup.resolve(model, say)
     start = time.perf_counter()
     pipe = text_generation.load(folder, dtype=dtype, device=device)
-    text_generation.synchronize(place)
+    synchronize(place)
     load_s = time.perf_counter() - start
-    kind = str(text_generation.pick_dtype(dtype, folder)).removeprefix("torch.")
+    kind = str(pick_dtype(dtype, folder)).removeprefix("torch.")
     return Verified(model, kind, str(place), load_s, attest(folder, pipe.resident(), lock.current(folder)))
 
 

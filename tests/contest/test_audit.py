@@ -22,7 +22,7 @@ from pipeline.contest.check import FAIL, HUMAN, OK, UNKNOWN
 from pipeline.contest.verify import verify
 from pipeline.contest.verify.organiser import Organiser
 from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
-from pipeline.text_generation import STREAMED
+from pipeline.engine.device import STREAMED
 
 pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread")]
 

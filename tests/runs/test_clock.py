@@ -86,7 +86,7 @@ def echo(events: list[str], monkeypatch: pytest.MonkeyPatch) -> Echo:
 
     monkeypatch.setattr(text_generation, "load", noting("load", lambda *_, **__: pipe))
     monkeypatch.setattr(reference, "load", noting("load", lambda *_, **__: pipe))
-    monkeypatch.setattr(text_generation, "synchronize", noting("device idle", lambda device: None))
+    monkeypatch.setattr(running, "synchronize", noting("device idle", lambda device: None))
     monkeypatch.setattr(running.records, "read_bytes", noting("read", running.records.read_bytes))
     monkeypatch.setattr(running, "time", SimpleNamespace(perf_counter=noting("clock", time.perf_counter)))
     monkeypatch.setattr(running, "verdicts", noting("score", running.verdicts))

@@ -12,7 +12,7 @@ from typing import Any
 from support.audited import DECLARED, ROWS, WRONG
 from support.drafts_of_submissions import Draft, put_source, source_of
 
-from pipeline.text_generation import STREAMED
+from pipeline.engine.device import STREAMED
 
 DECLARED_RULES = {f"rule-{name}" for name in DECLARED}
 

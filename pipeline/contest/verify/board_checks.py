@@ -20,7 +20,7 @@ from pipeline.device.channels import Channel
 from pipeline.device.power import Mode
 from pipeline.device.telemetry import NAME, PERIOD_S, Recording, Sample
 from pipeline.engine import memory
-from pipeline.text_generation import DTYPES, STREAMED
+from pipeline.engine.device import DTYPES, STREAMED
 
 LONGEST_GAP_S = 3.0
 """Between two samples, which are taken every half second: a busy machine comes late, a cut leaves more."""
