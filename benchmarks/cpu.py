@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from pipeline import reference, text_generation  # noqa: E402
 from pipeline.dataset import fetch, records  # noqa: E402
 from pipeline.model import fetch as setup  # noqa: E402
-from pipeline.record import folder as record  # noqa: E402
+from pipeline.record import provenance  # noqa: E402
 
 DATASET = "obqa-validation"
 CONTENDERS = ("ours", "pipe-1", "pipe-4", "pipe-16", "pipe-32", "ours-500")
@@ -66,7 +66,7 @@ def contend(name: str, model: str, rows: int, max_new_tokens: int) -> dict[str, 
         "name": name,
         "rows": len(chats),
         "elapsed_s": elapsed_s,
-        "peak_bytes": record.peak_memory()["host_bytes"],
+        "peak_bytes": provenance.peak_memory()["host_bytes"],
         "growth": growth,
         "passes": passes,
         "texts": texts,
@@ -131,7 +131,7 @@ def main() -> None:
     if unknown := [name for name in names if name not in CONTENDERS]:
         parser.error(f"no contender {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
     results = compare(names, options)
-    environment = record.environment()
+    environment = provenance.environment()
     machine = f"{environment['processor']}, {environment['threads']} threads, torch {environment['packages']['torch']}"
     print(f"\n{options.model} on {machine}")
     print(table(results))

@@ -26,7 +26,7 @@ from transformers.utils import logging  # noqa: E402
 from pipeline import reference, text_generation  # noqa: E402
 from pipeline.accuracy import metrics as rules  # noqa: E402
 from pipeline.dataset import records  # noqa: E402
-from pipeline.record import folder as record  # noqa: E402
+from pipeline.record import provenance  # noqa: E402
 
 CONTENDERS = {"ours": None, "pipe-1": 1, "pipe-16": 16}
 PAIRS = (("ours", "pipe-1"), ("pipe-16", "pipe-1"), ("ours", "pipe-16"))
@@ -86,7 +86,7 @@ def main() -> None:
     for name in CONTENDERS:
         found[name] = answer(name, options, chats)
         gc.collect()
-    environment = record.environment()
+    environment = provenance.environment()
     where = f"{environment['gpu'] or environment['processor']}, torch {environment['packages']['torch']}"
     print(f"\n{Path(options.data).stem}, {len(rows)} rows, {options.dtype}, {where}")
     print(f"{'':<20}{'texts differ':>14}{'tokens differ':>15}")

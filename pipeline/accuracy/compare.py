@@ -19,7 +19,8 @@ from pipeline.dataset import fetch, records
 from pipeline.dataset.records import Record
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.files import sha256_of
-from pipeline.record import folder as record
+from pipeline.record import run_folder
+from pipeline.record.outputs import read_outputs
 
 ALLOWED_DROP = 0.005
 """Of accuracy, by the contest's rules."""
@@ -106,7 +107,7 @@ def compare(run_a: str, run_b: str, execute_code: bool = False) -> Comparison:
     Raises UsageError (U311 no such run, U331 no run's folder, U332 different data, U333 no row in common),
     IntegrityError (M141 the data file is another one by now) and what finding the data raises.
     """
-    a, b = (read(record.find_folder(name)) for name in (run_a, run_b))
+    a, b = (read(run_folder.find(name)) for name in (run_a, run_b))
     of_a, of_b = a.manifest["dataset"]["sha256"], b.manifest["dataset"]["sha256"]
     if of_a != of_b:
         raise UsageError(
@@ -136,7 +137,7 @@ def read(path: Path) -> Run:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         if not {"name", "sha256"} <= manifest["dataset"].keys():
             raise KeyError("dataset")  # noqa: TRY301
-        outputs = {row["index"]: row for row in record.read_outputs(path)}
+        outputs = {row["index"]: row for row in read_outputs(path)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             "U331",

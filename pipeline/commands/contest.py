@@ -20,9 +20,9 @@ def rules(_context: Context, run: str = "", json: bool = False) -> None:
     """Every rule of the contest, who decides it, and how this checkout and a run stand to it."""
     from pipeline.contest.rules import evidence
     from pipeline.contest.rules import rules as asking
-    from pipeline.record import folder as record
+    from pipeline.record import run_folder
 
-    folder = record.find_folder(run) if run else evidence.newest_run()
+    folder = run_folder.find(run) if run else evidence.newest_run()
     judged = asking.judge(evidence.here(folder))
     if not json:
         print(f"\nrun: {folder.name if folder else 'there is none yet'}\n")
@@ -43,9 +43,9 @@ def submit(
 ) -> None:
     """Ask the contest's rules, then pack a run into dist/<team>-<hash>.tar. Example: invoke submit --run runs/NAME"""
     from pipeline.contest.submit import submit as submitting
-    from pipeline.record import folder as record
+    from pipeline.record import run_folder
 
-    folder = record.find_folder(run) if run else submitting.newest()
+    folder = run_folder.find(run) if run else submitting.newest()
     made = submitting.submit(submitting.Asked(folder, rehearsal, save_image))
     show(made, submitting.as_json, submitting.text, json)
     submitting.conclude(made)

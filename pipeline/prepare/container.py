@@ -19,7 +19,7 @@ from pipeline import paths
 from pipeline.device import board
 from pipeline.device.host import Host
 from pipeline.errors import EnvironmentProblem
-from pipeline.record import folder as record
+from pipeline.record import provenance
 
 IMAGE = "phi3-pipeline"
 DOCKERFILE = "Dockerfile.l4t"
@@ -39,7 +39,7 @@ GPU_GROUPS = ("video", "render")
 
 def build(image: str, torch_sha256: str = "") -> list[str]:
     """The build, with the commit as a label. An empty hash leaves NVIDIA's wheel unpinned, which the build says."""
-    code = record.commit()
+    code = provenance.commit()
     commit = f"{code['commit'] or 'unknown'}{'-dirty' * bool(code['dirty'])}"
     arguments = [f"COMMIT={commit}", *([f"TORCH_SHA256={torch_sha256}"] if torch_sha256 else [])]
     options = [part for argument in arguments for part in ("--build-arg", argument)]

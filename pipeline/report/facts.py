@@ -18,10 +18,9 @@ from pipeline.accuracy.scoring import Verdicts, verdicts
 from pipeline.dataset.records import Record
 from pipeline.device import telemetry
 from pipeline.errors import PipelineError, UsageError
-from pipeline.record import folder as record
-from pipeline.record import timeline
+from pipeline.record import run_folder, timeline
+from pipeline.record.outputs import is_output, read_outputs
 from pipeline.record.timeline import Pass
-from pipeline.runs import validity
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,8 @@ def read(folder: Path, execute_code: bool = False) -> Facts:
 def _manifest(folder: Path) -> Mapping[str, Any]:
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if manifest["schema"] != record.SCHEMA:
-            raise ValueError(f"schema {manifest['schema']!r}, not {record.SCHEMA!r}")  # noqa: TRY301
+        if manifest["schema"] != run_folder.SCHEMA:
+            raise ValueError(f"schema {manifest['schema']!r}, not {run_folder.SCHEMA!r}")  # noqa: TRY301
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             "U701",
@@ -131,11 +130,11 @@ def _manifest(folder: Path) -> Mapping[str, Any]:
 
 def _outputs(folder: Path, missing: list[str]) -> list[dict[str, Any]]:
     try:
-        rows = record.read_outputs(folder)
+        rows = read_outputs(folder)
     except OSError as error:
         missing.append(f"Answers: outputs.jsonl cannot be read ({error.strerror}).")
         return []
-    fine = [row for row in rows if validity.is_output(row["output"]) and isinstance(row["token_ids"], list)]
+    fine = [row for row in rows if is_output(row["output"]) and isinstance(row["token_ids"], list)]
     if len(fine) < len(rows):
         missing.append(f"Answers: {len(rows) - len(fine)} rows of outputs.jsonl are not in pipe()'s form.")
     return fine

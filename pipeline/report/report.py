@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.accuracy import compare, stats
 from pipeline.accuracy.compare import Comparison
 from pipeline.html import page
-from pipeline.record import folder as record
+from pipeline.record import run_folder
 from pipeline.report import facts as facts_of
 from pipeline.report import run_plots
 from pipeline.report.facts import Facts
@@ -39,10 +39,10 @@ def make(run: str, against: str = "", to: str = "", execute_code: bool = False) 
 
     Raises UsageError (U311 no such run, U701 no manifest), what comparing raises, ResourceError where it cannot write.
     """
-    folder = record.find_folder(run)
+    folder = run_folder.find(run)
     seen = facts_of.read(folder, execute_code)
     compared = compare.compare(against, str(folder), execute_code) if against else None
-    path = Path(to).expanduser() if to else folder / record.REPORT
+    path = Path(to).expanduser() if to else folder / run_folder.REPORT
     page.write(path, html(seen, compared))
     return Report(path, seen.missing)
 
@@ -90,9 +90,9 @@ def _state(seen: Facts) -> tuple[str, str] | None:
     """What makes this run none whose time can be read, if anything does: a heading and a sentence."""
     answered, asked = len(seen.rows), seen.get("dataset.rows")
     kept = f"{answered:,} of {asked:,} prompts were answered" if asked else f"{answered:,} prompts were answered"
-    if seen.get("state") == record.FAILED:
+    if seen.get("state") == run_folder.FAILED:
         return "This run ended early", f"{seen.get('failed.reason')}. {kept} before that; there is no time."
-    if seen.get("state") != record.FINISHED:
+    if seen.get("state") != run_folder.FINISHED:
         return "This run is not finished", f"{kept} so far, or until its process was killed; there is no time."
     if seen.get("resumed"):
         turns = [f"{turn['kept']:,} answers were there after: {turn['after']}" for turn in seen.get("resumed")]
@@ -258,7 +258,7 @@ def _repeat(seen: Facts) -> list[tuple[str, str]]:
     again = shlex.join(map(str, command))
     checkout = f"git checkout {commit[:12]}\n" if commit else ""
     lines = [("The same command on the same code", checkout + again)] if again else []
-    if seen.get("state") == record.FINISHED:
+    if seen.get("state") == run_folder.FINISHED:
         lines.append(
             ("The same run, offline, compared to the token", f"invoke reproduce --run {shlex.quote(seen.folder.name)}")
         )

@@ -28,7 +28,8 @@ from pipeline.model import fetch as model_setup
 from pipeline.model import lock
 from pipeline.model.attest import attest
 from pipeline.model.dtype import pick_dtype
-from pipeline.record import folder as record
+from pipeline.record import provenance, run_folder
+from pipeline.record.outputs import read_outputs
 from pipeline.runs import resume
 from pipeline.runs.progress import Bar
 from pipeline.runs.request import Request, arguments_of, check
@@ -91,8 +92,8 @@ def evaluate(asked: Asked, folder: Path, execute_code: bool, say: Callable[[str]
         "dtype": str(pick_dtype(asked.dtype, model)).removeprefix("torch."),
         "device": str(pick_device(asked.device)),
         "model": {"name": asked.model, "lock_sha256": locked.root},
-        "code": record.commit(),
-        "environment": record.environment(),
+        "code": provenance.commit(),
+        "environment": provenance.environment(),
     }
     for engine in asked.engines:
         todo = {}
@@ -103,7 +104,7 @@ def evaluate(asked: Asked, folder: Path, execute_code: bool, say: Callable[[str]
             before = _manifest(path)
             # Finished or not: answers of two models must not stand in one table.
             resume.check_same(resume.Unfinished(path, request, before), began)
-            if before.get("state") != record.FINISHED:
+            if before.get("state") != run_folder.FINISHED:
                 todo[path] = (request, began)
         if not todo:
             continue
@@ -137,7 +138,7 @@ def begin(asked: Asked) -> Path:
         settings.dataset(name)
         for engine in asked.engines:
             check(asked.request(name, engine))
-    folder = record.stamped_folder(paths.runs(), f"evaluate-{Path(asked.model).name[:60]}")
+    folder = run_folder.make_stamped(paths.runs(), f"evaluate-{Path(asked.model).name[:60]}")
     with write_atomically(folder / "evaluation.json") as file:
         file.write((json.dumps({"schema": SCHEMA, **asdict(asked)}, indent=2) + "\n").encode())
     return folder
@@ -148,7 +149,7 @@ def find(name_or_path: str, given: Asked) -> tuple[Path, Asked]:
 
     Raises UsageError: U311 no such folder, U341 it is no evaluation's, U342 an option differs from what it was asked.
     """
-    folder = record.find_folder(name_or_path)
+    folder = run_folder.find(name_or_path)
     try:
         told = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
         if told.pop("schema") != SCHEMA:
@@ -194,7 +195,7 @@ def _answer(pipe: Any, request: Request, path: Path, data: Path, began: Mapping[
     """The rows of one set that are not answered yet."""
     path.mkdir(exist_ok=True)
     rows = records.read(data)[: request.limit]
-    with record.RunFolder(path) as folder, Bar(request.dataset) as bar:
+    with run_folder.RunFolder(path) as folder, Bar(request.dataset) as bar:
         folder.begin({**began, "dataset": {**began["dataset"], "rows": len(rows)}})
         todo = [row for row in rows if row.index not in folder.kept]
         bar.begin(len(todo))
@@ -215,7 +216,7 @@ def _answer(pipe: Any, request: Request, path: Path, data: Path, began: Mapping[
 
 
 def _scored(path: Path, dataset: str, engine: str, data: Path, execute_code: bool) -> Result:
-    outputs = record.read_outputs(path)
+    outputs = read_outputs(path)
     rows = records.read(data)
     texts = tuple(each["output"][0]["generated_text"] for each in outputs)
     judged = verdicts(dataset, [rows[each["index"]] for each in outputs], texts, execute_code)

@@ -19,7 +19,7 @@ from pipeline.accuracy.compare import Comparison, Differing, Margin, Run, read, 
 from pipeline.errors import IntegrityError
 from pipeline.model import fetch as setup
 from pipeline.model import lock
-from pipeline.record import folder as record
+from pipeline.record import run_folder
 
 
 def measure(made: Comparison, run_a: str, say: Callable[[str], None] = print) -> Comparison:
@@ -27,7 +27,7 @@ def measure(made: Comparison, run_a: str, say: Callable[[str], None] = print) ->
 
     Raises IntegrityError (M142) where the model is not the one that run A had, and what finding and loading it raises.
     """
-    a = read(record.find_folder(run_a))
+    a = read(run_folder.find(run_a))
     pipe = _load(a, say)
     rows = rows_of(a)
 

@@ -20,7 +20,8 @@ from pipeline.model import fetch as model_setup
 from pipeline.model import lock
 from pipeline.prepare import board_checks as checks
 from pipeline.prepare import doctor
-from pipeline.record import folder as record
+from pipeline.record import run_folder
+from pipeline.record.outputs import read_outputs
 from pipeline.runs import timed as running
 from pipeline.runs.request import Request
 
@@ -50,7 +51,7 @@ class Reproduction:
 def reproduce(name_or_path: str, host: Host, say: Callable[[str], object] = print) -> Reproduction:
     """Raises UsageError (U501 no finished run there), IntegrityError (M601 another model), and what a run raises."""
     folder = _folder(name_or_path)
-    recorded = record.finished(folder)
+    recorded = run_folder.finished_manifest(folder)
     os.environ["HF_HUB_OFFLINE"] = "1"  # whatever is missing must not come from elsewhere now
     say(doctor.table(checks.of_board(host)))
     request = Request(**recorded["request"])
@@ -80,7 +81,7 @@ def reproduce(name_or_path: str, host: Host, say: Callable[[str], object] = prin
         of=str(folder),
         folder=done.folder,
         rows=done.rows,
-        differing=_differing(record.read_outputs(folder), record.read_outputs(done.folder)),
+        differing=_differing(read_outputs(folder), read_outputs(done.folder)),
         recorded_s=recorded["elapsed_s"],
         elapsed_s=done.elapsed_s,
         verdict=done.verdict.state,

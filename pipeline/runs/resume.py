@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline import paths
 from pipeline.errors import UsageError
-from pipeline.record import folder as record
+from pipeline.record import run_folder
 from pipeline.runs.request import Request
 
 SAME = ("arguments", "dtype", "device", "model", "dataset")
@@ -39,11 +39,11 @@ def find(name_or_path: str, asked: Request) -> Unfinished:
     Raises UsageError: U311 there is no such run, U312 it is finished, U313 it did not get as far as its manifest,
     U314 an option differs from what the run was asked.
     """
-    path = record.find_folder(name_or_path)
+    path = run_folder.find(name_or_path)
     try:
         began = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        if began["schema"] != record.SCHEMA:
-            raise ValueError(f"schema {began['schema']!r}, not {record.SCHEMA!r}")  # noqa: TRY301
+        if began["schema"] != run_folder.SCHEMA:
+            raise ValueError(f"schema {began['schema']!r}, not {run_folder.SCHEMA!r}")  # noqa: TRY301
         request, state = Request(**began["request"]), began["state"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
@@ -54,7 +54,7 @@ def find(name_or_path: str, asked: Request) -> Unfinished:
             actual=f"{type(error).__name__}: {error}",
             fix="start the run anew",
         ) from error
-    if state == record.FINISHED:
+    if state == run_folder.FINISHED:
         raise UsageError(
             "U312",
             "this run is finished",

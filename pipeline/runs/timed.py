@@ -36,8 +36,8 @@ from pipeline.model import fetch as model_setup
 from pipeline.model import lock
 from pipeline.model.attest import attest
 from pipeline.model.dtype import pick_dtype
-from pipeline.record import folder as record
-from pipeline.record import timeline
+from pipeline.record import provenance, run_folder, timeline
+from pipeline.record.outputs import outputs_digest
 from pipeline.record.timeline import Interval
 from pipeline.runs import resume, validity
 from pipeline.runs.progress import Bar
@@ -97,7 +97,7 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
     model = model_setup.resolve(request.model, say)
     arguments = arguments_of(request)
     locked = lock.current(model)
-    zero_s, began_utc = time.perf_counter(), record.utc_now()
+    zero_s, began_utc = time.perf_counter(), provenance.utc_now()
     began = {
         "command": ["invoke", *sys.argv[1:]],
         "request": asdict(request),
@@ -105,8 +105,8 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
         "dtype": str(pick_dtype(request.dtype, model)).removeprefix("torch."),
         "device": str(pick_device(request.device)),
         "model": {"name": request.model, "lock_sha256": locked.root},
-        "code": record.commit(),
-        "environment": record.environment(),
+        "code": provenance.commit(),
+        "environment": provenance.environment(),
         "began_utc": began_utc,
     }
     if unfinished is not None:
@@ -127,7 +127,7 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
         board_after, sent_after = verdict.state(host), network.counters()
         validity.check_repeats([section.outputs for section in timed])
         first, traffic = timed[0], network.between(sent_before, sent_after)
-        peak_memory = record.peak_memory()  # before the comparison, which needs a little of its own
+        peak_memory = provenance.peak_memory()  # before the comparison, which needs a little of its own
         attesting_s = time.perf_counter()
         attested = attest(model, ready.pipe.resident(), locked)
         texts = [output[0]["generated_text"] for output in first.outputs]
@@ -166,7 +166,7 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
                 ),
                 "stages_s": {"read": timed[-1].read_s, **ready.pipe.stages()},
                 "sections": [section.describe() for section in timed],
-                "ended_utc": record.utc_now(),
+                "ended_utc": provenance.utc_now(),
                 "network": None if traffic is None else asdict(traffic),
                 "elapsed_s": summary.elapsed_s,
                 "answer_tokens": first.answer_tokens,
@@ -182,15 +182,15 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
     return summary
 
 
-def _folder(request: Request, unfinished: resume.Unfinished | None) -> record.RunFolder:
+def _folder(request: Request, unfinished: resume.Unfinished | None) -> run_folder.RunFolder:
     if unfinished is not None:
-        return record.RunFolder(unfinished.path)
+        return run_folder.RunFolder(unfinished.path)
     name = f"{Path(request.dataset).stem[:60]}-{Path(request.model).name[:60]}-{request.engine}"
-    return record.new_folder(paths.runs(), name)
+    return run_folder.create(paths.runs(), name)
 
 
 @contextmanager
-def _telling_what_is_kept(folder: record.RunFolder, say: Callable[[str], None]) -> Iterator[None]:
+def _telling_what_is_kept(folder: run_folder.RunFolder, say: Callable[[str], None]) -> Iterator[None]:
     """When what stops a run lies outside of it, it can go on."""
     try:
         yield
@@ -243,7 +243,7 @@ class Timed(Interval):
         return {
             "passes": self.passes,
             "answer_tokens": self.answer_tokens,
-            "outputs_sha256": record.digest(self.outputs),
+            "outputs_sha256": outputs_digest(self.outputs),
         }
 
 
@@ -252,7 +252,7 @@ def _timed(
     data: Path,
     request: Request,
     arguments: dict[str, Any],
-    folder: record.RunFolder | None,
+    folder: run_folder.RunFolder | None,
     unfinished: resume.Unfinished | None,
 ) -> Timed:
     """The section that counts. With a folder it writes to it, and leaves out what is answered there."""

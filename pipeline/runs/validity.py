@@ -9,6 +9,7 @@ from typing import Any
 from pipeline import paths
 from pipeline.device.verdict import INVALID, Verdict
 from pipeline.errors import InvalidRun
+from pipeline.record.outputs import is_output
 
 
 def check_materialised(outputs: Any, rows: int) -> None:
@@ -23,12 +24,6 @@ def check_materialised(outputs: Any, rows: int) -> None:
             actual=f"{type(outputs).__name__}",
             fix="report this: the time of this run means nothing",
         )
-
-
-def is_output(out: Any) -> bool:
-    """One prompt's output as pipe() returns it with return_full_text=False."""
-    one = isinstance(out, list) and len(out) == 1 and isinstance(out[0], dict)
-    return one and isinstance(out[0].get("generated_text"), str)
 
 
 def check_repeats(repeats: list[list[Any]]) -> None:

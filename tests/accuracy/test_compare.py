@@ -17,7 +17,7 @@ from pipeline.accuracy import compare_text as comparison
 from pipeline.accuracy.compare import Comparison, compare, judge
 from pipeline.errors import AccuracyError, IntegrityError, UsageError
 from pipeline.files import sha256_of
-from pipeline.record import folder as record
+from pipeline.record import run_folder
 
 MAKE = Callable[..., Path]
 
@@ -34,7 +34,7 @@ def make(runs: Path, file: Path) -> MAKE:
 
     def made(name: str, texts: dict[int, str], **manifest: Any) -> Path:
         (runs / name).mkdir(parents=True)
-        with record.RunFolder(runs / name) as folder:
+        with run_folder.RunFolder(runs / name) as folder:
             folder.begin({"dataset": {"name": str(file), "sha256": sha256_of(file), "rows": 8}, **manifest})
             for index, text in texts.items():
                 folder.append(index, [{"generated_text": text}], [ord(letter) for letter in text] + [2])

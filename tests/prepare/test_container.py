@@ -19,7 +19,7 @@ from support.rows import write_rows
 from pipeline import paths
 from pipeline.device import board as boards
 from pipeline.prepare import container
-from pipeline.record import folder as record
+from pipeline.record import provenance
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -76,13 +76,13 @@ def test_elsewhere_nothing_of_the_host_is_mounted(tmp_path: Path) -> None:
 
 
 def test_the_build_is_labelled_with_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    commit = record.commit()["commit"]
+    commit = provenance.commit()["commit"]
     told = container.text(container.build("img", "ab" * 32))
     assert f"COMMIT={commit}" in told
     assert f"TORCH_SHA256={'ab' * 32}" in told
     assert "-f Dockerfile.l4t" in told
     monkeypatch.setenv("PIPELINE_COMMIT", "abc-dirty")
-    assert record.commit() == {"commit": "abc", "dirty": True}
+    assert provenance.commit() == {"commit": "abc", "dirty": True}
 
 
 @pytest.mark.parametrize(

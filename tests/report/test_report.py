@@ -16,7 +16,7 @@ import pytest
 from support.page_checks import check
 
 from pipeline.errors import UsageError
-from pipeline.record import folder as record
+from pipeline.record.outputs import read_outputs
 from pipeline.report import facts, report, run_plots
 from pipeline.runs import timed as running
 from pipeline.runs.request import Request
@@ -103,7 +103,7 @@ def test_the_page_has_the_headline_and_all_its_parts(runs_of: dict[str, Path]) -
 def test_every_wrong_row_has_its_prompt_and_both_answers(runs_of: dict[str, Path]) -> None:
     page = page_of(runs_of["ours"])
     folds = re.findall(r'<details class="row">(.*?)</details>', page, re.DOTALL)
-    given = {row["index"]: row["output"][0]["generated_text"] for row in record.read_outputs(runs_of["ours"])}
+    given = {row["index"]: row["output"][0]["generated_text"] for row in read_outputs(runs_of["ours"])}
     assert len(folds) == len(given) == 4
     for index, fold in enumerate(folds):
         assert f"What is {index}?" in fold

@@ -82,7 +82,7 @@ def test_what_was_cut_off_goes_on_within_a_set(tiny: Path, monkeypatch: pytest.M
     whole = evaluate.begin(what)
     run(what, whole)
     cut = evaluate.begin(what)
-    append = evaluate.record.RunFolder.append
+    append = evaluate.run_folder.RunFolder.append
     count = []
 
     def appending(self: Any, *row: Any) -> None:
@@ -92,7 +92,7 @@ def test_what_was_cut_off_goes_on_within_a_set(tiny: Path, monkeypatch: pytest.M
         append(self, *row)
 
     with monkeypatch.context() as patched:
-        patched.setattr(evaluate.record.RunFolder, "append", appending)
+        patched.setattr(evaluate.run_folder.RunFolder, "append", appending)
         with pytest.raises(KeyboardInterrupt):
             run(what, cut)
     assert sum(content.count(b"\n") for content in files(cut).values()) == 4

@@ -18,7 +18,7 @@ from pipeline.accuracy import compare_text as comparison
 from pipeline.accuracy.compare import compare
 from pipeline.dataset import records
 from pipeline.errors import IntegrityError, ResourceError
-from pipeline.record import folder as record
+from pipeline.record.outputs import read_outputs
 from pipeline.runs import margins
 from pipeline.runs import timed as running
 from pipeline.runs.request import Request
@@ -41,7 +41,7 @@ def pair(tiny: Path, file: Path, runs: Path) -> tuple[Path, Path]:
     second = runs / "second"
     second.mkdir()
     (second / "manifest.json").write_bytes((first / "manifest.json").read_bytes())
-    rows = record.read_outputs(first)
+    rows = read_outputs(first)
     rows[1]["token_ids"] = [*rows[1]["token_ids"][:2], 7, 8]
     rows[2]["token_ids"] = rows[2]["token_ids"][:4]
     rows[3]["output"] = [{"generated_text": "other"}]
@@ -63,7 +63,7 @@ def test_margins_are_those_of_transformers_logits(tiny: Path, file: Path, pair: 
     made = margins.measure(compare(first, second), first, lambda line: None)
     assert [each.index for each in made.differing] == [1, 2, 3]
     by_row = {each.index: each.margin for each in made.differing}
-    answers = {row["index"]: row["token_ids"] for row in record.read_outputs(pair[0])}
+    answers = {row["index"]: row["token_ids"] for row in read_outputs(pair[0])}
 
     logits = theirs(tiny, file, 1, answers[1][:2])
     best, following = logits.topk(2).values.tolist()

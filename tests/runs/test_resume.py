@@ -22,7 +22,7 @@ from pipeline import paths, settings
 from pipeline.errors import PipelineError, UsageError
 from pipeline.files import sha256_of
 from pipeline.model import lock
-from pipeline.record import folder as record
+from pipeline.record.outputs import read_outputs
 from pipeline.runs import resume, summary
 from pipeline.runs import timed as running
 from pipeline.runs.request import Request
@@ -98,7 +98,7 @@ def whole(tiny: Path, file: Path, tmp_path_factory: pytest.TempPathFactory) -> l
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PIPELINE_RUNS", str(tmp_path_factory.mktemp("whole")))
         done = running.run(Request(dataset=str(file), model=str(tiny), max_new_tokens=TOKENS), lambda line: None)
-    return record.read_outputs(done.folder)
+    return read_outputs(done.folder)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def killed(killed_once: Path, runs: Path) -> Path:
 def test_killed_it_leaves_whole_answers_and_what_it_was_asked(
     killed: Path, file: Path, tiny: Path, whole: list[dict[str, Any]]
 ) -> None:
-    rows = record.read_outputs(killed)
+    rows = read_outputs(killed)
     assert 100 <= len(rows) < ROWS
     assert all(row == whole[row["index"]] for row in rows)
     told = manifest(killed)
@@ -137,10 +137,10 @@ def test_killed_it_leaves_whole_answers_and_what_it_was_asked(
 
 
 def test_gone_on_with_it_answers_the_rest_and_has_no_time(killed: Path, whole: list[dict[str, Any]]) -> None:
-    kept = len(record.read_outputs(killed))
+    kept = len(read_outputs(killed))
     before, code = (killed / "outputs.jsonl").read_bytes(), manifest(killed)["code"]
     done = go_on(killed)
-    assert record.read_outputs(killed) == whole
+    assert read_outputs(killed) == whole
     assert (killed / "outputs.jsonl").read_bytes().startswith(before[: before.rindex(b"\n") + 1])
     assert (done.folder, done.rows, done.kept, done.elapsed_s) == (killed, ROWS, kept, None)
     told = manifest(killed)
@@ -162,7 +162,7 @@ def test_a_last_line_that_is_not_whole_is_answered_again(killed: Path, whole: li
     outputs.write_bytes(b"".join(lines[:50]) + lines[50][: len(lines[50]) // 2])
     done = go_on(killed)
     assert done.kept == 50
-    assert record.read_outputs(killed) == whole
+    assert read_outputs(killed) == whole
 
 
 def test_with_all_rows_answered_only_the_end_is_missing(killed: Path, whole: list[dict[str, Any]]) -> None:
@@ -212,10 +212,10 @@ def check_survived(runs: Path, kills: int, whole: list[dict[str, Any]]) -> None:
     (folder,) = runs.iterdir()
     assert kills >= 2
     if manifest(folder)["state"] != "finished":
-        kept = len(record.read_outputs(folder))
+        kept = len(read_outputs(folder))
         said = end_of(start("--resume", folder))
         assert f"none, as the run was cut off: {kept} of {ROWS} answers were kept" in said
-    assert record.read_outputs(folder) == whole
+    assert read_outputs(folder) == whole
     assert 1 <= len(manifest(folder)["resumed"]) <= kills
     assert (folder / "outputs.jsonl").read_bytes().count(b"\n") == ROWS
     names = {path.name for path in folder.iterdir()} - {"passes.csv"}  # of the last part, if that had anything to do
@@ -244,11 +244,11 @@ def test_the_reference_goes_on_too(tiny: Path, file: Path, runs: Path) -> None:
     wait_for(process, lambda: rows_in(runs) >= 5)
     end(process, signal.SIGKILL)
     (folder,) = runs.iterdir()
-    kept = len(record.read_outputs(folder))
+    kept = len(read_outputs(folder))
     assert 5 <= kept < 60
     assert go_on(folder).kept == kept
     ours = running.run(Request(str(file), str(tiny), max_new_tokens=3, limit=60), lambda line: None)
-    assert record.read_outputs(folder) == record.read_outputs(ours.folder)
+    assert read_outputs(folder) == read_outputs(ours.folder)
 
 
 # Interrupted
@@ -274,13 +274,13 @@ def test_interrupted_it_says_why_and_how_to_go_on(
     wait_for(process, lambda: rows_in(runs) >= 20)
     said = end(process, number)
     (folder,) = runs.iterdir()
-    kept = len(record.read_outputs(folder))
+    kept = len(read_outputs(folder))
     assert process.returncode == status, said
     assert f"{kept} answers are kept; to go on: invoke run --resume {folder}" in said
     assert (manifest(folder)["state"], manifest(folder)["failed"]["reason"]) == ("failed", reason)
     assert reason in (folder / "run.log").read_text(encoding="utf-8")
     assert go_on(folder).kept == kept
-    assert record.read_outputs(folder) == whole
+    assert read_outputs(folder) == whole
     (resumed,) = manifest(folder)["resumed"]
     assert (resumed["kept"], resumed["after"]) == (kept, reason)
     assert "failed" not in manifest(folder)
@@ -334,13 +334,13 @@ def test_a_full_disk_keeps_what_fits_and_with_room_it_goes_on(
     (folder,) = runs.iterdir()
     outputs = folder / "outputs.jsonl"
     assert outputs.read_bytes().endswith(b"}\n")
-    kept = len(record.read_outputs(folder))
+    kept = len(read_outputs(folder))
     assert 50 < kept < ROWS
     assert f"{kept} answers are kept" in said
     assert manifest(folder)["state"] in ("failed", "unfinished")  # there may be no room to say even that
     small_disk.grow()
     assert go_on(folder).kept == kept
-    assert record.read_outputs(folder) == whole
+    assert read_outputs(folder) == whole
 
 
 @pytest.mark.slow
@@ -373,7 +373,7 @@ def test_a_data_file_that_vanishes_once_it_is_read_is_not_missed(
     said = end_of(process)
     assert process.returncode == 0, said
     (folder,) = runs.iterdir()
-    assert record.read_outputs(folder) == whole
+    assert read_outputs(folder) == whole
     assert manifest(folder)["dataset"]["sha256"] == sha256
 
 
@@ -411,7 +411,7 @@ def test_a_run_folder_that_becomes_read_only_keeps_all_answers(
     assert "20 answers are kept" in said
     assert "Permission denied" in said
     (folder,) = runs.iterdir()
-    assert len(record.read_outputs(folder)) == 20
+    assert len(read_outputs(folder)) == 20
     folder.chmod(0o755)
     for path in folder.iterdir():
         path.chmod(0o644)
@@ -508,7 +508,7 @@ def test_a_run_that_is_still_going_on(tiny: Path, file: Path, runs: Path, whole:
     assert (error.code, error.exit_status) == ("U321", 2)
     said = end_of(process)
     assert process.returncode == 0, said
-    assert record.read_outputs(folder) == whole
+    assert read_outputs(folder) == whole
     assert "resumed" not in manifest(folder)
 
 

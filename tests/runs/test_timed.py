@@ -28,8 +28,8 @@ from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, Pipel
 from pipeline.files import sha256_of
 from pipeline.model import lock
 from pipeline.model.attest import Attestation
-from pipeline.record import folder as record
 from pipeline.record import timeline
+from pipeline.record.outputs import outputs_digest, read_outputs
 from pipeline.runs import summary
 from pipeline.runs import timed as running
 from pipeline.runs.request import ENGINES, Request, arguments_of
@@ -76,7 +76,7 @@ def both(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[
 
 
 def test_both_engines_write_the_same_rows(both: dict[str, running.Summary]) -> None:
-    ours, theirs = (record.read_outputs(both[engine].folder) for engine in ENGINES)
+    ours, theirs = (read_outputs(both[engine].folder) for engine in ENGINES)
     assert ours == theirs
     assert [row["index"] for row in ours] == list(range(ROWS))
     assert all(isinstance(row["output"][0]["generated_text"], str) for row in ours)
@@ -167,7 +167,7 @@ def test_a_run_says_when_each_part_of_it_happened(tiny: Path, file: Path) -> Non
     assert 0 < finished[0] <= finished[-1] <= done.all_elapsed_s[0]
     (one,) = {json.dumps({**section, "passes": 0}) for section in told["sections"]}
     outputs = [row["output"] for row in sorted(rows, key=lambda row: row["index"])]
-    assert json.loads(one) == {"passes": 0, "answer_tokens": 8 * ROWS, "outputs_sha256": record.digest(outputs)}
+    assert json.loads(one) == {"passes": 0, "answer_tokens": 8 * ROWS, "outputs_sha256": outputs_digest(outputs)}
     assert all(section["passes"] > 0 for section in told["sections"])
 
 
@@ -201,7 +201,7 @@ def test_the_summary_is_short_and_has_the_two_numbers(both: dict[str, running.Su
 
 def test_limit_takes_the_first_rows(tiny: Path, file: Path) -> None:
     done = run(tiny, file, limit=2)
-    assert [row["index"] for row in record.read_outputs(done.folder)] == [0, 1]
+    assert [row["index"] for row in read_outputs(done.folder)] == [0, 1]
     assert (done.rows, manifest(done.folder)["dataset"]["rows"], done.score.scored) == (2, 2, 2)
 
 
@@ -213,18 +213,18 @@ def test_repeat_times_the_same_thing_again_and_writes_it_once(tiny: Path, file: 
     done = run(tiny, file, repeat=3)
     assert len(manifest(done.folder)["phases_s"]["timed"]) == 3
     assert done.elapsed_s == sorted(done.all_elapsed_s)[1]
-    assert len(record.read_outputs(done.folder)) == ROWS
+    assert len(read_outputs(done.folder)) == ROWS
     assert "median of" in summary.text(Request(), done)
 
 
 def test_max_new_tokens_ends_answers(tiny: Path, file: Path) -> None:
     done = run(tiny, file, max_new_tokens=3)
-    assert {len(row["token_ids"]) for row in record.read_outputs(done.folder)} == {3}
+    assert {len(row["token_ids"]) for row in read_outputs(done.folder)} == {3}
 
 
 def test_the_references_batch_size_changes_no_answer(tiny: Path, file: Path, both: dict[str, running.Summary]) -> None:
     done = run(tiny, file, engine="reference", batch_size=3)
-    assert record.read_outputs(done.folder) == record.read_outputs(both["reference"].folder)
+    assert read_outputs(done.folder) == read_outputs(both["reference"].folder)
     assert manifest(done.folder)["arguments"]["batch_size"] == 3
 
 
@@ -242,7 +242,7 @@ def test_a_file_without_answers_is_run_and_not_scored(tiny: Path, tmp_path: Path
 
 
 def test_the_rows_come_in_file_order_and_are_scored_so(tiny: Path, file: Path, tmp_path: Path) -> None:
-    rows = record.read_outputs(run(tiny, file).folder)
+    rows = read_outputs(run(tiny, file).folder)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     for line, row in zip(lines, rows, strict=True):
         line["answer"] = row["output"][0]["generated_text"].lstrip().replace("\n", "")
@@ -364,7 +364,7 @@ def test_a_failure_in_the_middle_keeps_what_was_answered(
     with pytest.raises(type(error)):
         run(tiny, file)
     folder = next(runs.iterdir())
-    assert [row["index"] for row in record.read_outputs(folder)] == [1, 3]
+    assert [row["index"] for row in read_outputs(folder)] == [1, 3]
     assert manifest(folder)["failed"]["kind"] == type(error).__name__
     assert manifest(folder)["failed"]["reason"]
 
@@ -394,7 +394,7 @@ def test_ctrl_c_in_the_middle_leaves_whole_lines(tiny: Path, tmp_path: Path, run
     assert "Interrupted" in complained
     folder = next(runs.iterdir())
     assert (folder / "outputs.jsonl").read_bytes().endswith(b"}\n")
-    assert 20 <= len(record.read_outputs(folder)) < 5000
+    assert 20 <= len(read_outputs(folder)) < 5000
     assert manifest(folder)["failed"]["kind"] == "KeyboardInterrupt"
 
 
@@ -415,7 +415,7 @@ def test_a_bit_that_tips_while_it_runs_is_named_and_the_answers_kept(
     assert (error.code, error.exit_status) == ("M421", 4)
     assert error.where.endswith("model.norm.weight[7]")
     (folder,) = runs.iterdir()
-    assert len(record.read_outputs(folder)) == ROWS
+    assert len(read_outputs(folder)) == ROWS
     assert "model.norm.weight" in manifest(folder)["failed"]["reason"]
 
 
@@ -463,7 +463,7 @@ def test_a_wrong_data_file_is_named_with_its_line(
     assert (error.code, error.exit_status) == (code, 6)
     assert error.where.endswith(f"wrong.jsonl {line}")
     folder = next(runs.iterdir())
-    assert record.read_outputs(folder) == []
+    assert read_outputs(folder) == []
     assert code in manifest(folder)["failed"]["reason"]
 
 
@@ -558,7 +558,7 @@ def damage(folder: Path, how: str) -> None:
 
 
 def test_a_checkpoint_in_shards_gives_the_same(copy: Path, file: Path, both: dict[str, running.Summary]) -> None:
-    assert record.read_outputs(run(copy, file).folder) == record.read_outputs(both["ours"].folder)
+    assert read_outputs(run(copy, file).folder) == read_outputs(both["ours"].folder)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -597,7 +597,7 @@ def test_a_run_prints_its_summary(invoke: Invoke, tiny: Path, file: Path, runs: 
     assert done.returncode == 0, done.stderr
     assert re.search(r"time +[\d.]+ s for 2 prompts", done.stdout)
     assert "median of" in done.stdout
-    assert len(record.read_outputs(next(runs.iterdir()))) == 2
+    assert len(read_outputs(next(runs.iterdir()))) == 2
     command = manifest(next(runs.iterdir()))["command"]
     assert command[:2] == ["invoke", "run"]
     assert "Traceback" not in done.stderr
@@ -657,7 +657,7 @@ def test_no_room_in_the_middle_on_the_command_line(invoke: Invoke, tiny: Path, t
     assert "outputs.jsonl" in complaint(done, 5, "R101")
     folder = next(runs.iterdir())
     assert (folder / "outputs.jsonl").read_bytes().endswith(b"}\n")
-    assert 5 < len(record.read_outputs(folder)) < 100
+    assert 5 < len(read_outputs(folder)) < 100
     assert manifest(folder)["failed"]["kind"] == "ResourceError"
 
 

@@ -27,7 +27,7 @@ from pipeline.contest.verify import verify
 from pipeline.contest.verify.organiser import Organiser
 from pipeline.contest.verify.verify import Verdict
 from pipeline.model import lock
-from pipeline.record import folder as record
+from pipeline.record.outputs import read_outputs
 from pipeline.runs import timed as running
 from pipeline.runs.request import Request
 
@@ -126,7 +126,7 @@ def _light(folder: Path) -> Clone:
 
 def answer(data: Path, run: Path) -> None:
     """Make what the reference said the right answers, but for one row."""
-    said = [row["output"][0]["generated_text"].lstrip().replace("\n", "") for row in record.read_outputs(run)]
+    said = [row["output"][0]["generated_text"].lstrip().replace("\n", "") for row in read_outputs(run)]
     lines = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
     for index, (line, text) in enumerate(zip(lines, said, strict=True)):
         line["answer"] = "another one" if index == WRONG else text or "nothing"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.contest.submit import pack
-from pipeline.record import folder as record
+from pipeline.record.outputs import outputs_digest
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Draft:
         outputs = [by_row[index] for index in sorted(by_row)]
         told["answer_tokens"] = told["engine"]["stats"]["answer_tokens"] = tokens
         for section in told["sections"]:
-            section |= {"answer_tokens": tokens, "outputs_sha256": record.digest(outputs)}
+            section |= {"answer_tokens": tokens, "outputs_sha256": outputs_digest(outputs)}
         self.log_times()
 
     def log_times(self) -> None:

@@ -16,7 +16,8 @@ from pipeline.contest.source import commit as source
 from pipeline.contest.team import Team
 from pipeline.errors import PipelineError
 from pipeline.model import lock
-from pipeline.record import folder as record
+from pipeline.record import run_folder
+from pipeline.record.outputs import read_outputs
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,14 @@ def here(run: Path | None, checkout: Path = paths.ROOT, **known: Any) -> Evidenc
     about = {"team": None if example else team, "pins": pins(), **known}
     if run is None:
         return Evidence(source=source.tree(checkout), source_doubt="no run was looked at", **about)
-    manifest = record.finished(run)
+    manifest = run_folder.finished_manifest(run)
     try:
         files, doubt = source.read(source.of_run(manifest, checkout)), None
     except PipelineError as error:
         files, doubt = source.tree(checkout), error.what
     return Evidence(
         manifest=manifest,
-        rows=record.read_outputs(run),
+        rows=read_outputs(run),
         source=files,
         source_doubt=doubt,
         accuracy=accuracy(run, manifest),
@@ -100,7 +101,7 @@ def newest_run() -> Path | None:
     for path in sorted(paths.runs().glob("*/manifest.json"), key=lambda path: path.parent.name, reverse=True):
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            if manifest["state"] == record.FINISHED and manifest["engine"]["name"] != "reference":
+            if manifest["state"] == run_folder.FINISHED and manifest["engine"]["name"] != "reference":
                 return path.parent
         except (OSError, ValueError, KeyError, TypeError):
             continue  # of another program, or of a run that was killed early
@@ -145,6 +146,6 @@ def _is_reference(path: Path, manifest: Mapping[str, Any]) -> bool:
     try:
         other = json.loads(path.read_text(encoding="utf-8"))
         same = all(other[key] == manifest[key] for key in ("model", "dataset", "dtype"))
-        return same and other["state"] == record.FINISHED and other["engine"]["name"] == "reference"
+        return same and other["state"] == run_folder.FINISHED and other["engine"]["name"] == "reference"
     except (OSError, ValueError, KeyError, TypeError):
         return False  # of another program, or a run that broke off

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.contest.finding import Contest, Finding, fail, found, unknown
 from pipeline.contest.rules.evidence import Evidence
 from pipeline.device import board, verdict
-from pipeline.runs import validity
+from pipeline.record.outputs import is_output
 
 UNSEEN = "cannot be seen"
 CLOSE_S = 1e-6
@@ -199,7 +199,7 @@ def network(evidence: Evidence, _contest: Contest) -> Finding:
 
 def _is_row(row: Any) -> bool:
     output, tokens = row.get("output"), row.get("token_ids")
-    form = validity.is_output(output) and output[0].keys() == {"generated_text"}
+    form = is_output(output) and output[0].keys() == {"generated_text"}
     return form and isinstance(tokens, list) and all(map(_is_count, tokens))
 
 

@@ -28,7 +28,7 @@ from pipeline.contest.source import commit as source
 from pipeline.contest.submit import redact
 from pipeline.contest.team import Team
 from pipeline.errors import IntegrityError
-from pipeline.record import folder as record
+from pipeline.record import run_folder
 
 SCHEMA = 1
 MANIFEST, SUBMISSION, SOURCE, IMAGE, RUN = "MANIFEST.sha256", "submission.json", "source.tar", "image.tar", "run"
@@ -44,7 +44,7 @@ class Image:
 
 
 def pack(
-    run_folder: Path,
+    run: Path,
     team: Team,
     out: Path,
     *,
@@ -57,13 +57,14 @@ def pack(
 ) -> Path:
     """Write `out`/<team>-<hash>.tar, whole or not at all, and return its path.
 
-    `names` are to be redacted: this machine's and its user's when left out. Raises what `record.finished` and
-    `source.of_run` raise, IntegrityError (M615) for a run's folder that holds other things than files, ResourceError.
+    `names` are to be redacted: this machine's and its user's when left out. Raises what
+    `run_folder.finished_manifest` and `source.of_run` raise, IntegrityError (M615) for a run's folder that holds other
+    things than files, ResourceError.
     """
-    manifest = record.finished(run_folder)
+    manifest = run_folder.finished_manifest(run)
     made_by = source.of_run(manifest, checkout)
     run_files, redactions = redact.redact(
-        _files_of(run_folder), redact.names_here() if names is None else names, _words(manifest)
+        _files_of(run), redact.names_here() if names is None else names, _words(manifest)
     )
     shown = json.loads(run_files["manifest.json"])  # redacted: a model or a data set may be named by its path
     packed: dict[str, bytes | Path] = {**(documents or {})}
@@ -75,7 +76,7 @@ def pack(
         "schema": SCHEMA,
         "rehearsal": rehearsal,
         "team": {"name": team.name, "members": list(team.members)},
-        "run": run_folder.resolve().name,
+        "run": run.resolve().name,
         "commit": made_by.commit,
         "model": shown["model"],
         "dataset": shown["dataset"],
@@ -128,7 +129,7 @@ def _files_of(folder: Path) -> dict[str, bytes]:
             )
         if (
             path.is_file()
-            and name != record.REPORT
+            and name != run_folder.REPORT
             and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         ):
             found[name] = path.read_bytes()

@@ -36,7 +36,7 @@ from pipeline.errors import (
     ResourceError,
     UsageError,
 )
-from pipeline.record import folder as record
+from pipeline.record import run_folder
 
 FOLDER = "dist"
 
@@ -81,10 +81,10 @@ def newest() -> Path:
 def submit(asked: Asked, out: Path | None = None, checkout: Path = paths.ROOT) -> Submission:
     """Pack a run into `out`, unless a rule forbids it: then the path is None, and `conclude` raises why.
 
-    Raises what `record.finished`, `source.of_run`, `team.load` and `method.make` raise, EnvironmentProblem (E621 the
-    image cannot be saved, E623 what draws is not installed) and ResourceError.
+    Raises what `run_folder.finished_manifest`, `source.of_run`, `team.load` and `method.make` raise, EnvironmentProblem
+    (E621 the image cannot be saved, E623 what draws is not installed) and ResourceError.
     """
-    manifest = record.finished(asked.run)
+    manifest = run_folder.finished_manifest(asked.run)
     made_by = source.of_run(manifest, checkout)
     method, pictures = _drawing()
     team, example = teams.load(checkout)

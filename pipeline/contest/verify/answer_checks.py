@@ -18,7 +18,7 @@ from pipeline.contest.verify.organiser import Data, Model, Organiser
 from pipeline.contest.verify.submitted import Claims
 from pipeline.dataset import fetch
 from pipeline.errors import PipelineError
-from pipeline.record import folder as record
+from pipeline.record.outputs import outputs_digest
 from pipeline.text.detokenize import Form
 
 FORMS = tuple(Form(with_prompt, clean_up) for with_prompt in (False, True) for clean_up in (None, True, False))
@@ -101,7 +101,7 @@ def _digest(claims: Claims) -> Check:
     """The outputs' hash that the run noted when its section ended."""
     by_row = claims.by_row
     outputs = [[{"generated_text": by_row[index].text}] for index in sorted(by_row)]
-    actual, told = record.digest(outputs), [section.outputs_sha256 for section in claims.manifest.sections]
+    actual, told = outputs_digest(outputs), [section.outputs_sha256 for section in claims.manifest.sections]
     fine = set(told) == {actual}
     return check("outputs-hash", INTEGRITY, fine, f"{actual[:12]}…", f"as every section noted: {listed(set(told))}")
 

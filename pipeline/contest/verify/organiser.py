@@ -22,7 +22,7 @@ from pipeline.engine.shape import Shape
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.files import sha256_of
 from pipeline.model import config, loader, lock
-from pipeline.record import folder as record
+from pipeline.record import run_folder
 from pipeline.schemas import HubModelConfig, StandinConfig
 from pipeline.text.chat_template import token_ids
 
@@ -93,7 +93,7 @@ class Organiser:
         self._named_data = None if data is None else _read_data(data)
         self._known_data: dict[str, Data | None] = {}
         self._prompts: dict[tuple[str, str, int], list[list[int]]] = {}
-        self.reference = None if reference is None else compare.read(record.find_folder(str(reference)))
+        self.reference = None if reference is None else compare.read(run_folder.find(str(reference)))
         if model is not None and self.model(model) is None:
             raise UsageError(
                 "U611",

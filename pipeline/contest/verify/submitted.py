@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from pipeline.contest.archive import strict_json
 from pipeline.contest.check import FORM, Check, check, listed, unknown
 from pipeline.contest.submit import pack
-from pipeline.record import folder as record
+from pipeline.record import run_folder
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=4000)]
@@ -248,7 +248,7 @@ class Claims:
 
 
 SUBMISSION_WANTED = f"submission.json, schema {pack.SCHEMA}"
-MANIFEST_WANTED = f"the manifest of a finished run with a time, schema {record.SCHEMA}"
+MANIFEST_WANTED = f"the manifest of a finished run with a time, schema {run_folder.SCHEMA}"
 ANSWERS_WANTED = 'lines {"index", "output": [{"generated_text"}], "token_ids", "at_s"}, as pipe() nests them'
 
 
@@ -258,7 +258,7 @@ def read_submission(folder: Path) -> tuple[Submission | None, Check]:
 
 def read_manifest(run: Path) -> tuple[Manifest | None, Check]:
     """Of a run's folder."""
-    return _read(run / "manifest.json", "manifest", Manifest, record.SCHEMA, MANIFEST_WANTED)
+    return _read(run / "manifest.json", "manifest", Manifest, run_folder.SCHEMA, MANIFEST_WANTED)
 
 
 def read_answers(run: Path) -> tuple[tuple[Answer, ...] | None, Check]:

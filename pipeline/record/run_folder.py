@@ -14,29 +14,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
-import platform
-import resource
-import subprocess
-import sys
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import psutil
 from loguru import logger
 
 from pipeline import files, paths, settings
 from pipeline.errors import ResourceError, UsageError
+from pipeline.record.outputs import whole_rows
 
 SCHEMA = "phi3-offline-pipeline/run/1"
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "invoke")
-
-
 UNFINISHED, FAILED, FINISHED = "unfinished", "failed", "finished"
 
 REPORT = "report.html"
@@ -57,7 +48,7 @@ class RunFolder:
         self._outputs, self._log_file = self._open("outputs.jsonl"), self._open("run.log")
         self._claim()
         try:
-            self.kept, self._whole_bytes = _whole_rows(path / "outputs.jsonl")
+            self.kept, self._whole_bytes = whole_rows(path / "outputs.jsonl")
             os.truncate(path / "outputs.jsonl", self._whole_bytes)
             for part in path.glob(".*.part"):  # of a process that was killed while it wrote
                 part.unlink()
@@ -160,18 +151,18 @@ class RunFolder:
 REASONS = {KeyboardInterrupt: "interrupted (Ctrl-C)", MemoryError: "the host's memory was short"}
 
 
-def new_folder(parent: Path, name: str) -> RunFolder:
+def create(parent: Path, name: str) -> RunFolder:
     """A folder for a new run, named by the time. Raises ResourceError (R101, R102) when it cannot be made."""
-    return RunFolder(stamped_folder(parent, name))
+    return RunFolder(make_stamped(parent, name))
 
 
-def stamped_folder(parent: Path, name: str) -> Path:
+def make_stamped(parent: Path, name: str) -> Path:
     """An empty folder named by the time. Raises ResourceError (R101, R102) when it cannot be made."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
     return _make_folder(parent, f"{stamp}-{name}")
 
 
-def find_folder(name_or_path: str) -> Path:
+def find(name_or_path: str) -> Path:
     """A run's folder: a path, or a name among the runs. Raises UsageError (U311) with the nearest names."""
     for path in (Path(name_or_path).expanduser(), paths.runs() / name_or_path):
         if name_or_path and path.is_dir():
@@ -183,7 +174,7 @@ def find_folder(name_or_path: str) -> Path:
     raise settings.unknown("U311", "run", name_or_path, names or ["(there are none yet)"], "or a run's folder")
 
 
-def finished(folder: Path) -> dict[str, Any]:
+def finished_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run that ended well. Raises UsageError (U501) where there is none."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -199,82 +190,6 @@ def finished(folder: Path) -> dict[str, Any]:
             fix="name a finished run's folder, or its name under runs/, with --run",
         ) from error
     return manifest
-
-
-def read_outputs(folder: Path) -> list[dict[str, Any]]:
-    """The whole rows of a run's outputs, in file order of the data set."""
-    rows, _ = _whole_rows(folder / "outputs.jsonl")
-    return [rows[index] for index in sorted(rows)]
-
-
-def _whole_rows(path: Path) -> tuple[dict[int, dict[str, Any]], int]:
-    """Rows by index up to the first line that is not whole, and how many bytes that is."""
-    rows: dict[int, dict[str, Any]] = {}
-    whole_bytes = 0
-    # Bytes, and not splitlines(): U+2028 and its like are ordinary characters inside a JSON string.
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
-            row = json.loads(line)
-            rows[row["index"]] = {key: row[key] for key in ("index", "output", "token_ids")}
-        except (ValueError, KeyError, TypeError):
-            break  # after a power cut a file may hold zeros
-        whole_bytes += len(line) + 1
-    return rows, whole_bytes
-
-
-def digest(outputs: list[Any]) -> str:
-    """One hash for a section's outputs in file order, so that sections can be told to agree."""
-    return hashlib.sha256(json.dumps(outputs, ensure_ascii=False).encode()).hexdigest()
-
-
-def utc_now() -> str:
-    """To the millisecond."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-
-
-def environment() -> dict[str, Any]:
-    """The machine and what is installed; no host or user names."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "processor": _processor(),
-        "cores": psutil.cpu_count(logical=False),
-        "threads": _torch_threads(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "gpu": _gpu(),
-        "packages": {name: _version(name) for name in PACKAGES},
-    }
-
-
-def commit() -> dict[str, Any]:
-    """The code's commit, and whether files differ from it; nulls where this is no checkout. An image has no checkout,
-    and says in PIPELINE_COMMIT what it was built from."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=False
-            )
-        except OSError:
-            return None  # no git on this machine
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if built_from := os.environ.get("PIPELINE_COMMIT"):
-        return {"commit": built_from.removesuffix("-dirty"), "dirty": built_from.endswith("-dirty")}
-    head, changed = git("rev-parse", "HEAD"), git("status", "--porcelain")
-    return {"commit": head, "dirty": None if changed is None else bool(changed)}
-
-
-def peak_memory() -> dict[str, int | None]:
-    """Most bytes that this process has held so far, on the host and on the GPU."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    torch = sys.modules.get("torch")
-    on_gpu = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
-    return {
-        "host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-        "gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
-    }
 
 
 def _make_folder(parent: Path, name: str) -> Path:
@@ -293,30 +208,3 @@ def _make_folder(parent: Path, name: str) -> Path:
 
 def _trouble(error: OSError, path: Path) -> Exception:
     return files.resource_trouble(error, path) or error
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _processor() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or None
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor() or None
-    )
-
-
-def _torch_threads() -> int | None:
-    torch = sys.modules.get("torch")
-    return torch.get_num_threads() if torch else os.cpu_count()
-
-
-def _gpu() -> str | None:
-    torch = sys.modules.get("torch")
-    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None

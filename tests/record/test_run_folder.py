@@ -14,42 +14,41 @@ from loguru import logger
 
 from pipeline import paths
 from pipeline.errors import ResourceError, UsageError
-from pipeline.record import folder as record
-from pipeline.record.folder import RunFolder
+from pipeline.record import provenance, run_folder
+from pipeline.record.outputs import read_outputs
+from pipeline.record.run_folder import RunFolder
 
 OUTPUT = [{"generated_text": "Да\n\u2028"}]
 
 
 def test_rows_read_back_by_index(tmp_path: Path) -> None:
-    with record.new_folder(tmp_path, "x") as folder:
+    with run_folder.create(tmp_path, "x") as folder:
         for index in (2, 0, 1):
             folder.append(index, OUTPUT, [index])
-    assert record.read_outputs(folder.path) == [
-        {"index": index, "output": OUTPUT, "token_ids": [index]} for index in range(3)
-    ]
+    assert read_outputs(folder.path) == [{"index": index, "output": OUTPUT, "token_ids": [index]} for index in range(3)]
 
 
 def test_a_row_is_on_its_way_to_the_disk_at_once(tmp_path: Path) -> None:
-    with record.new_folder(tmp_path, "x") as folder:
+    with run_folder.create(tmp_path, "x") as folder:
         folder.append(0, OUTPUT, [1])
         assert (folder.path / "outputs.jsonl").read_bytes().endswith(b"\n")
 
 
 def test_a_folder_is_named_by_its_time_and_what_ran(tmp_path: Path) -> None:
-    with record.new_folder(tmp_path / "not" / "there", "obqa-standin-ours") as folder:
+    with run_folder.create(tmp_path / "not" / "there", "obqa-standin-ours") as folder:
         assert re.fullmatch(r"\d{8}T\d{6}-obqa-standin-ours", folder.path.name)
 
 
 def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
     folders = []
     for _ in range(5):
-        with record.new_folder(tmp_path, "x") as folder:
+        with run_folder.create(tmp_path, "x") as folder:
             folders.append(folder.path)
     assert len(set(folders)) == 5
 
 
 def test_the_log_is_the_runs_own(tmp_path: Path) -> None:
-    with record.new_folder(tmp_path, "x") as folder:
+    with run_folder.create(tmp_path, "x") as folder:
         logger.info("during {}", 1)
     logger.info("after")
     assert "during 1" in (folder.path / "run.log").read_text()
@@ -67,7 +66,7 @@ def test_the_log_is_the_runs_own(tmp_path: Path) -> None:
 )
 def test_a_failure_leaves_the_finished_rows_and_says_why(tmp_path: Path, error: BaseException, reason: str) -> None:
     def fail() -> None:
-        with record.new_folder(tmp_path, "x") as folder:
+        with run_folder.create(tmp_path, "x") as folder:
             folder.begin({"asked": "this"})
             folder.append(0, OUTPUT, [1])
             raise error
@@ -76,9 +75,9 @@ def test_a_failure_leaves_the_finished_rows_and_says_why(tmp_path: Path, error: 
         fail()
     path = next(tmp_path.iterdir())
     failed = json.loads((path / "manifest.json").read_text())
-    assert (failed["schema"], failed["state"], failed["asked"]) == (record.SCHEMA, "failed", "this")
+    assert (failed["schema"], failed["state"], failed["asked"]) == (run_folder.SCHEMA, "failed", "this")
     assert failed["failed"] == {"kind": type(error).__name__, "reason": reason}
-    assert len(record.read_outputs(path)) == 1
+    assert len(read_outputs(path)) == 1
     assert "ended early" in (path / "run.log").read_text()
 
 
@@ -87,18 +86,18 @@ def told(folder: RunFolder) -> dict[str, Any]:
 
 
 def test_the_manifest_grows_and_says_how_far_it_is(tmp_path: Path) -> None:
-    with record.new_folder(tmp_path, "x") as folder:
+    with run_folder.create(tmp_path, "x") as folder:
         folder.begin({"a": "é"})
-        assert told(folder) == {"schema": record.SCHEMA, "state": "unfinished", "a": "é"}
+        assert told(folder) == {"schema": run_folder.SCHEMA, "state": "unfinished", "a": "é"}
         folder.note({"b": 1})
-        assert told(folder) == {"schema": record.SCHEMA, "state": "unfinished", "a": "é", "b": 1}
+        assert told(folder) == {"schema": run_folder.SCHEMA, "state": "unfinished", "a": "é", "b": 1}
         folder.finish({"c": 2})
-    assert told(folder) == {"schema": record.SCHEMA, "state": "finished", "a": "é", "b": 1, "c": 2}
+    assert told(folder) == {"schema": run_folder.SCHEMA, "state": "finished", "a": "é", "b": 1, "c": 2}
 
 
 def test_what_comes_after_the_end_does_not_undo_it(tmp_path: Path) -> None:
     def finish_and_fail() -> None:
-        with record.new_folder(tmp_path, "x") as folder:
+        with run_folder.create(tmp_path, "x") as folder:
             folder.finish({})
             raise KeyboardInterrupt
 
@@ -127,19 +126,19 @@ def line(index: int) -> bytes:
     ],
 )
 def test_opened_again_only_whole_rows_are_kept(tmp_path: Path, rest: bytes) -> None:
-    with record.new_folder(tmp_path, "x") as folder:
+    with run_folder.create(tmp_path, "x") as folder:
         logger.info("the first time")
     outputs = folder.path / "outputs.jsonl"
     outputs.write_bytes(line(5) + line(1) + rest)
     (folder.path / ".manifest.json.123-abcd.part").write_bytes(b'{"sch')
-    assert [row["index"] for row in record.read_outputs(folder.path)] == [1, 5]
+    assert [row["index"] for row in read_outputs(folder.path)] == [1, 5]
     with RunFolder(folder.path) as again:
         assert outputs.read_bytes() == line(5) + line(1)
         assert {index: row["token_ids"] for index, row in again.kept.items()} == {5: [5], 1: [1]}
         again.append(3, OUTPUT, [3])
         assert again.answers == 3
         logger.info("the second time")
-    assert [row["index"] for row in record.read_outputs(folder.path)] == [1, 3, 5]
+    assert [row["index"] for row in read_outputs(folder.path)] == [1, 3, 5]
     assert {path.name for path in folder.path.iterdir()} == {"outputs.jsonl", "run.log"}
     log = (folder.path / "run.log").read_text()
     assert "the first time" in log
@@ -147,7 +146,7 @@ def test_opened_again_only_whole_rows_are_kept(tmp_path: Path, rest: bytes) -> N
 
 
 def test_one_process_a_folder(tmp_path: Path) -> None:
-    with record.new_folder(tmp_path, "x") as folder:
+    with run_folder.create(tmp_path, "x") as folder:
         folder.append(0, OUTPUT, [1])
         with pytest.raises(UsageError) as caught:
             RunFolder(folder.path)
@@ -178,7 +177,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
         return io.TextIOWrapper(io.BufferedWriter(NearlyFull(self.path / name, "w")), encoding="utf-8")
 
     def fill() -> None:
-        with record.new_folder(tmp_path, "x") as folder:
+        with run_folder.create(tmp_path, "x") as folder:
             for index in range(100):
                 folder.append(index, OUTPUT, [1])
 
@@ -186,7 +185,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ResourceError) as caught:
         fill()
     assert caught.value.code == "R101"
-    assert [row["index"] for row in record.read_outputs(next(tmp_path.iterdir()))] == [0, 1]
+    assert [row["index"] for row in read_outputs(next(tmp_path.iterdir()))] == [0, 1]
 
 
 def test_a_log_that_cannot_be_written_costs_nothing_else(
@@ -198,10 +197,10 @@ def test_a_log_that_cannot_be_written_costs_nothing_else(
         return open_as_usual(self, name) if name != "run.log" else open("/dev/full", "w", encoding="utf-8")
 
     monkeypatch.setattr(RunFolder, "_open", full)
-    with record.new_folder(tmp_path, "x") as folder:
+    with run_folder.create(tmp_path, "x") as folder:
         logger.info("lost")
         folder.append(0, OUTPUT, [1])
-    assert len(record.read_outputs(folder.path)) == 1
+    assert len(read_outputs(folder.path)) == 1
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -209,7 +208,7 @@ def test_a_log_that_cannot_be_written_costs_nothing_else(
 def test_a_parent_that_is_a_file(tmp_path: Path, parent: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ResourceError) as caught:
-        record.new_folder(tmp_path / parent, "x")
+        run_folder.create(tmp_path / parent, "x")
     assert caught.value.exit_status == 5
     assert "file" in caught.value.where
 
@@ -217,8 +216,8 @@ def test_a_parent_that_is_a_file(tmp_path: Path, parent: str) -> None:
 def test_a_parent_without_permission(tmp_path: Path, as_nobody: Callable[..., str]) -> None:
     tmp_path.chmod(0o555)
     said = as_nobody(
-        "from pathlib import Path; from pipeline.errors import ResourceError; from pipeline.record import folder",
-        "try: folder.new_folder(Path('runs'), 'x')\nexcept ResourceError as error: print(error)",
+        "from pathlib import Path; from pipeline.errors import ResourceError; from pipeline.record import run_folder",
+        "try: run_folder.create(Path('runs'), 'x')\nexcept ResourceError as error: print(error)",
     )
     assert said.startswith("R102 ")
     assert "Permission denied" in said
@@ -229,16 +228,16 @@ def test_the_commit_is_that_of_the_checkout(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.delenv("PIPELINE_COMMIT", raising=False)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert record.commit() == {"commit": None, "dirty": None}
+    assert provenance.commit() == {"commit": None, "dirty": None}
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert record.commit() == {"commit": None, "dirty": None}
+    assert provenance.commit() == {"commit": None, "dirty": None}
 
 
 def test_the_environment_names_no_person_and_no_host() -> None:
     import getpass
     import platform
 
-    told = json.dumps(record.environment())
+    told = json.dumps(provenance.environment())
     assert json.loads(told)["packages"]["torch"]
     assert platform.node() not in told
     assert f'"{getpass.getuser()}"' not in told
