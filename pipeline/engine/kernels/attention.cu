@@ -5,7 +5,7 @@
 // takes ROWS such rows of one segment and one K/V head, 16 a warp, and walks over the segment's context KEYS slots at a
 // time: the next keys and values arrive while these are computed with. Causal, bottom-right; each row sees `window`
 // tokens at most.
-#include "device.cuh"
+#include "tensor_core.cuh"
 
 constexpr int KEYS = 32, WARPS = 4, ROWS = WARPS * 16, THREADS = WARPS * 32;
 constexpr int BLOCKS = 3;  // on a multiprocessor at the same time: what the registers of D = 128 allow
@@ -18,39 +18,6 @@ struct Tile {
     int keys;     // how many they are
     int first;    // first of the tile's rows among the segment's queries × group rows
 };
-
-__device__ inline void copy_async(void* shared, const void* global) {
-    const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
-}
-
-__device__ inline void wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
-
-__device__ inline void load_matrices(uint32_t (&to)[4], const bf16* from) {
-    const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(from));
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(at));
-}
-
-__device__ inline void load_matrices_transposed(uint32_t (&to)[4], const bf16* from) {
-    const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(from));
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(at));
-}
-
-// c (16 × 8) += a (16 × 16) · b (16 × 8)
-__device__ inline void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ inline uint32_t pair(float low, float high) {
-    const __nv_bfloat162 two = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<const uint32_t*>(&two);
-}
 
 template <int D>
 __global__ void __launch_bounds__(THREADS, BLOCKS)
@@ -156,9 +123,19 @@ attend_kernel(const bf16* __restrict__ q, int q_stride, const bf16* __restrict__
                 top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
                 top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
                 const float base = top == -INFINITY ? 0.f : top * scale;  // nothing seen yet: the window starts later
-                const float shrink = exp2f(most[i] * scale - base);
+                // Exactly 1 where the maximum stays: most * scale - base would leave what rounding `base` took, and
+                // a row would depend on how many blocks its tile walks through that the row does not see.
+                const bool higher = top > most[i];
+                if (__any_sync(0xffffffffu, higher)) {
+                    const float shrink = higher ? exp2f(most[i] * scale - base) : 1.f;
+                    sum[i] *= shrink;
+#pragma unroll
+                    for (int d = 0; d < D / 8; ++d) {
+                        acc[d][2 * i] *= shrink;
+                        acc[d][2 * i + 1] *= shrink;
+                    }
+                }
                 most[i] = top;
-                sum[i] *= shrink;
 #pragma unroll
                 for (int n = 0; n < KEYS / 8; ++n)
 #pragma unroll
@@ -166,11 +143,6 @@ attend_kernel(const bf16* __restrict__ q, int q_stride, const bf16* __restrict__
                         score[n][j] = exp2f(score[n][j] * scale - base);
                         sum[i] += score[n][j];
                     }
-#pragma unroll
-                for (int d = 0; d < D / 8; ++d) {
-                    acc[d][2 * i] *= shrink;
-                    acc[d][2 * i + 1] *= shrink;
-                }
             }
 #pragma unroll
             for (int n = 0; n < KEYS / 16; ++n) {

@@ -17,8 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCES = ("elementwise.cu", "attention.cu")
-HEADERS = ("device.cuh",)
+SOURCES = ("elementwise.cu", "attention.cu", "product.cu")
+HEADERS = ("device.cuh", "tensor_core.cuh")
 FLAGS = ("-O3", "-std=c++17", "-shared", "-Xcompiler", "-fPIC")
 HERE = Path(__file__).parent
 BUILT = HERE / "built"

@@ -60,6 +60,9 @@ class Kernels:
         self._swiglu.argtypes = [c_void_p, c_int, c_int, c_void_p]
         self._attend = library.attend
         self._attend.argtypes = [c_void_p, c_int, *[c_void_p] * 4, *[c_int] * 5, c_float, c_void_p]
+        self._product = library.product
+        self._product.argtypes = [c_void_p, c_int, c_void_p, c_void_p, *[c_int] * 4, c_void_p]
+        self.tilings: int = library.product_tilings()
 
     def add_norm(self, hidden: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> Tensor:
         """hidden (T, H) += delta; returns its RMS norm times weight, (T, H)."""
@@ -92,6 +95,12 @@ class Kernels:
         sizes = len(tiles), shape.kv_heads, shape.heads // shape.kv_heads, shape.head_dim, window
         _check(self._attend(qkv.data_ptr(), qkv.stride(0), *pointers, *sizes, shape.head_dim**-0.5, _stream()))
         return out
+
+    def product(self, x: Tensor, weight: Tensor, y: Tensor, tiling: int) -> None:
+        """y (M, N) = x (M, K) · weight (N, K)ᵀ, the same bits with each of `tilings`; M at least 1, N and K multiples
+        of 8."""
+        pointers = x.data_ptr(), x.stride(0), weight.data_ptr(), y.data_ptr()
+        _check(self._product(*pointers, len(x), *weight.shape, tiling, _stream()))
 
 
 def _stream() -> int:
