@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.engine.attention import paged
 from pipeline.engine.kernels import library
 from pipeline.engine.segment import Segment, pack
-from pipeline.engine.weights import Shape
+from pipeline.engine.shape import Shape
 
 pytestmark = pytest.mark.gpu
 
