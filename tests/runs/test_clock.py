@@ -207,7 +207,7 @@ WATCHED = """
 import os, sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from pipeline import run
+from pipeline.runs import timed as run
 
 model, file, engine = sys.argv[1:]
 events = []
