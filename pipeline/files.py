@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -61,6 +62,21 @@ def write_atomically(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def json_bytes(value: object) -> bytes:
+    """A JSON value as all of our files hold it: UTF-8, indented by two, one line feed at the end.
+
+    A lone surrogate, which a file name that is not UTF-8 has, becomes JSON's own escape of it.
+    """
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def write_json(path: Path, value: object, *, durable: bool = True) -> None:
+    """Write a JSON value as by `json_bytes`, atomically. Raises ResourceError (R101, R102)."""
+    content = json_bytes(value)
+    with write_atomically(path, durable=durable) as file:
+        file.write(content)
 
 
 def resource_trouble(error: OSError, path: Path) -> ResourceError | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import paths, settings, table
 from pipeline.dataset import fetch, records
-from pipeline.files import sha256_of, write_atomically
+from pipeline.files import sha256_of, write_json
 from pipeline.schemas import DatasetConfig
 from pipeline.table import Column
 from pipeline.text.chat_template import token_ids
@@ -98,8 +98,7 @@ class _Counter:
         if key not in kept:
             counts = self._counts(path)
             kept[key] = [sum(counts) / len(counts), max(counts)]
-            with write_atomically(self._cache, durable=False) as file:
-                file.write(json.dumps(kept).encode())
+            write_json(self._cache, kept, durable=False)
         mean, longest = kept[key]
         return mean, longest
 

@@ -18,7 +18,7 @@ from pipeline import paths, settings
 from pipeline.dataset import convert, records, sources
 from pipeline.download import Say
 from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, PipelineError, ResourceError
-from pipeline.files import resource_trouble, sha256_of, write_atomically
+from pipeline.files import resource_trouble, sha256_of, write_atomically, write_json
 from pipeline.schemas import DatasetConfig, HubSource, Source
 
 
@@ -201,7 +201,6 @@ def _write(config: DatasetConfig, source: Source, pinned: _Pinned, finished: _Fi
             "scoring_sha256": None if finished.scoring is None else hashlib.sha256(finished.scoring).hexdigest(),
             "source": source.model_dump(mode="json"),
         }
-        with write_atomically(_lock_place(config.name)) as file:
-            file.write((json.dumps(lock, indent=2) + "\n").encode())
+        write_json(_lock_place(config.name), lock)
         told = f"sha256 {lock['sha256']}, from now on locked by {paths.shown(_lock_place(config.name))}"
     say(f"{config.name}: {config.rows} rows from {sources.described(source)}, {told}")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pipeline import paths
 from pipeline.errors import IntegrityError, ResourceError
-from pipeline.files import sha256_of, write_atomically
+from pipeline.files import sha256_of, write_json
 
 NAME = "lock.json"
 STAMPS = ".lock-stamps.json"
@@ -227,17 +227,12 @@ def _read_stamps(folder: Path) -> dict[str, dict]:
 
 def _write_stamps(folder: Path, stamps: dict[str, dict]) -> None:
     with contextlib.suppress(ResourceError):  # read-only folder: hashed anew every time
-        _replace(folder / STAMPS, json.dumps(stamps, indent=1, sort_keys=True) + "\n")
+        write_json(folder / STAMPS, stamps)
 
 
 def _write_lock(folder: Path, lock: Lock) -> None:
     files = {file.name: {"sha256": file.sha256, "size_bytes": file.size_bytes} for file in lock.files}
-    _replace(folder / NAME, json.dumps({"schema": SCHEMA, "root": lock.root, "files": files}, indent=2) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    with write_atomically(path) as file:
-        file.write(text.encode())
+    write_json(folder / NAME, {"schema": SCHEMA, "root": lock.root, "files": files})
 
 
 def fix(folder: Path) -> str:

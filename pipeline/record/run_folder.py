@@ -86,9 +86,7 @@ class RunFolder:
 
     def _write_manifest(self, state: str, more: dict[str, Any], *, durable: bool = True) -> None:
         whole = {"schema": SCHEMA, "state": state, **self._manifest, **more}
-        text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
-        with files.write_atomically(self.path / "manifest.json", durable=durable) as handle:
-            handle.write(text.encode())
+        files.write_json(self.path / "manifest.json", whole, durable=durable)
 
     def __enter__(self) -> RunFolder:
         return self

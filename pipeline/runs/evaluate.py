@@ -23,7 +23,7 @@ from pipeline.accuracy.scoring import Verdicts, verdicts
 from pipeline.dataset import fetch, records
 from pipeline.engine.device import pick_device
 from pipeline.errors import UsageError
-from pipeline.files import sha256_of, write_atomically
+from pipeline.files import sha256_of, write_json
 from pipeline.model import fetch as model_setup
 from pipeline.model import lock
 from pipeline.model.attest import attest
@@ -139,8 +139,7 @@ def begin(asked: Asked) -> Path:
         for engine in asked.engines:
             check(asked.request(name, engine))
     folder = run_folder.make_stamped(paths.runs(), f"evaluate-{Path(asked.model).name[:60]}")
-    with write_atomically(folder / "evaluation.json") as file:
-        file.write((json.dumps({"schema": SCHEMA, **asdict(asked)}, indent=2) + "\n").encode())
+    write_json(folder / "evaluation.json", {"schema": SCHEMA, **asdict(asked)})
     return folder
 
 

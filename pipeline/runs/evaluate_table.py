@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline import paths, settings, table
-from pipeline.files import write_atomically
+from pipeline.files import write_json
 from pipeline.runs.evaluate import Result
 from pipeline.table import Column
 
@@ -55,8 +54,7 @@ def write(results: Sequence[Result], folder: Path) -> None:
                     "model_card": settings.model_card().benchmarks[settings.dataset(name).benchmark].model_dump(),
                 }
             )
-    with write_atomically(folder / "results.json") as file:
-        file.write((json.dumps({"context": CONTEXT, "results": rows}, indent=2) + "\n").encode())
+    write_json(folder / "results.json", {"context": CONTEXT, "results": rows})
 
 
 def _by_set(results: Sequence[Result]) -> dict[str, list[Result]]:

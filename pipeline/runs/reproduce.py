@@ -128,5 +128,4 @@ def _differing(recorded: list[dict[str, Any]], found: list[dict[str, Any]]) -> t
 
 def _write(result: Reproduction) -> None:
     told = {"schema": SCHEMA, "same": result.same, **asdict(result), "folder": result.folder.name}
-    with files.write_atomically(result.folder / NAME) as file:
-        file.write((json.dumps(told, indent=2) + "\n").encode())
+    files.write_json(result.folder / NAME, told)

@@ -134,10 +134,10 @@ def test_a_folder_without_a_lock_gets_one_and_is_told(folder: Path) -> None:
 
 
 def test_a_read_only_folder_without_a_lock_is_hashed_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, value: object) -> None:
         raise lock.ResourceError("R102", "a file cannot be written", fix="")
 
-    monkeypatch.setattr(lock, "write_atomically", refuse)
+    monkeypatch.setattr(lock, "write_json", refuse)
     said: list[str] = []
     made = lock.verify(folder, say=said.append)
     assert "cannot be written to" in said[0]

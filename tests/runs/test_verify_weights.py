@@ -65,10 +65,10 @@ def test_a_folder_that_cannot_hold_a_lock_is_compared_with_what_was_hashed(
         if path.name not in (lock.NAME, lock.STAMPS):
             (tmp_path / path.name).symlink_to(path)
 
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, value: object) -> None:
         raise lock.ResourceError("R102", "a file cannot be written", fix="")
 
-    monkeypatch.setattr(lock, "write_atomically", refuse)
+    monkeypatch.setattr(lock, "write_json", refuse)
     said: list[str] = []
     done = verify.weights(str(tmp_path), device="cpu", say=said.append)
     assert done.attestation.lock_sha256 == lock.read(tiny).root

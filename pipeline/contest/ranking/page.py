@@ -5,14 +5,13 @@ The same verdicts give the same bytes: nothing of it depends on when or where it
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pipeline import table
 from pipeline.contest.ranking.leaderboard import Board, Entry, Table, Unranked
 from pipeline.contest.ranking.verdict_files import Verdict
-from pipeline.files import write_atomically
+from pipeline.files import write_json
 from pipeline.html import page
 from pipeline.table import Column
 
@@ -36,8 +35,7 @@ COLOURS = {"INVALID": "red", "CANNOT TELL": "yellow"}
 def write(board: Board, folder: Path) -> None:
     """Raises ResourceError (R101, R102)."""
     page.write(folder / PAGE, html(board))
-    with write_atomically(folder / JSON) as file:
-        file.write((json.dumps(as_json(board), ensure_ascii=False, indent=2) + "\n").encode())
+    write_json(folder / JSON, as_json(board))
 
 
 def html(board: Board) -> str:

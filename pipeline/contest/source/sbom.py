@@ -8,7 +8,6 @@ THIRD_PARTY.yaml. Which lock it was follows from the versions that the run recor
 from __future__ import annotations
 
 import hashlib
-import json
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
@@ -17,6 +16,7 @@ from typing import Any
 from pipeline import requirements_lock as locked
 from pipeline.contest.source import third_party
 from pipeline.contest.source.third_party import ThirdParty, Work, normal
+from pipeline.files import json_bytes
 
 NAME = "sbom.cdx.json"
 LOCKS = ("requirements/jetpack6.lock", "requirements/cpu.lock", "requirements/oldest.lock")
@@ -48,7 +48,7 @@ def make(manifest: Mapping[str, Any], source: Mapping[str, bytes], committed_s: 
         "components": [*_packages(manifest, content, cited), *_works(manifest, cited)],
     }
     made["dependencies"] = [{"ref": "pipeline", "dependsOn": [each["bom-ref"] for each in made["components"]]}]
-    return (json.dumps(made, indent=2, ensure_ascii=False) + "\n").encode()
+    return json_bytes(made)
 
 
 def lock_of(manifest: Mapping[str, Any], source: Mapping[str, bytes]) -> str:

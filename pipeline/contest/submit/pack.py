@@ -85,7 +85,7 @@ def pack(
         "redactions": [{**asdict(each), "file": f"{RUN}/{each.file}"} for each in redactions],
         "files": {path: _size_bytes(content) for path, content in sorted(packed.items())},
     }
-    packed[SUBMISSION] = (json.dumps(told, indent=2, ensure_ascii=False) + "\n").encode()
+    packed[SUBMISSION] = files.json_bytes(told)
     return write(packed, team.slug + "-rehearsal" * rehearsal, made_by.committed_s, out)
 
 

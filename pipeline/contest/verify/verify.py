@@ -7,7 +7,6 @@ and decide nothing. What is INVALID already is not run again.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
@@ -135,8 +134,8 @@ def folder_of(tar: Path) -> Path:
 
 
 def write(verdict: Verdict, out: Path) -> None:
-    told = json.dumps(verdict.as_json(), ensure_ascii=False, indent=2) + "\n"
-    for name, text in ((JSON, told), (PAGE, page.html(verdict.as_json())), (LOG, verdict.trouble)):
+    files.write_json(out / JSON, verdict.as_json())
+    for name, text in ((PAGE, page.html(verdict.as_json())), (LOG, verdict.trouble)):
         if text:
             with files.write_atomically(out / name) as file:
                 file.write(text.encode())

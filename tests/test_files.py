@@ -1,0 +1,40 @@
+"""JSON files are written whole or not at all, and read back as what was written, whatever a file is called."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline import files
+from pipeline.errors import ResourceError
+
+
+def test_json_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    value = {"team": "삼성", "path": os.fsdecode(b"set-\xff.jsonl"), "rows": [1, 2.5, None, True]}
+    path = tmp_path / "new" / "value.json"
+    files.write_json(path, value)
+    content = path.read_text(encoding="utf-8")
+    assert json.loads(content) == value
+    assert "삼성" in content
+    assert content.startswith('{\n  "team"')
+    assert content.endswith("}\n")
+    assert files.json_bytes(value) == content.encode()
+
+
+def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    files.write_json(path, {"old": 1})
+    with pytest.raises(TypeError):
+        files.write_json(path, {"new": object()})
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ResourceError) as caught:
+        files.write_json(tmp_path / "file" / "value.json", {})
+    assert caught.value.code == "R102"
