@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline import table as tables
+from pipeline.check import FAIL, OK, WARN, CheckResult
 from pipeline.device import board
 from pipeline.device.host import Host
 from pipeline.errors import EnvironmentProblem, PipelineError
-from pipeline.prepare import board_checks as checks
-from pipeline.prepare import software_checks as software
-from pipeline.prepare.board_checks import FAIL, OK, WARN, Check
+from pipeline.prepare.board_checks import board_results
+from pipeline.prepare.software_checks import software_results
 
 Say = Callable[[str], object]
 
@@ -23,60 +23,68 @@ COLUMNS = (
     tables.Column("wanted", wrap=36),
     tables.Column(colour=COLOURS.get),
 )
-REMEDY_WIDTH = 96
+FIX_WIDTH = 96
 
 
-def examine(host: Host, model: str, dataset: str, say: Say = print) -> list[Check]:
+def examine(host: Host, model: str, dataset: str, say: Say = print) -> list[CheckResult]:
     """Every check of the board and of what runs on it. Changes nothing."""
-    seen = board.look(host)
-    return [*checks.of_board(host), *software.of_software(seen, model, dataset, say)]
+    return [*board_results(host), *software_results(board.look(host), model, dataset, say)]
 
 
-def mend(found: list[Check], say: Say = print) -> None:
+def mend(results: Sequence[CheckResult], say: Say = print) -> None:
     """Do what the checks offer, one after another; what cannot be done is said and left."""
-    for check in found:
-        if check.state == OK or check.fix is None:
+    for result in results:
+        if result.state == OK or result.mend is None:
             continue
-        say(f"{check.name}: mending")
+        say(f"{result.id}: mending")
         try:
-            outcome = check.fix()
+            outcome = result.mend()
         except (PipelineError, RuntimeError, OSError) as error:
-            say(f"{check.name}: {error}")
+            say(f"{result.id}: {error}")
         else:
             if isinstance(outcome, str):
-                say(f"{check.name}: {outcome}")
+                say(f"{result.id}: {outcome}")
 
 
-def table(found: list[Check]) -> str:
+def table(results: Sequence[CheckResult]) -> str:
     """Aligned: check, found, wanted, state; below each that is not ok, what to do."""
     head, *rows = tables.lay_out(
         COLUMNS,
-        [(check.name, check.found, check.wanted, check.state) for check in found],
+        [(each.id, each.found, each.expected, each.state) for each in results],
         tables.terminal_width(),
         tables.has_colours(),
     )
-    indent = " " * (max(tables.display_width(check.name) for check in found) + 4)
+    indent = " " * (max(tables.display_width(each.id) for each in results) + 4)
     lines = [head]
-    for check, row in zip(found, rows, strict=True):
+    for each, row in zip(results, rows, strict=True):
         lines.append(row)
-        if check.state != OK and check.remedy:
-            lines += textwrap.wrap(check.remedy, REMEDY_WIDTH, initial_indent=f"{indent}do: ", subsequent_indent=indent)
-    counts = {state: sum(check.state == state for check in found) for state in (OK, WARN, FAIL)}
+        if each.state != OK and each.fix:
+            lines += textwrap.wrap(each.fix, FIX_WIDTH, initial_indent=f"{indent}do: ", subsequent_indent=indent)
+    counts = {state: sum(each.state == state for each in results) for state in (OK, WARN, FAIL)}
     return "\n".join([*lines, "", "  " + ", ".join(f"{number} {state}" for state, number in counts.items())])
 
 
-def as_json(found: list[Check]) -> list[dict[str, Any]]:
+def as_json(results: Sequence[CheckResult]) -> list[dict[str, Any]]:
     """The same for programs."""
-    return [{key: getattr(check, key) for key in ("name", "found", "wanted", "state", "remedy")} for check in found]
+    return [
+        {
+            "name": each.id,
+            "found": each.found,
+            "wanted": each.expected,
+            "state": each.state,
+            "remedy": each.fix,
+        }
+        for each in results
+    ]
 
 
-def conclude(found: list[Check]) -> None:
+def conclude(results: Sequence[CheckResult]) -> None:
     """Raises EnvironmentProblem (E310) when a check failed."""
-    failed = [check for check in found if check.state == FAIL]
+    failed = [each for each in results if each.state == FAIL]
     if failed:
         raise EnvironmentProblem(
             "E310",
             f"{len(failed)} checks failed" if len(failed) > 1 else "a check failed",
-            where=", ".join(check.name for check in failed),
+            where=", ".join(each.id for each in failed),
             fix="do what stands beside each, or let invoke doctor --fix try",
         )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline import files, paths, settings
+from pipeline.check import FAIL
 from pipeline.dataset import fetch
 from pipeline.device import board as boards
 from pipeline.device import power
@@ -18,7 +19,7 @@ from pipeline.device.host import Host
 from pipeline.engine.kernels import build
 from pipeline.errors import EnvironmentProblem, ResourceError
 from pipeline.model import fetch as model_setup
-from pipeline.prepare import board_checks as checks
+from pipeline.prepare import board_checks
 from pipeline.schemas import HubModelConfig, StandinConfig
 
 Say = Callable[[str], object]
@@ -96,7 +97,7 @@ def _board(host: Host, reboot: bool) -> list[Step]:
         by_hand = f"{power.mode_command(host)}; {power.CLOCKS_COMMAND}"
         return [_kernels(), Step("board", f"this container does not see its host; there: {by_hand}")]
     found = f"{board.title}, L4T {board.l4t}, JetPack {board.jetpack or 'unknown'}"
-    wrong = [check.name for check in checks.of_board(host) if check.state == checks.FAIL and check.fix is None]
+    wrong = [each.id for each in board_checks.board_results(host) if each.state == FAIL and each.mend is None]
     noted = f"; not as wanted: {', '.join(wrong)} (invoke doctor says more)" if wrong else ""
     return [Step("board", found + noted), _kernels(), _mode(host, reboot), _clocks(host)]
 

@@ -16,6 +16,7 @@ import torch
 
 from pipeline import paths, settings
 from pipeline import requirements_lock as locked
+from pipeline.check import FAIL, OK, WARN, CheckResult
 from pipeline.dataset import fetch
 from pipeline.device.board import TARGET_CAPABILITY, Board
 from pipeline.engine import backend, free_memory, memory
@@ -26,7 +27,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import nearest, sha256_of
 from pipeline.model import config, lock
 from pipeline.model import fetch as model_setup
-from pipeline.prepare.board_checks import FAIL, OK, WARN, Check, one_line
+from pipeline.prepare.board_checks import one_line
 from pipeline.schemas import HubModelConfig
 
 READ_BYTES = 256 << 20
@@ -39,8 +40,8 @@ WEIGHTS_BYTES_FREE = 60e9
 Say = Callable[[str], object]
 
 
-def of_software(board: Board, model: str, dataset: str, say: Say) -> Iterator[Check]:
-    """In the order in which one would mend them."""
+def software_results(board: Board, model: str, dataset: str, say: Say) -> Iterator[CheckResult]:
+    """Every check of this module, in the order in which one would mend them."""
     yield _torch(board)
     yield _cuda(board)
     yield _kernels(board)
@@ -53,100 +54,109 @@ def of_software(board: Board, model: str, dataset: str, say: Say) -> Iterator[Ch
     yield _dataset(dataset, say)
 
 
-def _torch(board: Board) -> Check:
+def _torch(board: Board) -> CheckResult:
     if not board.is_jetson:
-        return Check("torch", torch.__version__, "2.4 or newer", OK)
-    wanted = "NVIDIA's own build, 2.4 with nv in its version"
+        return CheckResult("torch", OK, "2.4 or newer", torch.__version__)
+    expected = "NVIDIA's own build, 2.4 with nv in its version"
     if ".nv" in torch.__version__:
-        return Check("torch", torch.__version__, wanted, OK)
-    return Check("torch", torch.__version__, wanted, FAIL, "use the image: pip has put another torch in its place")
+        return CheckResult("torch", OK, expected, torch.__version__)
+    return CheckResult(
+        "torch", FAIL, expected, torch.__version__, "use the image: pip has put another torch in its place"
+    )
 
 
-def _cuda(board: Board) -> Check:
+def _cuda(board: Board) -> CheckResult:
     built = torch.version.cuda
     visible = torch.cuda.is_available()
     found = f"{'visible' if visible else 'not visible'}, torch is built for {built or 'CPUs only'}"
     if visible:
-        return Check("CUDA", f"{torch.cuda.get_device_name()}, {found}", "visible", OK)
+        return CheckResult("CUDA", OK, "visible", f"{torch.cuda.get_device_name()}, {found}")
     if not board.is_jetson:
-        return Check("CUDA", found, "not needed here", OK)
-    remedy = "docker run --runtime nvidia …" if built else "use the image: this torch has no CUDA"
-    return Check("CUDA", found, "visible", FAIL, remedy)
+        return CheckResult("CUDA", OK, "not needed here", found)
+    fix = "docker run --runtime nvidia …" if built else "use the image: this torch has no CUDA"
+    return CheckResult("CUDA", FAIL, "visible", found, fix)
 
 
-def _kernels(board: Board) -> Check:
+def _kernels(board: Board) -> CheckResult:
     visible = torch.cuda.is_available()
     if not visible and not board.is_jetson:
-        return Check("kernels", "none: torch's own are used", "not needed on CPUs", OK)
+        return CheckResult("kernels", OK, "not needed on CPUs", "none: torch's own are used")
     capability = torch.cuda.get_device_capability() if visible else TARGET_CAPABILITY
     name = build.library_name(capability)
     if (build.BUILT / name).exists():
-        return Check("kernels", name, name, OK)
-    remedy = f"python3 -m pipeline.engine.kernels.build {capability[0]}.{capability[1]}"
-    return Check(
-        "kernels", f"not built ({build.find_nvcc() or 'no nvcc'})", name, WARN, remedy, lambda: build.build(capability)
+        return CheckResult("kernels", OK, name, name)
+    fix = f"python3 -m pipeline.engine.kernels.build {capability[0]}.{capability[1]}"
+    return CheckResult(
+        "kernels",
+        WARN,
+        name,
+        f"not built ({build.find_nvcc() or 'no nvcc'})",
+        fix,
+        mend=lambda: build.build(capability),
     )
 
 
-def _attention() -> Check:
-    """The engine's own probing, at the contest model's shape."""
+def _attention() -> CheckResult:
+    """The attention and ops that the engine chooses for the contest model's shape, by its own probing."""
     shape = _shape("phi3-medium")
     device = pick_device(None)
     chosen = backend.choose(shape, torch.bfloat16, device)
     passed_over = "; ".join(f"{name}: {one_line(why)}" for name, why in chosen.passed_over.items())
     found = f"{chosen.attention_name}, {chosen.ops_name} on {device}"
     if device.type == "cpu":
-        return Check("attention", found, "any", OK)
+        return CheckResult("attention", OK, "any", found)
     state = OK if not passed_over else WARN
-    return Check(
+    return CheckResult(
         "attention",
-        f"{found}; {passed_over}".rstrip("; "),
-        "paged with our kernels",
         state,
+        "paged with our kernels",
+        f"{found}; {passed_over}".rstrip("; "),
         passed_over and "see kernels",
     )
 
 
-def _versions(board: Board) -> Check:
-    """What is installed against the lock that belongs to this machine."""
+def _versions(board: Board) -> CheckResult:
+    """Installed packages against the lock that belongs to this machine."""
     usual = "jetpack6.lock" if board.is_jetson else "cpu.lock"
     path = paths.ROOT / "requirements" / os.environ.get("PIPELINE_LOCK", usual)  # an image says what it was built from
     differing = []
-    for name, wanted in locked.pins(path.read_text(encoding="utf-8")):
+    for name, expected in locked.pins(path.read_text(encoding="utf-8")):
         try:
             found = version(name)
         except PackageNotFoundError:
             found = "missing"
-        if found != wanted:
-            differing.append(f"{name} {found}, not {wanted}")
+        if found != expected:
+            differing.append(f"{name} {found}, not {expected}")
     if not differing:
-        return Check("packages", f"as in {path.name}", "as locked", OK)
+        return CheckResult("packages", OK, "as locked", f"as in {path.name}")
     found = "; ".join(differing[:3]) + f"; {len(differing) - 3} more" * (len(differing) > 3)
-    return Check("packages", found, "as locked", WARN, f"pip install --require-hashes -r requirements/{path.name}")
+    return CheckResult(
+        "packages", WARN, "as locked", found, f"pip install --require-hashes -r requirements/{path.name}"
+    )
 
 
-def _disk() -> Check:
+def _disk() -> CheckResult:
     folder = nearest(paths.models())
     free_bytes = shutil.disk_usage(folder).free
     there_bytes = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     fine = free_bytes + there_bytes >= WEIGHTS_BYTES_FREE
     found = f"{free_bytes / 1e9:.0f} GB free at {paths.shown(folder)}, weights there {there_bytes / 1e9:.1f} GB"
-    remedy = "" if fine else "mount a larger disk as /models (PIPELINE_MODELS names the folder)"
-    return Check("disk", found, f"{WEIGHTS_BYTES_FREE / 1e9:.0f} GB with the weights", OK if fine else WARN, remedy)
+    fix = "" if fine else "mount a larger disk as /models (PIPELINE_MODELS names the folder)"
+    return CheckResult("disk", OK if fine else WARN, f"{WEIGHTS_BYTES_FREE / 1e9:.0f} GB with the weights", found, fix)
 
 
-def _disk_speed(model: str) -> Check:
+def _disk_speed(model: str) -> CheckResult:
     """The first bytes of the largest weight file, past the page cache where the system heeds that."""
-    wanted = f"{SLOW_BYTES_PER_S / 1e6:.0f} MB/s or more"
+    expected = f"{SLOW_BYTES_PER_S / 1e6:.0f} MB/s or more"
     shards = sorted((paths.models() / model).glob("*.safetensors"), key=lambda path: path.stat().st_size)
     if not shards:
-        return Check("disk speed", "no weights to read yet", wanted, OK)
+        return CheckResult("disk speed", OK, expected, "no weights to read yet")
     speed = _read_speed(shards[-1])
     found = f"{speed / 1e6:,.0f} MB/s: 28 GB in {27.9e9 / speed:.0f} s"
     if speed >= SLOW_BYTES_PER_S:
-        return Check("disk speed", found, wanted, OK)
-    return Check(
-        "disk speed", found, wanted, WARN, "put the model onto a faster disk; only loading, which is not timed, gains"
+        return CheckResult("disk speed", OK, expected, found)
+    return CheckResult(
+        "disk speed", WARN, expected, found, "put the model onto a faster disk; only loading, which is not timed, gains"
     )
 
 
@@ -160,49 +170,51 @@ def _read_speed(path: Path) -> float:
         return done / (time.perf_counter() - start)
 
 
-def _model(name: str, say: Say) -> Check:
-    def fix() -> object:
+def _model(name: str, say: Say) -> CheckResult:
+    def mend() -> object:
         return model_setup.resolve(name, say)
 
     folder = paths.models() / name if name in settings.model_names() else Path(name)
-    remedy = f"invoke setup --model {name}"
+    fix = f"invoke setup --model {name}"
     if not folder.is_dir():
-        return Check("model", "is not here", "as locked", FAIL, remedy, fix)
+        return CheckResult("model", FAIL, "as locked", "is not here", fix, mend=mend)
     try:
         lock.read(folder)
         root = lock.verify(folder).root
     except PipelineError as error:
-        return Check("model", f"{error.what} ({error.where})", "as locked", FAIL, remedy, fix)
-    return Check("model", f"{name}, root {root[:16]}…", "as locked", OK)
+        return CheckResult("model", FAIL, "as locked", f"{error.what} ({error.where})", fix, mend=mend)
+    return CheckResult("model", OK, "as locked", f"{name}, root {root[:16]}…")
 
 
-def _dataset(name: str, say: Say) -> Check:
+def _dataset(name: str, say: Say) -> CheckResult:
     name = settings.dataset(name).name
-    wanted, path = fetch.pinned_sha256(name), fetch.place(name)
-    remedy = f"invoke data --set {name}"
-    if not path.exists() or wanted is None:
-        return Check("data", f"{name} is not here", "as pinned", FAIL, remedy, lambda: fetch.ensure(name, say))
-    if sha256_of(path) != wanted:
-        return Check("data", f"{name} is damaged", "as pinned", FAIL, remedy, lambda: fetch.ensure(name, say))
-    return Check("data", f"{name}, sha256 {wanted[:16]}…", "as pinned", OK)
+    expected, path = fetch.pinned_sha256(name), fetch.place(name)
+    fix = f"invoke data --set {name}"
+    if not path.exists() or expected is None:
+        return CheckResult("data", FAIL, "as pinned", f"{name} is not here", fix, mend=lambda: fetch.ensure(name, say))
+    if sha256_of(path) != expected:
+        return CheckResult("data", FAIL, "as pinned", f"{name} is damaged", fix, mend=lambda: fetch.ensure(name, say))
+    return CheckResult("data", OK, "as pinned", f"{name}, sha256 {expected[:16]}…")
 
 
-def _memory(model: str) -> Check:
-    """The engine's own plan for what is free now."""
+def _memory(model: str) -> CheckResult:
+    """The engine's own plan for the memory that is free now."""
     device = pick_device(None)
     try:
         shape = _shape(model)
     except PipelineError:
-        return Check("memory", "the model is not here", "room for it", WARN, f"invoke setup --model {model}")
+        return CheckResult("memory", WARN, "room for it", "the model is not here", f"invoke setup --model {model}")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     weights_bytes, free_bytes = shape.parameters * dtype.itemsize, free_memory.free_bytes(device)
     found = f"{free_bytes / 2**20:,.0f} MiB free, weights {weights_bytes / 2**20:,.0f}"
     try:
         limits = memory.plan(shape, dtype, device, max(0, free_bytes - weights_bytes)).limits
     except PipelineError as error:
-        remedy = "end other programs and the desktop; sync; echo 3 | sudo tee /proc/sys/vm/drop_caches"
-        return Check("memory", f"{found}; {error.actual} left", error.expected or "room", FAIL, remedy)
-    return Check("memory", f"{found}; passes of {limits.budget_rows:,} rows, {limits.slots:,} slots", "room for it", OK)
+        fix = "end other programs and the desktop; sync; echo 3 | sudo tee /proc/sys/vm/drop_caches"
+        return CheckResult("memory", FAIL, error.expected or "room", f"{found}; {error.actual} left", fix)
+    return CheckResult(
+        "memory", OK, "room for it", f"{found}; passes of {limits.budget_rows:,} rows, {limits.slots:,} slots"
+    )
 
 
 def _shape(model: str) -> Shape:

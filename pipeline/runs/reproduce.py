@@ -18,8 +18,7 @@ from pipeline.device.host import Host
 from pipeline.errors import AccuracyError, IntegrityError
 from pipeline.model import fetch as model_setup
 from pipeline.model import lock
-from pipeline.prepare import board_checks as checks
-from pipeline.prepare import doctor
+from pipeline.prepare import board_checks, doctor
 from pipeline.record import run_folder
 from pipeline.record.outputs import read_outputs
 from pipeline.runs import timed as running
@@ -53,7 +52,7 @@ def reproduce(name_or_path: str, host: Host, say: Callable[[str], object] = prin
     folder = _folder(name_or_path)
     recorded = run_folder.finished_manifest(folder)
     os.environ["HF_HUB_OFFLINE"] = "1"  # whatever is missing must not come from elsewhere now
-    say(doctor.table(checks.of_board(host)))
+    say(doctor.table(board_checks.board_results(host)))
     request = Request(**recorded["request"])
     model = model_setup.resolve(request.model, say)
     root = lock.verify(model, full=True).root

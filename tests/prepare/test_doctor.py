@@ -12,15 +12,13 @@ import pytest
 from support.fake_board import FakeBoard
 
 from pipeline import paths
+from pipeline.check import FAIL, OK, WARN, CheckResult
 from pipeline.device import board as boards
 from pipeline.device import power
 from pipeline.device.host import Host
 from pipeline.engine.kernels import build
 from pipeline.errors import EnvironmentProblem, IntegrityError
-from pipeline.prepare import board_checks as checks
-from pipeline.prepare import doctor, setup
-from pipeline.prepare import software_checks as software
-from pipeline.prepare.board_checks import FAIL, OK, WARN, Check
+from pipeline.prepare import board_checks, doctor, setup, software_checks
 
 
 def quiet(_: str) -> None:
@@ -32,8 +30,8 @@ def good(board: FakeBoard) -> None:
     board.lock_clocks()
 
 
-def of_board(board: FakeBoard) -> dict[str, Check]:
-    return {check.name: check for check in checks.of_board(board.host)}
+def of_board(board: FakeBoard) -> dict[str, CheckResult]:
+    return {check.id: check for check in board_checks.board_results(board.host)}
 
 
 def test_a_board_as_it_should_be_has_nothing_to_mend(board: FakeBoard) -> None:
@@ -126,7 +124,7 @@ def test_what_is_wrong_is_found_and_has_a_remedy(board: FakeBoard, case: str) ->
     check = of_board(board)[name]
     assert check.state == state
     assert found in check.found
-    assert remedy in check.remedy
+    assert remedy in check.fix
 
 
 def test_a_container_needs_no_docker(board: FakeBoard) -> None:
@@ -135,14 +133,14 @@ def test_a_container_needs_no_docker(board: FakeBoard) -> None:
 
 
 def test_a_machine_that_is_no_jetson_is_not_asked_for_its_board(tmp_path: Path) -> None:
-    assert [check.name for check in checks.of_board(Host(tmp_path))] == ["swap"]
+    assert [check.id for check in board_checks.board_results(Host(tmp_path))] == ["swap"]
 
 
 # What runs on it
 
 
-def of_software(board: boards.Board, model: Path | str) -> dict[str, Check]:
-    return {check.name: check for check in software.of_software(board, str(model), "obqa", quiet)}
+def of_software(board: boards.Board, model: Path | str) -> dict[str, CheckResult]:
+    return {check.id: check for check in software_checks.software_results(board, str(model), "obqa", quiet)}
 
 
 def test_here_everything_is_fine_with_a_locked_model(tiny: Path) -> None:
@@ -165,48 +163,48 @@ def test_here_everything_is_fine_with_a_locked_model(tiny: Path) -> None:
 def test_on_a_jetson_a_torch_that_is_not_nvidias_is_a_failure(board: FakeBoard, tiny: Path) -> None:
     found = of_software(boards.look(board.host), tiny)
     assert (found["torch"].state, found["CUDA"].state) == (FAIL, FAIL)
-    assert "pip" in found["torch"].remedy
+    assert "pip" in found["torch"].fix
     assert found["kernels"].state == WARN
-    assert "8.7" in found["kernels"].remedy
+    assert "8.7" in found["kernels"].fix
 
 
 def test_a_damaged_model_is_named(tiny: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "model"
     shutil.copytree(tiny, damaged)
     (damaged / "config.json").write_text("{}")
-    check = software._model(str(damaged), quiet)
+    check = software_checks._model(str(damaged), quiet)
     assert check.state == FAIL
     assert "config.json" in check.found
 
 
 def test_a_model_that_is_not_here_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_MODELS", str(tmp_path))
-    assert software._model("phi3-medium", quiet).remedy == "invoke setup --model phi3-medium"
-    assert software._disk_speed("phi3-medium").found == "no weights to read yet"
+    assert software_checks._model("phi3-medium", quiet).fix == "invoke setup --model phi3-medium"
+    assert software_checks._disk_speed("phi3-medium").found == "no weights to read yet"
 
 
 def test_memory_is_held_against_the_engines_own_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.engine.free_memory.free_bytes", lambda device: 20 << 30)
-    check = software._memory("phi3-medium")
+    check = software_checks._memory("phi3-medium")
     assert check.state == FAIL
     assert "20,480 MiB free" in check.found
 
 
 def test_a_data_set_that_was_changed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_DATA", str(tmp_path))
-    assert "not here" in software._dataset("obqa", quiet).found
+    assert "not here" in software_checks._dataset("obqa", quiet).found
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets" / "obqa.jsonl").write_text("{}\n")
-    assert "damaged" in software._dataset("obqa", quiet).found
-    assert software._dataset("obqa", quiet).remedy == "invoke data --set obqa"
+    assert "damaged" in software_checks._dataset("obqa", quiet).found
+    assert software_checks._dataset("obqa", quiet).fix == "invoke data --set obqa"
 
 
 def test_a_data_set_that_nobody_has_built_yet_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_DATA", str(tmp_path))
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets" / "anli-test.jsonl").write_text("{}\n")
-    check = software._dataset("anli", quiet)
-    assert (check.found, check.remedy) == ("anli-test is not here", "invoke data --set anli-test")
+    check = software_checks._dataset("anli", quiet)
+    assert (check.found, check.fix) == ("anli-test is not here", "invoke data --set anli-test")
 
 
 def test_packages_are_compared_by_what_is_for_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,14 +215,14 @@ def test_packages_are_compared_by_what_is_for_this_python(tmp_path: Path, monkey
     (tmp_path / "requirements" / "cpu.lock").write_text(lock)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.delenv("PIPELINE_LOCK", raising=False)
-    check = software._versions(boards.look(Host(tmp_path)))
+    check = software_checks._versions(boards.look(Host(tmp_path)))
     assert check.state == WARN
     assert "not 0.1" in check.found
     assert "nothing missing" in check.found
     assert "numpy" not in check.found
     (tmp_path / "requirements" / "image.lock").write_text("")
     monkeypatch.setenv("PIPELINE_LOCK", "image.lock")
-    assert software._versions(boards.look(Host(tmp_path))).state == OK
+    assert software_checks._versions(boards.look(Host(tmp_path))).state == OK
 
 
 # Mending and showing
@@ -233,24 +231,24 @@ def test_packages_are_compared_by_what_is_for_this_python(tmp_path: Path, monkey
 def test_mending_does_what_can_be_done_and_says_the_rest(board: FakeBoard) -> None:
     board.boot_into("MODE_40W")
     said: list[str] = []
-    doctor.mend(checks.of_board(board.host), said.append)
+    doctor.mend(board_checks.board_results(board.host), said.append)
     assert {name: of_board(board)[name].state for name in ("power mode", "clocks", "fan")} == dict.fromkeys(
         ("power mode", "clocks", "fan"), OK
     )
     board.boot_into("MODE_30W")
-    doctor.mend(checks.of_board(board.host), said.append)
+    doctor.mend(board_checks.board_results(board.host), said.append)
     assert "power mode: needs a reboot" in said
     board.write("nvpmodel-refuses", "")
     board.boot_into("MODE_40W")
-    doctor.mend(checks.of_board(board.host), said.append)
+    doctor.mend(board_checks.board_results(board.host), said.append)
     assert any("E302" in line for line in said)
 
 
 def test_the_table_is_aligned_and_has_every_remedy() -> None:
     found = [
-        Check("one", "a", "b", OK, "hidden"),
-        Check("longer", "x" * 30 + " " + "y" * 40, "z", WARN, "do this"),
-        Check("three", "", "w", FAIL, "do that"),
+        CheckResult("one", OK, "b", "a", "hidden"),
+        CheckResult("longer", WARN, "z", "x" * 30 + " " + "y" * 40, "do this"),
+        CheckResult("three", FAIL, "w", "", "do that"),
     ]
     lines = doctor.table(found).splitlines()
     column = lines[0].index("found")
@@ -261,9 +259,9 @@ def test_the_table_is_aligned_and_has_every_remedy() -> None:
 
 
 def test_a_failure_ends_with_the_status_of_the_environment() -> None:
-    doctor.conclude([Check("a", "", "", WARN)])
+    doctor.conclude([CheckResult("a", WARN, "", "")])
     with pytest.raises(EnvironmentProblem, match="2 checks failed"):
-        doctor.conclude([Check("a", "", "", FAIL), Check("b", "", "", FAIL)])
+        doctor.conclude([CheckResult("a", FAIL, "", ""), CheckResult("b", FAIL, "", "")])
 
 
 def test_the_command_prints_a_table_or_json_and_fails_on_a_board_in_the_wrong_mode(
