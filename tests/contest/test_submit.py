@@ -17,7 +17,7 @@ from support.submissions import Clone, change_manifest
 
 from pipeline.contest.rules import evidence, rules
 from pipeline.contest.source import sbom
-from pipeline.contest.submit import method, method_pdf, pictures, submit
+from pipeline.contest.submit import method, pictures, submit
 from pipeline.contest.team import Team
 from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, PipelineError, UsageError
 
@@ -331,14 +331,6 @@ def test_a_missing_template_is_said() -> None:
 def test_a_team_whose_letters_no_font_has_is_told() -> None:
     assert not pictures.without_letters("Blue Team")
     assert pictures.without_letters("\U00012000")
-
-
-def test_a_document_of_every_kind_of_block_becomes_pages() -> None:
-    text = "# <b> & 한글\n\npara `x < y` **b**\n\n* a\n  b\n* c\n\n| | |\n| --- | --- |\n| a | b |\n\n"
-    text += "```\na\n\nb\n```\nend\n"
-    assert method_pdf.make(text, {}, "t").count(b"/Type /Page\n") == 1
-    long = "\n\n".join(["word " * 300] * 20)
-    assert method_pdf.make(long, {}, "t").count(b"/Type /Page\n") > 3
 
 
 def test_the_bill_of_materials_is_the_runs(original: Clone) -> None:

@@ -1,8 +1,8 @@
 """What a run was made of, as a bill of materials in CycloneDX 1.6: packages, model, data.
 
 Written by hand from the lock file: it is one JSON object, while cyclonedx-bom brings some thirty packages along, and
-reads licences off an environment that need not be the run's. Versions are the lock's, licences those of
-THIRD_PARTY.yaml. Which lock it was follows from the versions that the run recorded.
+reads licences off an environment that need not be the run's. The tests hold it against the schema. Versions are the
+lock's, licences those of THIRD_PARTY.yaml. Which lock it was follows from the versions that the run recorded.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ from pipeline.prepare import container
 TEXT, PDF, LEADERBOARD, ROWS, COST = "method.md", "method.pdf", "leaderboard.png", "method-rows.png", "method-cost.png"
 UNSEEN = "not recorded"
 _FIELD = re.compile(r"\{\{ *(\w+) *\}\}")
+_MARKS = re.compile(r"[\\`*\[\]<>|#~]|(?<!\w)_|_(?!\w)")
+"""Letters that Markdown may take for marks; an underscore within a word it does not."""
 _PICTURE = re.compile(r"^!\[[^\]]*\]\(([^)]+)\)\n\n?", re.MULTILINE)
 
 
@@ -92,8 +94,8 @@ def figures(manifest: Mapping[str, Any], source: Mapping[str, bytes], about: Abo
     return {
         **_headlines(manifest, about),
         **_engine(manifest["engine"]),
-        "team": about.team.name,
-        "members": ", ".join(about.team.members),
+        "team": _plain(about.team.name),
+        "members": _plain(", ".join(about.team.members)),
         "rehearsal": "**A rehearsal: it is no result of the contest.** " * about.rehearsal,
         "run": about.run,
         "commit": about.commit[:12],
@@ -130,11 +132,11 @@ def _headlines(manifest: Mapping[str, Any], about: About) -> dict[str, str]:
         "scored": f"{score['scored']:,}",
         "share": UNSEEN if score["share"] is None else f"{score['share']:.1%}",
         "accuracy_words": about.accuracy.words if about.accuracy else "not compared yet",
-        "model": manifest["model"]["name"],
-        "dataset": manifest["dataset"]["name"],
-        "device": pictures.device(manifest),
+        "model": _plain(manifest["model"]["name"]),
+        "dataset": _plain(manifest["dataset"]["name"]),
+        "device": _plain(pictures.device(manifest)),
         "power_mode": f"power mode {board['mode']['name']}" if board["mode"] else "power mode not seen",
-        "verdict": f"{verdict.get('state', UNSEEN)}{remarks and ': '}{remarks}",
+        "verdict": _plain(f"{verdict.get('state', UNSEEN)}{remarks and ': '}{remarks}"),
         "peak_memory": _peak(manifest["peak_memory"]),
         "tensors": f"{weights['tensors']:,}",
         "weights_bytes": f"{weights['size_bytes'] / 1e9:,.2f} GB",
@@ -166,8 +168,9 @@ def _engine(engine: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _peak(peak: Mapping[str, int | None]) -> str:
-    on_gpu = f", {peak['gpu_bytes'] / 1e9:.2f} GB of them by the GPU" if peak["gpu_bytes"] else ""
-    return f"{peak['host_bytes'] / 1e9:.2f} GB{on_gpu}"
+    host_bytes, gpu_bytes = peak["host_bytes"], peak["gpu_bytes"]
+    on_gpu = f", {gpu_bytes / 1e9:.2f} GB of them by the GPU" if gpu_bytes else ""
+    return UNSEEN if host_bytes is None else f"{host_bytes / 1e9:.2f} GB{on_gpu}"
 
 
 def _software(environment: Mapping[str, Any]) -> str:
@@ -175,5 +178,10 @@ def _software(environment: Mapping[str, Any]) -> str:
     return ", ".join([f"Python {environment['python']}", *packages])
 
 
+def _plain(words: str) -> str:
+    """Words of a team or a machine, escaped for Markdown: a name such as "*Blue*" stays that name."""
+    return _MARKS.sub(r"\\\g<0>", words)
+
+
 def _ideas(cited: third_party.ThirdParty) -> str:
-    return "\n".join(f"* {idea.title} ({idea.source}): {idea.use}." for idea in cited.ideas)
+    return "\n".join(f"* {_plain(f'{idea.title} ({idea.source}): {idea.use}.')}" for idea in cited.ideas)
