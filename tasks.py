@@ -6,7 +6,7 @@
 from invoke import Context, task
 
 from pipeline import paths
-from pipeline.commands.answer import compare, evaluate, rehearse, report, reproduce, run
+from pipeline.commands.answer import compare, evaluate, report, reproduce, run, stress
 from pipeline.commands.contest import leaderboard, rules, similarity, submit, verify
 from pipeline.commands.develop import bench, lint, lock, test, test_oldest
 from pipeline.commands.image import IN_THE_IMAGE, image, image_test, shell
@@ -29,7 +29,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke setup --model phi3-medium           only fetch and verify it
   invoke data --list                         the data sets of all 19 benchmarks; --set NAME fetches one
   invoke evaluate --sets obqa,boolq,gsm8k    many sets, one model load, beside the model card's scores
-  invoke rehearse --set boolq-validation     only the longest and widest rows of a set, before it is run
+  invoke stress --set boolq-validation       only the longest and widest rows of a set, before it is run
   invoke compare RUN_A RUN_B                 two runs row by row, and the contest's 0.5 % rule
   invoke report runs/NAME                    one run as a page: time, passes, power, accuracy, every wrong row
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit

@@ -124,7 +124,7 @@ def evaluate(
     }
 )
 @guarded
-def rehearse(
+def stress(
     _context: Context,
     set_: str = "boolq-validation",
     model: str = "standin",
@@ -133,14 +133,14 @@ def rehearse(
     device: str = "",
 ) -> None:
     """Answer only the longest prompts, widest branchings and longest answers of a set, before the set is run."""
-    from pipeline.dataset import hardest as rehearsing
+    from pipeline.dataset import hardest
     from pipeline.runs import summary
     from pipeline.runs import timed as running  # seconds, for torch
 
-    rehearsal = rehearsing.prepare(set_)
-    print(rehearsing.text(rehearsal))
+    prepared = hardest.prepare(set_)
+    print(hardest.text(prepared))
     asked = running.Request(
-        dataset=str(rehearsal.path), model=model, engine=engine, dtype=dtype or None, device=device or None
+        dataset=str(prepared.path), model=model, engine=engine, dtype=dtype or None, device=device or None
     )
     print(summary.text(asked, running.run(asked)))
 

@@ -29,24 +29,24 @@ KINDS: dict[str, Callable[[Record], int]] = {
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class Hardest:
     path: Path
     """The chosen rows, as a data file."""
     chosen: dict[int, tuple[str, ...]]
     """Row of the set to why it was chosen, in the order of the file: the longest prompt first."""
 
 
-def prepare(dataset: str, say: Callable[[str], None] = print) -> Rehearsal:
-    """Choose rows and write them to `data()/sets/NAME.rehearsal.jsonl`. Raises what finding and reading the set raises,
+def prepare(dataset: str, say: Callable[[str], None] = print) -> Hardest:
+    """Choose rows and write them to `data()/sets/NAME.stress.jsonl`. Raises what finding and reading the set raises,
     and ResourceError (R101, R102)."""
     source = fetch.resolve(dataset, say)
     rows = records.read(source)
     chosen = choose(rows)
-    path = paths.data() / "sets" / f"{source.stem}.rehearsal.jsonl"
+    path = paths.data() / "sets" / f"{source.stem}.stress.jsonl"
     with write_atomically(path) as file:
         for index in chosen:
             file.write(records.write_line(rows[index].messages, rows[index].answer).encode())
-    return Rehearsal(path, chosen)
+    return Hardest(path, chosen)
 
 
 def choose(rows: Sequence[Record], each: int = EACH) -> dict[int, tuple[str, ...]]:
@@ -64,11 +64,11 @@ def choose(rows: Sequence[Record], each: int = EACH) -> dict[int, tuple[str, ...
     return {index: tuple(reasons[index]) for index in sorted(reasons, key=lambda index: -length(rows[index]))}
 
 
-def text(rehearsal: Rehearsal) -> str:
+def text(hardest: Hardest) -> str:
     """For the terminal: how many rows of each kind, and which come first."""
-    kinds = [kind for reasons in rehearsal.chosen.values() for kind in reasons]
-    lines = [f"{len(rehearsal.chosen)} rows, in {paths.shown(rehearsal.path)}"]
+    kinds = [kind for reasons in hardest.chosen.values() for kind in reasons]
+    lines = [f"{len(hardest.chosen)} rows, in {paths.shown(hardest.path)}"]
     for kind in dict.fromkeys(kinds):
-        rows = [str(index) for index, reasons in rehearsal.chosen.items() if kind in reasons]
+        rows = [str(index) for index, reasons in hardest.chosen.items() if kind in reasons]
         lines.append(f"  {kind:<18}rows {', '.join(rows)}")
     return "\n".join(lines)
