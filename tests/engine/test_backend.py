@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.engine import backend
+from pipeline.engine import backend, self_test
 from pipeline.engine.attention import Attend, buckets, paged
 from pipeline.engine.kernels import library
 from pipeline.engine.ops import TorchOps
@@ -26,12 +26,12 @@ SHAPE = Shape(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", list(backend.NEAR))
+@pytest.mark.parametrize("dtype", list(self_test.NEAR))
 @pytest.mark.parametrize("window", [None, 20])
 def test_plain_torch_passes_every_trial(dtype: torch.dtype, window: int | None) -> None:
     shape = replace(SHAPE, window=window)
-    assert backend.attention_error(buckets.plan, shape, dtype, CPU) <= backend.NEAR[dtype]
-    assert backend.ops_error(TorchOps(), shape, dtype, CPU) <= backend.NEAR[dtype]
+    assert self_test.attention_error(buckets.plan, shape, dtype, CPU) <= self_test.NEAR[dtype]
+    assert self_test.ops_error(TorchOps(), shape, dtype, CPU) <= self_test.NEAR[dtype]
 
 
 def test_on_a_cpu_plain_torch_is_chosen_without_a_trial() -> None:
@@ -49,7 +49,7 @@ def nothing_written(packed: Packed, shape: Shape, dtype: torch.dtype) -> Attend:
 
 @pytest.mark.parametrize("plan", [three_keys_only, nothing_written])
 def test_attention_that_is_wrong_does_not_pass(plan) -> None:
-    assert backend.attention_error(plan, SHAPE, torch.float32, CPU) > 10 * backend.NEAR[torch.float32]
+    assert self_test.attention_error(plan, SHAPE, torch.float32, CPU) > 10 * self_test.NEAR[torch.float32]
 
 
 class Unrotated(TorchOps):
@@ -71,7 +71,7 @@ class NoSum(TorchOps):
 
 @pytest.mark.parametrize("ops", [Unrotated(), Unwritten(), NoSum()], ids=lambda ops: type(ops).__name__)
 def test_steps_that_are_wrong_do_not_pass(ops: TorchOps) -> None:
-    assert backend.ops_error(ops, SHAPE, torch.float32, CPU) > 10 * backend.NEAR[torch.float32]
+    assert self_test.ops_error(ops, SHAPE, torch.float32, CPU) > 10 * self_test.NEAR[torch.float32]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no kernel image\nmore"), TypeError("an argument"), AttributeError("")])
@@ -79,10 +79,10 @@ def test_a_way_that_does_not_run_is_passed_over_with_its_reason(error: Exception
     def refuse() -> float:
         raise error
 
-    reason = backend._trial(refuse, torch.float32)
+    reason = self_test.refusal(refuse, torch.float32)
     assert reason == (str(error).splitlines() or ["AttributeError"])[0]
-    assert backend._trial(lambda: 1.0, torch.float32) == "it is 1 off float64"
-    assert backend._trial(lambda: 0.0, torch.float32) is None
+    assert self_test.refusal(lambda: 1.0, torch.float32) == "it is 1 off float64"
+    assert self_test.refusal(lambda: 0.0, torch.float32) is None
 
 
 def test_the_kernels_say_why_they_cannot_run_here() -> None:

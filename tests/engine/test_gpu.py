@@ -16,7 +16,7 @@ import pytest
 import torch
 from transformers import Phi3Config, Phi3ForCausalLM
 
-from pipeline.engine import backend
+from pipeline.engine import backend, self_test
 from pipeline.engine.attention import Plan, buckets, flash, paged
 from pipeline.engine.cost import UNKNOWN, PassCost
 from pipeline.engine.engine import Engine
@@ -64,7 +64,7 @@ def poisoned(device: torch.device) -> Iterator[None]:
 @pytest.mark.parametrize("rows", [1, 2, 7, 130, 1000])
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_kernels_are_near_float64(kernels: library.Kernels, device: torch.device, name: str, rows: int) -> None:
-    assert backend.ops_error(kernels, SHAPES[name], BF16, device, rows, seed=rows) < 5e-3
+    assert self_test.ops_error(kernels, SHAPES[name], BF16, device, rows, seed=rows) < 5e-3
 
 
 @pytest.mark.parametrize("rows", [1, 33, 513])
@@ -115,7 +115,7 @@ def test_attention_is_near_float64(
 ) -> None:
     shape = replace(SHAPES[name], window=window)
     for seed in range(6):
-        off = backend.attention_error(plan_of(way, kernels), shape, BF16, device, segments(seed), seed)
+        off = self_test.attention_error(plan_of(way, kernels), shape, BF16, device, segments(seed), seed)
         assert off < 8e-3, (segments(seed), off)
 
 
@@ -123,7 +123,7 @@ def test_attention_is_near_float64(
 def test_attention_over_a_long_context(kernels: library.Kernels, device: torch.device, way: str) -> None:
     lengths = ((3999, 1), (0, 3000), (2100, 500), (5, 1))
     shape = replace(MEDIUM, heads=8, kv_heads=2, window=2047)
-    assert backend.attention_error(plan_of(way, kernels), shape, BF16, device, lengths) < 8e-3
+    assert self_test.attention_error(plan_of(way, kernels), shape, BF16, device, lengths) < 8e-3
 
 
 def test_the_best_ways_are_chosen_and_those_left_out_are_not(device: torch.device) -> None:
