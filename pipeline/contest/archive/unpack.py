@@ -17,7 +17,7 @@ from typing import BinaryIO
 from pipeline import files, paths
 from pipeline.contest.archive import tarball
 from pipeline.contest.archive.tarball import Member
-from pipeline.contest.submit.pack import HASH_DIGITS, IMAGE, MANIFEST, SOURCE, SUBMISSION
+from pipeline.contest.format import HASH_DIGITS, IMAGE, MANIFEST, SOURCE, SUBMISSION
 from pipeline.errors import FormError, IntegrityError, UsageError
 
 REQUIRED = (SUBMISSION, "run/manifest.json", "run/outputs.jsonl", SOURCE)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import paths
 from pipeline.contest.archive import strict_json
-from pipeline.contest.submit import pack
+from pipeline.contest.format import MANIFEST, SUBMISSION
 from pipeline.errors import UsageError
 
 NAME = "verdict.json"
@@ -100,7 +100,7 @@ def read_all(folder: Path) -> tuple[list[Verdict], list[Unread]]:
     unread: list[Unread] = []
     for path in found:
         try:
-            if any((path.parent / name).exists() for name in (pack.MANIFEST, pack.SUBMISSION)):
+            if any((path.parent / name).exists() for name in (MANIFEST, SUBMISSION)):
                 raise ValueError("it lies in an unpacked submission, so the team wrote it")  # noqa: TRY301
             read.append(_verdict(strict_json.loads(path.read_bytes())))
         except (OSError, ValueError) as error:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from pipeline.contest.finding import Contest, Finding, fail, found, unknown
 from pipeline.contest.rules.evidence import Evidence
-from pipeline.contest.source import third_party
-from pipeline.contest.submit import redact
+from pipeline.contest.source import secrets, third_party
 
 SCRIPT, METHOD = "test_script.py", "docs/method.md"
 FEWEST_WORDS = 150
@@ -66,7 +65,7 @@ def method(evidence: Evidence, _contest: Contest) -> Finding:
 def no_secrets(evidence: Evidence, _contest: Contest) -> Finding:
     if not evidence.source:
         return unknown("there is no source", "no access token in the source")
-    holds = [path for path, content in evidence.source.items() if redact.tokens_in(content.decode("utf-8", "replace"))]
+    holds = [path for path, content in evidence.source.items() if secrets.tokens_in(content.decode("utf-8", "replace"))]
     return found(not holds, _some(holds) or "none found", "no access token in the source")
 
 

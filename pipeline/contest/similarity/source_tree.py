@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 from pipeline import paths
 from pipeline.contest.archive import tarball, unpack
+from pipeline.contest.format import SOURCE
 from pipeline.contest.source import third_party
 from pipeline.contest.source.third_party import ThirdParty
-from pipeline.contest.submit import pack
 from pipeline.errors import IntegrityError, UsageError
 
 NOT_SOURCE = ("venv", ".venv", "node_modules", "__pycache__", "models", "runs", "dist")
@@ -54,7 +54,7 @@ def read(path: Path) -> Tree:
     """Raises UsageError (U721) for what is no source tree, and what `tarball.members` and `unpack.checked` raise."""
     try:
         if path.is_dir():
-            inner = path / pack.SOURCE
+            inner = path / SOURCE
             files = _from_tar(io.BytesIO(_bytes(inner)), str(inner)) if inner.is_file() else _from_folder(path)
         else:
             with path.open("rb") as file:
@@ -80,12 +80,12 @@ def _bytes(path: Path) -> bytes:
 def _from_tar(file: BinaryIO, where: str) -> dict[str, bytes]:
     """The files of a source tar, or of the one in a submission's tar."""
     found = list(tarball.members(file, where))
-    inner = [member for member in found if member.name.count("/") == 1 and member.name.endswith(f"/{pack.SOURCE}")]
+    inner = [member for member in found if member.name.count("/") == 1 and member.name.endswith(f"/{SOURCE}")]
     if len(inner) == 1:
         if inner[0].size_bytes > 2 * LARGEST_BYTES:
             raise _too_large(where, inner[0].size_bytes)
         file.seek(inner[0].offset)
-        return _from_tar(io.BytesIO(file.read(inner[0].size_bytes)), f"{where}: {pack.SOURCE}")
+        return _from_tar(io.BytesIO(file.read(inner[0].size_bytes)), f"{where}: {SOURCE}")
     files = {}
     for member in unpack.checked(found, where, unpack.SOURCE_BOUNDS):
         if not member.is_folder:

@@ -1,15 +1,6 @@
 """One finished run as one tar file that anybody can check: the same inputs give the same bytes.
 
-    <team>-<hash>/
-        MANIFEST.sha256      a line "<sha256>  <path>" for every other file, sorted
-        submission.json      who, which run, which commit, what was redacted
-        run/                 the run's folder, redacted
-        source.tar           git archive of the commit that made the run
-        method.pdf, …        the documents that `submit` makes of the run
-        image.tar            only when it was asked for
-
-The hash: the first digits of the sha256 of MANIFEST.sha256, and so of everything. Every time in the archive is the
-commit's, and nobody owns its files.
+Every time in the archive is the commit's, and nobody owns its files. Its form: `contest/format.py`.
 """
 
 from __future__ import annotations
@@ -24,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files, paths
+from pipeline.contest.format import HASH_DIGITS, IMAGE, MANIFEST, RUN, SCHEMA, SOURCE, SUBMISSION
 from pipeline.contest.source import commit as source
 from pipeline.contest.submit import redact
 from pipeline.contest.team import Team
 from pipeline.errors import IntegrityError
 from pipeline.record import run_folder
-
-SCHEMA = 1
-MANIFEST, SUBMISSION, SOURCE, IMAGE, RUN = "MANIFEST.sha256", "submission.json", "source.tar", "image.tar", "run"
-HASH_DIGITS = 12
 
 
 @dataclass(frozen=True)

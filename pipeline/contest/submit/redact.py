@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from pipeline.contest.source.secrets import TOKENS
+
 OUTPUTS = "outputs.jsonl"
 
 TOKEN, SECRET, HOME, USER, HOST, ADDRESS, ACCOUNT = (
@@ -29,18 +31,6 @@ TOKEN, SECRET, HOME, USER, HOST, ADDRESS, ACCOUNT = (
     "address",
     "account",
 )
-
-TOKENS = re.compile(
-    r"\bhf_[A-Za-z0-9]{16,}|\bgh[oprsu]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}|\bnvapi-[\w-]{20,}"
-    r"|\bsk-[\w-]{20,}|\bxox[abposr]-[\w-]{10,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{35}"
-    r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]*"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:(?!-----).)*(?:-----END [A-Z ]*PRIVATE KEY-----)?",
-    re.DOTALL,
-)
-"""Things that open something, by the beginnings that their makers gave them."""
-
-_BEGINNINGS = ("hf_", "gh", "glpat-", "nvapi-", "sk-", "xox", "AKIA", "AIza", "eyJ", "-----BEGIN")
-"""Of TOKENS: a text without any of them need not be searched, which is what takes time."""
 
 _ASSIGNED = re.compile(
     r"(?P<before>\b(?:export +)?(?P<key>[A-Z][A-Z0-9_]*)\s*[=:]\s*[\"']?)(?P<value>[^\s\"',;]+)"
@@ -113,11 +103,6 @@ def redact(
         clean[path] = content if left_alone else changed
         found += [Redaction(path, kind, count, left or left_alone) for (kind, left), count in sorted(seen.items())]
     return clean, found
-
-
-def tokens_in(text: str) -> int:
-    """How many things that look like an access token a text holds."""
-    return len(TOKENS.findall(text)) if any(each in text for each in _BEGINNINGS) else 0
 
 
 def _redact_file(path: str, content: bytes, clean: _Text) -> bytes:

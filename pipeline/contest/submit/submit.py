@@ -20,6 +20,7 @@ from typing import Any
 from pipeline import files, paths
 from pipeline.contest import team as teams
 from pipeline.contest.finding import UNKNOWN
+from pipeline.contest.format import IMAGE
 from pipeline.contest.rules import evidence, rules
 from pipeline.contest.rules import source_rules as source_checks
 from pipeline.contest.rules.rules import Judged
@@ -251,7 +252,7 @@ def _saved_image(reference: str | None, out: Path) -> Iterator[Path]:
     name = reference or container.IMAGE
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".image-", dir=out) as folder:
-        path = Path(folder, pack.IMAGE)
+        path = Path(folder, IMAGE)
         done = _docker("save", "--output", str(path), name)
         if done is None or done.returncode:
             said = "there is no docker here" if done is None else done.stderr.strip() or f"status {done.returncode}"

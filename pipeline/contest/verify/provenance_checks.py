@@ -10,9 +10,9 @@ from pathlib import Path, PurePath
 
 from pipeline.contest.archive import tarball, unpack
 from pipeline.contest.check import FORM, HUMAN, INTEGRITY, INVALID_RUN, Check, check, listed, unknown
+from pipeline.contest.format import MANIFEST, SOURCE, SUBMISSION
 from pipeline.contest.rules import rules
 from pipeline.contest.source import sbom, third_party
-from pipeline.contest.submit import pack
 from pipeline.contest.verify.organiser import Model, Organiser
 from pipeline.contest.verify.submitted import Claims
 from pipeline.errors import PipelineError
@@ -45,8 +45,7 @@ def _listing(claims: Claims) -> Check:
     present = {
         name: path.stat().st_size
         for path in claims.folder.rglob("*")
-        if path.is_file()
-        and (name := path.relative_to(claims.folder).as_posix()) not in {pack.MANIFEST, pack.SUBMISSION}
+        if path.is_file() and (name := path.relative_to(claims.folder).as_posix()) not in {MANIFEST, SUBMISSION}
     }
     differing = sorted(name for name in told.keys() | present.keys() if told.get(name) != present.get(name))
     found = f"not so: {listed(differing)}" if differing else f"{len(present)} files"
@@ -116,10 +115,10 @@ def _commit(claims: Claims) -> Check:
 
 def _source(claims: Claims, organiser: Organiser) -> tuple[Check, dict[str, bytes] | None]:
     wanted = "the tree of the commit, as git archive writes it"
-    path = claims.folder / pack.SOURCE
+    path = claims.folder / SOURCE
     try:
         with path.open("rb") as file:
-            members = unpack.checked(tarball.members(file, pack.SOURCE), pack.SOURCE, unpack.SOURCE_BOUNDS)
+            members = unpack.checked(tarball.members(file, SOURCE), SOURCE, unpack.SOURCE_BOUNDS)
             kept = [member for member in members if not member.is_folder]
             content = {}
             for member in kept:

@@ -21,7 +21,7 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.contest.archive.unpack import Unpacked
 from pipeline.contest.check import INTEGRITY, Check, check, listed, unknown
-from pipeline.contest.submit import pack
+from pipeline.contest.format import IMAGE, SOURCE
 from pipeline.contest.verify.submitted import Claims, Manifest
 from pipeline.device import host as hosts
 from pipeline.errors import EnvironmentProblem
@@ -54,7 +54,7 @@ def image(told: Claims, unpacked: Unpacked) -> tuple[str | None, Check]:
     claimed, wanted = told.submission.image, "the image with the digest that submission.json names, on this machine"
     if claimed.reference is None or not REFERENCE.fullmatch(claimed.reference):
         return None, unknown("rerun-image", INTEGRITY, f"it names {claimed.reference!r}", wanted)
-    packed = unpacked.folder / pack.IMAGE
+    packed = unpacked.folder / IMAGE
     if packed.is_file():
         _docker("load", "--quiet", "--input", str(packed))
     said = _docker("image", "inspect", "--format", "{{.Id}} {{json .RepoDigests}}", claimed.reference)
@@ -100,7 +100,7 @@ def contained(told: Claims, image: str, data: Path, model: Path, folder: Path) -
 
 def here(told: Claims, unpacked: Unpacked, data: Path, model: Path, folder: Path) -> tuple[list[str], Start]:
     source = unpacked.folder.with_name(f"{unpacked.folder.name}-source-{folder.name}")
-    with tarfile.open(unpacked.folder / pack.SOURCE) as archive:  # looked through by the check of the source
+    with tarfile.open(unpacked.folder / SOURCE) as archive:  # looked through by the check of the source
         for member in archive:
             if member.isreg():
                 target = source / member.name

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 from pipeline import settings
 from pipeline.contest.check import ACCURACY, FAIL, FORM, HUMAN, INTEGRITY, INVALID_RUN, OK, UNKNOWN, Check, plain
+from pipeline.contest.format import IMAGE
 from pipeline.contest.rules import rules
 from pipeline.contest.rules.evidence import Evidence, Pins
 from pipeline.contest.rules.rules import Judged
-from pipeline.contest.submit import pack
 from pipeline.contest.team import Team
 from pipeline.contest.verify.submitted import Claims
 
@@ -57,7 +57,7 @@ def _evidence(claims: Claims, source: Mapping[str, bytes]) -> Evidence:
         rows=rows,
         source=source,
         team=_team(claims),
-        image_packed=(claims.folder / pack.IMAGE).is_file(),
+        image_packed=(claims.folder / IMAGE).is_file(),
         image_digest=told.image.digest,
         pins=Pins(arguments=arguments),
     )

@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from pipeline.contest.archive import strict_json
 from pipeline.contest.check import FORM, Check, check, listed, unknown
-from pipeline.contest.submit import pack
+from pipeline.contest.format import SCHEMA, SUBMISSION
 from pipeline.record import run_folder
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -247,13 +247,13 @@ class Claims:
         return {answer.index: answer for answer in self.answers}
 
 
-SUBMISSION_WANTED = f"submission.json, schema {pack.SCHEMA}"
+SUBMISSION_WANTED = f"submission.json, schema {SCHEMA}"
 MANIFEST_WANTED = f"the manifest of a finished run with a time, schema {run_folder.SCHEMA}"
 ANSWERS_WANTED = 'lines {"index", "output": [{"generated_text"}], "token_ids", "at_s"}, as pipe() nests them'
 
 
 def read_submission(folder: Path) -> tuple[Submission | None, Check]:
-    return _read(folder / pack.SUBMISSION, "submission", Submission, pack.SCHEMA, SUBMISSION_WANTED)
+    return _read(folder / SUBMISSION, "submission", Submission, SCHEMA, SUBMISSION_WANTED)
 
 
 def read_manifest(run: Path) -> tuple[Manifest | None, Check]:

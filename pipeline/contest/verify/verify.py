@@ -30,7 +30,7 @@ from pipeline.contest.check import (
     plain,
     unknown,
 )
-from pipeline.contest.submit import pack
+from pipeline.contest.format import RUN
 from pipeline.contest.verify import answer_checks as answers
 from pipeline.contest.verify import board_checks as surroundings
 from pipeline.contest.verify import provenance_checks as identity
@@ -197,8 +197,8 @@ def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Asked | N
         return Verdict(name, (check("unpack", kind, False, found, wanted),))
     found = [check("unpack", INTEGRITY, True, f"{len(unpacked.hashes)} files", wanted)]
     submission, first = claims.read_submission(folder)
-    manifest, second = claims.read_manifest(folder / pack.RUN)
-    answered, third = claims.read_answers(folder / pack.RUN)
+    manifest, second = claims.read_manifest(folder / RUN)
+    answered, third = claims.read_answers(folder / RUN)
     found += [first, second, third]
     if submission is None or manifest is None or answered is None:
         return Verdict(unpacked.name, tuple(found), submission, manifest)
