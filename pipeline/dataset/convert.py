@@ -57,7 +57,7 @@ class Converted:
 class _Choices:
     texts: list[bool] | list[str]
     labels: list[str]
-    """As the source's text writes them, where it lists them."""
+    """The names by which the source's answers call them, where it prints any."""
 
 
 def convert(form: FormConfig, at: Located) -> Converted:
@@ -86,7 +86,8 @@ def _converted(form: FormConfig, at: Located) -> Converted:
     if choices is not None:
         texts = choices.texts
         if isinstance(form.choices, ChoicesConfig) and form.choices.shuffle:
-            texts = sorted(texts, key=lambda text: hashlib.sha256(f"{named.get('question')}\n{text}".encode()).digest())
+            question = _fill("{question}", {**at.row, **named}, at)
+            texts = sorted(texts, key=lambda text: hashlib.sha256(f"{question}\n{text}".encode()).digest())
         extras["choices"] = repr(texts)
     prompt = _fill(form.prompt, {**at.row, **extras}, at)
     return Converted(prompt, answer, {name: value_at(path, at.row, at) for name, path in form.scoring.items()})
@@ -193,10 +194,30 @@ def _choices(config: tuple[bool | str, ...] | ChoicesConfig | None, at: Located)
         value = value_at(config.path or "choices", at.row, at)
         if not isinstance(value, list | Mapping):
             raise _shape_error(at, "the choices are no list", "a list, or an object", repr(value)[:60])
-        texts, labels = [one_line(_changed(text, None, config.replace, at)) for text in value], []
+        texts, labels = list(value), []
+        if config.mark is not None:
+            texts, labels = _without_marks(config.mark, texts, at)
+        texts = [one_line(_changed(text, None, config.replace, at)) for text in texts]
     if len(texts) < 2:
         raise _shape_error(at, "there are no two choices", "two or more", repr(texts))
     return _Choices(texts, labels)
+
+
+def _without_marks(mark: re.Pattern[str], printed: Sequence[str], at: Located) -> tuple[list[str], list[str]]:
+    """The choices' texts without the marks that the source prints before them, and their letters, one each.
+
+    The letters need not come in order (a list set in two columns reads A, C, B, D). Raises FormError (F303) where two
+    choices have the same one.
+    """
+    found = [mark.match(text) for text in printed]
+    texts = [text if match is None else text[match.end() :] for text, match in zip(printed, found, strict=True)]
+    places = list(string.ascii_uppercase[: len(printed)])
+    letters = [
+        place if match is None else match[match.lastindex or 0] for place, match in zip(places, found, strict=True)
+    ]
+    if sorted(letters) != places:
+        raise _shape_error(at, "the choices' letters are not one each", ", ".join(places), ", ".join(letters))
+    return texts, letters
 
 
 def _answer(config: AnswerConfig, choices: _Choices | None, at: Located) -> str:
@@ -227,7 +248,8 @@ def _index(config: AnswerConfig, value: Any, choices: _Choices | None, at: Locat
     if config.kind == "label":
         return list(value_at(config.labels or "", at.row, at)).index(value)
     if config.kind == "letter":
-        return string.ascii_uppercase.index(value or "?")
+        letters = choices.labels if choices is not None and choices.labels else list(string.ascii_uppercase)
+        return letters.index(value)
     if config.kind == "flags":
         return list(value.values()).index(1)
     return (choices.labels if choices else []).index(value.strip())

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from pipeline import paths, settings
 from pipeline.dataset import convert, records, sources
+from pipeline.dataset.sources import Origin
 from pipeline.download import Say
 from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, PipelineError, ResourceError
 from pipeline.files import resource_trouble, sha256_of, write_atomically, write_json
-from pipeline.schemas import DatasetConfig, HubSource, Source
+from pipeline.schemas import DatasetConfig, HubSource
 
 
 def resolve(name_or_path: str, say: Say = print) -> Path:
@@ -40,23 +41,39 @@ def resolve(name_or_path: str, say: Say = print) -> Path:
 
 
 def place(name: str) -> Path:
-    """Where the finished file of a known set is, or would be."""
+    """Path of the finished file of a known set, whether it is there or not."""
     return paths.data() / "sets" / f"{name}.jsonl"
 
 
 def scoring_place(name: str) -> Path:
+    """Path of the file beside it that scoring needs, for sets that need one."""
     return paths.data() / "sets" / f"{name}.scoring.jsonl"
 
 
 def pinned_sha256(name: str) -> str | None:
-    """Of the finished file, by the set's YAML or its lock; None where nobody has built it yet."""
+    """sha256 of the finished file, by the set's YAML or its lock; None where nobody has built it yet."""
     return _pinned(settings.dataset(name)).rows
 
 
+@dataclass(frozen=True)
+class Obtained:
+    """A finished set, and where its rows came from just now."""
+
+    path: Path
+    came_from: str | None
+    """None: it was on this disk already."""
+
+
 def ensure(name: str, say: Say = print) -> Path:
+    """The finished file of a known data set. Raises as `obtain` does."""
+    return obtain(name, say).path
+
+
+def obtain(name: str, say: Say = print, mirror: Path | None = None) -> Obtained:
     """The finished file of a known data set, with the pinned sha256; made from the first source that yields it.
 
-    Every source that does not is said in one line with its reason. The file is written whole or not at all.
+    Each source is read from the folder `mirror` if it has it (`sources.origin`), otherwise from its own place. Every
+    source that fails is reported in one line with its reason. The file is written whole or not at all.
     Raises UsageError (U101), ResourceError (R101 disk full, R102 not allowed to write), IntegrityError (M133 a lock
     that cannot be read); and when no source yields the set: FormError (F301 to F304) or IntegrityError (M121, M131
     other bytes, M132 other rows) where a source came and was not what it should be, otherwise EnvironmentProblem
@@ -66,13 +83,13 @@ def ensure(name: str, say: Say = print) -> Path:
     name = config.name
     pinned = _pinned(config)
     if _is_whole(config, pinned, say):
-        return place(name)
+        return Obtained(place(name), None)
     if config.terms in ("non-commercial", "unclear"):
         say(f"{name}: note its licence ({config.terms}): {config.licence}")
     reasons, wrong = [], []
-    for source in config.sources:
+    for origin in (sources.origin(source, mirror) for source in config.sources):
         try:
-            finished = _built(config, source, pinned, say)
+            finished = _built(config, origin, pinned, say)
         except ResourceError:
             raise  # the next source would fill the same disk
         except PipelineError as error:
@@ -81,9 +98,9 @@ def ensure(name: str, say: Say = print) -> Path:
         except sources.UnfitError as error:
             reason = str(error)
         else:
-            _write(config, source, pinned, finished, say)
-            return place(name)
-        reasons.append(f"{sources.described(source)}: {reason}")
+            _write(config, origin, pinned, finished, say)
+            return Obtained(place(name), str(origin))
+        reasons.append(f"{origin}: {reason}")
         say(f"{name}: not from {reasons[-1]}")
     if wrong:
         raise wrong[-1]
@@ -99,12 +116,12 @@ def ensure(name: str, say: Say = print) -> Path:
 
 @dataclass(frozen=True)
 class _Pinned:
-    """What the finished files must be; None: not known yet."""
+    """sha256 of the finished files; None: not known yet."""
 
     rows: str | None
     scoring: str | None
     by: Path
-    """The file that says so."""
+    """The file that pins them."""
 
 
 def _lock_place(name: str) -> Path:
@@ -156,15 +173,16 @@ class _Finished:
     scoring: bytes | None
 
 
-def _built(config: DatasetConfig, source: Source, pinned: _Pinned, say: Say) -> _Finished:
-    """The finished bytes, verified. Raises as `ensure` says, and `UnfitError`."""
-    rows = sources.rows(config, source, say)
+def _built(config: DatasetConfig, origin: Origin, pinned: _Pinned, say: Say) -> _Finished:
+    """The finished bytes, verified. Raises as `obtain` does, and `UnfitError`."""
+    source = origin.source
+    rows = sources.rows(config, origin, say)
     form = (isinstance(source, HubSource) and source.form) or config.form
     converted = [convert.convert(form, at) for at in rows]
     if len(converted) != config.rows:
         raise IntegrityError(
             "M132",
-            f"{sources.described(source)} has another number of rows",
+            f"{origin} has another number of rows",
             where=f"{config.name}: {sources.place(source)}",
             expected=f"{config.rows} rows",
             actual=f"it has {len(converted)} rows, not {config.rows}",
@@ -179,7 +197,7 @@ def _built(config: DatasetConfig, source: Source, pinned: _Pinned, say: Say) -> 
         if sha256 is not None and actual != sha256:
             raise IntegrityError(
                 "M131",
-                f"the rows of {sources.described(source)} make another file than the pinned one",
+                f"the rows of {origin} make another file than the pinned one",
                 where=f"{config.name}: {sources.place(source)}",
                 expected=f"sha256 {sha256}, as {paths.shown(pinned.by)} says",
                 actual=f"sha256 {actual}",
@@ -188,19 +206,19 @@ def _built(config: DatasetConfig, source: Source, pinned: _Pinned, say: Say) -> 
     return finished
 
 
-def _write(config: DatasetConfig, source: Source, pinned: _Pinned, finished: _Finished, say: Say) -> None:
+def _write(config: DatasetConfig, origin: Origin, pinned: _Pinned, finished: _Finished, say: Say) -> None:
     if finished.scoring is not None:
         with write_atomically(scoring_place(config.name)) as file:
             file.write(finished.scoring)
     with write_atomically(place(config.name)) as file:
         file.write(finished.rows)
-    told = "sha256 as pinned"
+    hashes = "sha256 as pinned"
     if pinned.rows is None:
         lock = {
             "sha256": hashlib.sha256(finished.rows).hexdigest(),
             "scoring_sha256": None if finished.scoring is None else hashlib.sha256(finished.scoring).hexdigest(),
-            "source": source.model_dump(mode="json"),
+            "source": origin.source.model_dump(mode="json"),
         }
         write_json(_lock_place(config.name), lock)
-        told = f"sha256 {lock['sha256']}, from now on locked by {paths.shown(_lock_place(config.name))}"
-    say(f"{config.name}: {config.rows} rows from {sources.described(source)}, {told}")
+        hashes = f"sha256 {lock['sha256']}, from now on locked by {paths.shown(_lock_place(config.name))}"
+    say(f"{config.name}: {config.rows} rows from {origin}, {hashes}")

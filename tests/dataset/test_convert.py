@@ -84,6 +84,14 @@ def refused(form: dict[str, Any], row: dict[str, Any]) -> FormError:
             id="letters, and their marks removed",
         ),
         pytest.param(
+            {"path": "options", "mark": r"^(?:\(([A-E])\)|([A-E]) )"},
+            {"kind": "letter", "of": "label"},
+            {"options": ["(A)v", "(C)w", "B x", "French y"], "label": "B"},
+            "['v', 'w', 'x', 'French y']",
+            "x",
+            id="letters as they are printed, not by place",
+        ),
+        pytest.param(
             {"path": "targets"},
             {"kind": "flags", "of": "targets"},
             {"targets": {"a": 0, "b": 1, "c": 0}},
@@ -165,13 +173,18 @@ def test_the_list_in_the_prompt_reads_back_as_the_choices(texts: Sequence[str], 
 
 @given(st.lists(WORDS, min_size=2, max_size=6, unique_by=one_line))
 def test_shuffling_does_not_depend_on_the_source_s_order(texts: list[str]) -> None:
-    form = choice_form(
-        {"path": "c", "shuffle": True}, {"kind": "text", "of": "{right}"}, fields={"question": "{question}"}
-    )
+    form = choice_form({"path": "c", "shuffle": True}, {"kind": "text", "of": "{right}"})
     row = {"question": "Why?", "right": texts[0]}
     first, second = made(form, {**row, "c": texts}), made(form, {**row, "c": texts[::-1]})
     assert first == second
     assert first.answer == one_line(texts[0])
+
+
+def test_shuffling_depends_on_the_question() -> None:
+    form = choice_form({"path": "c", "shuffle": True}, {"kind": "text", "of": "{right}"})
+    row = {"right": "a", "c": list("abcdefgh")}
+    orders = {made(form, {**row, "question": f"{number}?"}).prompt.split("choices: ")[1] for number in range(9)}
+    assert len(orders) == 9
 
 
 @pytest.mark.parametrize("text", ["a b", "\r\na\r\nb ", " a\nb\n"])
@@ -227,6 +240,10 @@ def test_an_answer_that_names_no_choice(answer: dict[str, Any], value: Any) -> N
         (choice_form({"path": "c"}, {"kind": "index", "of": "a"}), {"question": "q", "c": "x", "a": 0}),
         (choice_form({"path": "c"}, {"kind": "index", "of": "a"}), {"question": "q", "c": ["x"], "a": 0}),
         (choice_form({"path": "c"}, {"kind": "index", "of": "a"}), {"question": "q", "c": [1, None], "a": 0}),
+        (
+            choice_form({"path": "c", "mark": r"^\((\w)\)"}, {"kind": "letter", "of": "a"}),
+            {"question": "q", "c": ["(A)x", "(A)y"], "a": "A"},
+        ),
         (choice_form({"listed_in": "question"}, {"kind": "listed", "of": "a"}), {"question": "none", "a": "(A)"}),
         ({**TEXT_FORM, "prompt": "{question"}, {"question": "q", "a": "b"}),
         ({**TEXT_FORM, "prompt": "{question:upper}"}, {"question": "q", "a": "b"}),

@@ -9,6 +9,8 @@ import hashlib
 import http.server
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,7 +27,7 @@ import yaml
 from support.commands import heeding_interrupts
 
 from pipeline import download, files, paths
-from pipeline.dataset import convert, fetch, records
+from pipeline.dataset import collect, convert, fetch, records
 from pipeline.dataset.formats import rows_of
 from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, ResourceError, UsageError
 from pipeline.schemas import FormConfig, GithubSource, HubSource, WheelSource
@@ -481,7 +483,7 @@ class TinyGithub(http.server.BaseHTTPRequestHandler):
     """One file at one commit."""
 
     def do_GET(self) -> None:
-        known = self.path == "/a/b/0123456789/data/rows%201.jsonl"
+        known = self.path == f"/a/b/{REVISION}/data/rows%201.jsonl"
         content = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
         self.send_response(200 if known else 404)
         self.end_headers()
@@ -492,7 +494,7 @@ class TinyGithub(http.server.BaseHTTPRequestHandler):
 
 
 def github_source(member: str) -> dict[str, object]:
-    return {"kind": "github", "repo": "a/b", "revision": "0123456789", "members": [member]}
+    return {"kind": "github", "repo": "a/b", "revision": REVISION, "members": [member], "mirror": "b"}
 
 
 def test_a_file_of_github(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -512,6 +514,15 @@ def test_no_way_to_github(monkeypatch: pytest.MonkeyPatch) -> None:
             download.github_file(GithubSource(**github_source("c")), "c")
     assert caught.value.code == "E104"
     assert "refused" in caught.value.actual
+
+
+@pytest.mark.parametrize("revision", ["main", REVISION[:10], REVISION.replace("0", "g"), REVISION + "0"])
+def test_a_revision_is_a_whole_commit(sandbox: Sandbox, revision: str) -> None:
+    for source in ({**github_source("c"), "revision": revision}, {**HUB, "revision": revision}):
+        sandbox.configure(sources=[source])
+        with pytest.raises(IntegrityError, match="revision") as caught:
+            sandbox.ensure()
+        assert caught.value.code == "M101"
 
 
 class TinyHub(http.server.BaseHTTPRequestHandler):
@@ -611,6 +622,96 @@ def test_an_interrupted_download_leaves_nothing(sandbox: Sandbox) -> None:
     _, said = running.communicate(timeout=20)
     assert b"KeyboardInterrupt" in said
     assert list(sandbox.data.iterdir()) == []
+
+
+# A mirror, and several sets
+
+
+def as_parquet(rows: list[dict], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def test_a_mirror_serves_every_kind_of_source(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "GITHUB", "http://127.0.0.1:9")
+    mirror = tmp_path / "mirror"
+    (mirror / "b" / "data").mkdir(parents=True)
+    (mirror / "b" / "data" / "rows 1.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    as_parquet(ROWS, mirror / "hub" / "rows.parquet")
+    (mirror / "tiny-sets").mkdir()
+    wheel = sandbox.source().model_dump()
+    shutil.copy(sandbox.wheel, mirror / "tiny-sets")
+    for key, source in {
+        "b": github_source("data/rows 1.jsonl"),
+        "hub": {**HUB, "mirror": "hub"},
+        "tiny-sets": wheel,
+    }.items():
+        sandbox.configure(sources=[source])
+        obtained = fetch.obtain("tiny", sandbox.lines.append, mirror)
+        assert obtained == fetch.Obtained(sandbox.finished, f"the mirror {mirror / key}")
+        assert obtained.path.read_bytes() == finished(ROWS[:4])
+        assert fetch.obtain("tiny", sandbox.lines.append, mirror).came_from is None
+        sandbox.finished.unlink()
+    assert not (sandbox.data / "downloads").exists()
+
+
+def test_what_a_mirror_does_not_have_comes_from_where_it_always_does(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "mirror" / "hub").mkdir(parents=True)
+    sandbox.configure(sources=[{**HUB, "mirror": "hub"}, sandbox.source().model_dump()])
+    assert fetch.obtain("tiny", sandbox.lines.append, tmp_path / "mirror").came_from == "the wheel tiny-sets 1.0"
+    assert any("no network in a test" in line for line in sandbox.lines)
+
+
+def test_a_mirror_with_other_rows_is_not_taken(sandbox: Sandbox, tmp_path: Path) -> None:
+    as_parquet(ROWS[::-1], tmp_path / "mirror" / "hub" / "rows.parquet")
+    sandbox.configure(sources=[{**HUB, "mirror": "hub"}])
+    with pytest.raises(IntegrityError) as caught:
+        fetch.obtain("tiny", sandbox.lines.append, tmp_path / "mirror")
+    assert caught.value.code == "M131"
+    assert "mirror" in caught.value.what
+
+
+def test_a_damaged_wheel_in_a_mirror_is_refused_and_left_alone(sandbox: Sandbox, tmp_path: Path) -> None:
+    source = sandbox.source().model_dump()
+    damaged = tmp_path / "mirror" / "tiny-sets" / sandbox.wheel.name
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"damaged")
+    sandbox.configure(sources=[source])
+    with pytest.raises(IntegrityError) as caught:
+        fetch.obtain("tiny", sandbox.lines.append, tmp_path / "mirror")
+    assert caught.value.code == "M121"
+    assert damaged.read_bytes() == b"damaged"
+
+
+def test_after_a_set_that_fails_the_others_are_built_and_a_table_tells_both(sandbox: Sandbox) -> None:
+    config = yaml.safe_load((sandbox.configs / "datasets" / "tiny.yaml").read_text())
+    for name, change in {
+        "bad": {"sources": [HUB]},
+        "sworn": {"terms": "non-commercial", "licence": "CC BY-NC"},
+    }.items():
+        (sandbox.configs / "datasets" / f"{name}.yaml").write_text(yaml.safe_dump({**config, "name": name, **change}))
+    outcomes = collect.collect(["tiny", "bad", "sworn"], say=sandbox.lines.append)
+    assert [None if each.error is None else each.error.code for each in outcomes] == [None, "E110", None]
+    head, *lines = collect.text(outcomes).splitlines()
+    assert head.split() == ["set", "rows", "built", "from,", "or", "why", "not", "licence"]
+    assert re.match(r"  tiny +4  yes    the wheel tiny-sets 1\.0 +none", lines[0])
+    assert re.match(r"  bad +4  no     E110 the data set bad could not be had", lines[1])
+    assert re.match(r"  sworn +4  yes    the wheel tiny-sets 1\.0 +non-commercial: CC BY-NC", lines[3])
+    assert lines[-1].startswith("2 of 3 sets are in ")
+
+
+@pytest.mark.parametrize(
+    ("names", "mirror", "code"), [(["tiny", "tinny"], None, "U101"), (["tiny"], "nowhere", "U114")]
+)
+def test_a_wrong_argument_is_found_before_anything_is_fetched(
+    sandbox: Sandbox, tmp_path: Path, names: list[str], mirror: str | None, code: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        collect.collect(names, None if mirror is None else tmp_path / mirror, sandbox.lines.append)
+    assert caught.value.code == code
+    assert not sandbox.data.exists()
 
 
 # Names and paths
