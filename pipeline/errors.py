@@ -66,6 +66,10 @@ class EnvironmentProblem(PipelineError):
     exit_status = 3
 
 
+class NoCheckout(EnvironmentProblem):
+    """A task that works on a checkout, called where only the wheel is installed. Code E331."""
+
+
 class IntegrityError(PipelineError):
     """A file differs from its lock, or a checkpoint is one that the engine does not run. Codes M…"""
 

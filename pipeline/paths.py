@@ -1,6 +1,7 @@
 """Where things lie. Anchored at the checkout, so that every command works from any folder.
 
-The three folders that a container mounts as volumes can be moved by an environment variable.
+Where there is no checkout, as with an installed wheel, what is shipped lies in the package, and models, data and runs
+below the working folder. The three folders that a container mounts as volumes can be moved by an environment variable.
 """
 
 from __future__ import annotations
@@ -8,23 +9,29 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = ROOT / "configs"
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent
+"""The checkout; of an installed wheel the folder of packages, where nothing but the package is ours."""
+CHECKOUT = (ROOT / "pyproject.toml").is_file()
+"""Whether there is one; a copy of its files, as an image has it, counts."""
+CONFIGS = ROOT / "configs" if CHECKOUT else PACKAGE / "configs"
+STANDIN = ROOT / "data" / "standin" if CHECKOUT else PACKAGE / "standin"
+"""The adapter of the stand-in model."""
 
 
 def models() -> Path:
     """Checkpoints, one folder each."""
-    return Path(os.environ.get("PIPELINE_MODELS", ROOT / "models"))
+    return _folder("PIPELINE_MODELS", "models")
 
 
 def data() -> Path:
     """`sets/` holds data sets in the organiser's form, `downloads/` what they were made from."""
-    return Path(os.environ.get("PIPELINE_DATA", ROOT / "data"))
+    return _folder("PIPELINE_DATA", "data")
 
 
 def runs() -> Path:
     """One folder a run."""
-    return Path(os.environ.get("PIPELINE_RUNS", ROOT / "runs"))
+    return _folder("PIPELINE_RUNS", "runs")
 
 
 def in_image() -> bool:
@@ -38,3 +45,7 @@ def shown(path: Path) -> str:
         return str(Path(path).resolve().relative_to(Path.cwd().resolve()))
     except ValueError:
         return str(path)
+
+
+def _folder(variable: str, name: str) -> Path:
+    return Path(os.environ.get(variable, (ROOT if CHECKOUT else Path.cwd()) / name))

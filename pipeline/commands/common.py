@@ -47,6 +47,33 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def on_checkout(body: Callable[..., Any]) -> Callable[..., Any]:
+    """For a task that works on a checkout of this project. Raises NoCheckout (E331) where there is none."""
+
+    @functools.wraps(body)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        from pipeline.errors import NoCheckout
+
+        if not paths.CHECKOUT:
+            raise NoCheckout(
+                "E331",
+                "this task works on a checkout of the project, and there is none",
+                where=paths.PACKAGE,
+                expected="the repository's files around the package",
+                actual="an installed wheel",
+                fix="call it with invoke in a clone of the repository",
+            )
+        return body(*args, **kwargs)
+
+    wrapper.__dict__["needs_checkout"] = True
+    return wrapper
+
+
+def needs_checkout(body: Callable[..., Any]) -> bool:
+    """Whether a task's body is an `on_checkout` one."""
+    return bool(body.__dict__.get("needs_checkout"))
+
+
 def _stop(*_: object) -> None:
     """`docker stop` and a shutdown ask by SIGTERM: an end as by Ctrl-C, with the reason in the run folder."""
     raise KeyboardInterrupt("stopped (SIGTERM)")
@@ -90,10 +117,10 @@ def show(made: Any, as_json: Callable[[Any], Any], text: Callable[[Any], str], j
     print(dumps(as_json(made), ensure_ascii=False, indent=2, default=str) if json else text(made))
 
 
-def call(command: list[str], folder: Path = paths.ROOT) -> None:
+def call(command: list[str], folder: Path = paths.ROOT, **environment: str) -> None:
     """Run a command in the checkout, its output on ours; a failure ends with its status and no words of ours."""
     status = subprocess.run(
-        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(paths.ROOT)}, check=False
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(paths.ROOT), **environment}, check=False
     ).returncode
     if status:
         raise Exit(code=status)

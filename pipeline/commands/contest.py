@@ -6,7 +6,7 @@ from pathlib import Path
 
 from invoke import Context, task
 
-from pipeline.commands.common import guarded, show, whole
+from pipeline.commands.common import guarded, on_checkout, show, whole
 
 
 @task(
@@ -16,6 +16,7 @@ from pipeline.commands.common import guarded, show, whole
     }
 )
 @guarded
+@on_checkout
 def rules(_context: Context, run: str = "", json: bool = False) -> None:
     """Every rule of the contest, who decides it, and how this checkout and a run stand to it."""
     from pipeline.contest.rules import evidence
@@ -38,6 +39,7 @@ def rules(_context: Context, run: str = "", json: bool = False) -> None:
     }
 )
 @guarded
+@on_checkout
 def submit(
     _context: Context, run: str = "", rehearsal: bool = False, save_image: bool = False, json: bool = False
 ) -> None:

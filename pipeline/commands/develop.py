@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import shutil
 import sys
 from pathlib import Path
 
-from invoke import Context, task
+from invoke import Context, Exit, task
 
 from pipeline import paths
-from pipeline.commands.common import call, guarded, whole
+from pipeline.commands.common import call, guarded, on_checkout, whole
+
+MOST_WORKERS = 8
+"""Each of them holds torch and a few models."""
+
+NO_TESTS = 5
+"""pytest's exit status when none was chosen."""
 
 
 @task(
@@ -22,6 +30,7 @@ from pipeline.commands.common import call, guarded, whole
     }
 )
 @guarded
+@on_checkout
 def test(
     _context: Context, slow: bool = False, gpu: bool = False, browser: bool = False, only: str = "", match: str = ""
 ) -> None:
@@ -30,12 +39,37 @@ def test(
     kinds = {"slow": slow, "gpu": gpu, "browser": browser}
     chosen = next((kind for kind, asked in kinds.items() if asked), " and ".join(f"not {kind}" for kind in kinds))
     chosen += " and not checkout" * paths.in_image()
-    arguments = ["-m", chosen, *([only] if only else []), *(["-k", match] if match else [])]
-    call([sys.executable, "-m", "pytest", *arguments])
+    choice = [*([only] if only else []), *(["-k", match] if match else [])]
+    _pytest(chosen, choice, at_once=not (only or gpu or browser))
+
+
+def _pytest(chosen: str, choice: list[str], at_once: bool) -> None:
+    """The chosen tests; with `at_once` on all cores, but for those that look at the machine, which come after."""
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    if not at_once or workers == 1 or importlib.util.find_spec("xdist") is None:
+        call([sys.executable, "-m", "pytest", "-m", chosen, *choice])
+        return
+    parts = {
+        f"({chosen}) and not alone": ["-n", str(workers), "--dist", "worksteal"],
+        f"({chosen}) and alone": ["-p", "no:xdist"],
+    }
+    statuses = []
+    for marked, how in parts.items():
+        try:
+            # One thread a worker, and a command that a test calls: more only take the cores from each other.
+            call([sys.executable, "-m", "pytest", "-m", marked, *how, *choice], OMP_NUM_THREADS="1")
+        except Exit as failed:
+            statuses.append(failed.code)
+        else:
+            statuses.append(0)
+    status = next((status for status in statuses if status not in (0, NO_TESTS)), min(statuses))
+    if status:
+        raise Exit(code=status)
 
 
 @task(help={"torch": "this torch instead of the locked one: 2.4.1 is the floor (a download of 3 GB on x86)"})
 @guarded
+@on_checkout
 def test_oldest(_context: Context, torch: str = "") -> None:
     """Run the equality tests on the oldest transformers that we support, in a virtual environment of its own."""
     folder = paths.ROOT / f".venv-oldest{torch and '-torch-'}{torch}"
@@ -62,6 +96,7 @@ def test_oldest(_context: Context, torch: str = "") -> None:
 
 @task
 @guarded
+@on_checkout
 def lint(_context: Context) -> None:
     """Style, imports, and that nothing needs more than Python 3.10."""
     call([sys.executable, "-m", "ruff", "check", "."])
@@ -76,6 +111,7 @@ def lint(_context: Context) -> None:
     }
 )
 @guarded
+@on_checkout
 def bench(_context: Context, model: str = "standin", rows: str = "100", max_new_tokens: str = "48") -> None:
     """Ours and transformers' pipe() side by side on this CPU; a table, and last a line of JSON."""
     sizes = ["--rows", str(whole("rows", rows)), "--max-new-tokens", str(whole("max-new-tokens", max_new_tokens))]
@@ -84,6 +120,7 @@ def bench(_context: Context, model: str = "standin", rows: str = "100", max_new_
 
 @task
 @guarded
+@on_checkout
 def lock(_context: Context) -> None:
     """Compile requirements/*.in into locked files with hashes."""
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"

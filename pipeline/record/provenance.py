@@ -64,6 +64,8 @@ def peak_memory() -> dict[str, int | None]:
 
 
 def _git(*arguments: str) -> str | None:
+    if not paths.CHECKOUT:
+        return None  # a repository around an installed wheel is somebody else's
     try:
         ended = subprocess.run(["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=False)
     except OSError:

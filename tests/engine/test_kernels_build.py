@@ -73,8 +73,21 @@ def test_a_compiler_that_fails_is_quoted(sources: Path, tmp_path: Path, monkeypa
     assert not (sources / "built").exists()
 
 
-def test_where_nothing_can_be_kept_it_builds_elsewhere(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_installation_cannot_be_written_to_it_is_kept_in_the_users_cache(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(build, "BUILT", sources / build.SOURCES[0] / "built")  # below a file: for root too
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = build.build((8, 7))
+    assert made == tmp_path / "cache/phi3-pipeline/kernels" / build.library_name((8, 7))
+    assert made.read_text(encoding="utf-8") == "built\n"
+    monkeypatch.setattr(build, "find_nvcc", lambda: None)
+    assert build.build((8, 7)) == made
+
+
+def test_where_nothing_can_be_kept_it_builds_elsewhere(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "BUILT", sources / build.SOURCES[0] / "built")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(sources / build.SOURCES[0] / "cache"))
     made = build.build((8, 7))
     assert made.read_text(encoding="utf-8") == "built\n"
     assert sources not in made.parents

@@ -3,12 +3,13 @@
     python -m pipeline.engine.kernels.build 8.7      # at image build: no GPU is needed
 
 A built library lies in `built/` beside the sources, named after what it is made of, so that a changed
-source, device or compiler flag never meets an old binary. A source tree that cannot be written to (and
-holds no built library) builds into a temporary folder.
+source, device or compiler flag never meets an old binary. Where that folder cannot be written to, as in a system's
+installation, it lies in the user's cache; where that cannot be either, in a temporary folder, and is built every time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -36,6 +37,12 @@ def find_nvcc() -> str | None:
     return found[0] if found else shutil.which("nvcc")
 
 
+def user_cache() -> Path:
+    """Where a user's built libraries lie, by the XDG base directory specification."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "phi3-pipeline" / "kernels"
+
+
 def library_name(capability: tuple[int, int]) -> str:
     digest = hashlib.sha256(" ".join(FLAGS).encode())
     for name in (*SOURCES, *HEADERS):
@@ -46,8 +53,9 @@ def library_name(capability: tuple[int, int]) -> str:
 def build(capability: tuple[int, int]) -> Path:
     """The library for this compute capability, built now unless it lies there. Raises CannotBuild."""
     name = library_name(capability)
-    if (BUILT / name).exists():
-        return BUILT / name
+    for folder in (BUILT, user_cache()):
+        if (folder / name).exists():
+            return folder / name
     nvcc = find_nvcc()
     if nvcc is None:
         raise CannotBuild("no nvcc on the PATH, in CUDA_HOME or in /usr/local/cuda")
@@ -66,15 +74,17 @@ def build(capability: tuple[int, int]) -> Path:
 
 
 def _keep(fresh: Path) -> Path:
-    try:
-        folder = BUILT
-        folder.mkdir(exist_ok=True)
-        part = folder / f".{fresh.name}.{os.getpid()}"
-        shutil.copyfile(fresh, part)
-    except OSError:  # a read-only installation
-        folder = Path(tempfile.mkdtemp(prefix="kernels-"))
-        part = folder / f".{fresh.name}"
-        shutil.copyfile(fresh, part)
+    for folder in (BUILT, user_cache()):
+        with contextlib.suppress(OSError):  # not this user's to write to
+            return _put(fresh, folder)
+    return _put(fresh, Path(tempfile.mkdtemp(prefix="kernels-")))
+
+
+def _put(fresh: Path, folder: Path) -> Path:
+    """Whole or not there: two processes may build at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{fresh.name}.{os.getpid()}"
+    shutil.copyfile(fresh, part)
     return part.replace(folder / fresh.name)
 
 
