@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from support import fake_board
 from support.checkpoints import random_model
@@ -39,6 +42,34 @@ settings.register_profile("explore", deadline=None, suppress_health_check=SLOW_I
 settings.load_profile("fixed")
 
 
+Made = TypeVar("Made")
+Once = Callable[[str, Callable[[Path], Made]], Made]
+
+
+@pytest.fixture(scope="session")
+def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Builds something in a folder of its own, once in a session: the workers of pytest-xdist share what is built.
+
+    `once(name, build)` calls `build(folder)` in the first worker that asks for `name`; the others wait for it and get
+    a copy of what it returned. What lies in the folder is not to be changed.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if hasattr(request.config, "workerinput") else base
+
+    def build_once(name: str, build: Callable[[Path], Made]) -> Made:
+        folder, result = shared / name, shared / f"{name}.pickle"
+        with FileLock(shared / f"{name}.lock"):
+            if not result.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed half-way
+                folder.mkdir()
+                part = shared / f"{name}.part"
+                part.write_bytes(pickle.dumps(build(folder)))
+                part.rename(result)
+            return pickle.loads(result.read_bytes())
+
+    return build_once
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """For tiny models: waking a second thread costs more than it brings, the more so on a busy machine."""
@@ -55,36 +86,41 @@ def standin() -> Path:
 
 
 @pytest.fixture(scope="session")
-def small(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small(standin: Path, once: Once[Path]) -> Path:
     """A random model with a context of 96 tokens, without a lock."""
-    return random_model(tmp_path_factory.mktemp("small"), standin, context=96)
+    return once("small", lambda folder: random_model(folder, standin, context=96))
 
 
 @pytest.fixture(scope="session")
-def tiny(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(standin: Path, once: Once[Path]) -> Path:
     """A random model with room for a run's warm-up chat, locked: a checkpoint to name on the command line."""
-    folder = random_model(tmp_path_factory.mktemp("tiny"), standin, context=512)
-    lock.verify(folder)
-    return folder
+    return once("tiny", lambda folder: _locked(random_model(folder, standin, context=512)))
 
 
 @pytest.fixture(scope="session")
-def deep(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def deep(standin: Path, once: Once[Path]) -> Path:
     """A random model of 40 layers in shards, locked: more of it lies in layers than its longest context needs."""
-    folder = random_model(tmp_path_factory.mktemp("deep"), standin, context=512, layers=40, shard_size="500KB")
+    forty = {"context": 512, "layers": 40, "shard_size": "500KB"}
+    return once("deep", lambda folder: _locked(random_model(folder, standin, **forty)))
+
+
+def _locked(folder: Path) -> Path:
     lock.verify(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def original(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+def original(tiny: Path, once: Once[Clone]) -> Clone:
     """A clone of this checkout with a run of a tiny model on the public set in it. Not to be changed."""
     from support.submissions import clone
 
-    made = clone(tmp_path_factory.mktemp("clone") / "checkout")
-    done = made.invoke("run", "--model", tiny, "--max-new-tokens", 8)
-    assert done.returncode == 0, done.stderr
-    return made
+    def build(folder: Path) -> Clone:
+        made = clone(folder / "checkout")
+        done = made.invoke("run", "--model", tiny, "--max-new-tokens", 8)
+        assert done.returncode == 0, done.stderr
+        return made
+
+    return once("clone", build)
 
 
 @pytest.fixture
@@ -140,17 +176,18 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBoard:
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(build, "find_nvcc", lambda: None)  # the board's, not this machine's
     monkeypatch.setattr(build, "BUILT", tmp_path / "built")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return made
 
 
 @pytest.fixture(scope="session")
-def ground(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Ground:
+def ground(tiny: Path, once: Once[Ground]) -> Ground:
     """A good submission and all that an organiser has to verify it with."""
     from support import audited
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return audited.build(tiny, tmp_path_factory.mktemp("ground"))
+        return once("ground", lambda folder: audited.build(tiny, folder))
     finally:
         torch.set_num_threads(threads)

@@ -31,6 +31,7 @@ def makefile_calls() -> dict[str, list[str]]:
     return {target: recipe.strip().splitlines() for target, recipe in found}
 
 
+@pytest.mark.alone
 def test_listing_is_quick(invoke: Invoke) -> None:
     def one() -> float:
         """Seconds of processor time: other programs' do not count."""
