@@ -14,8 +14,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline import paths, settings
-from pipeline import requirements_lock as locked
+from pipeline import paths, requirements_lock, settings
 from pipeline.check import FAIL, OK, WARN, CheckResult
 from pipeline.dataset import fetch
 from pipeline.device.board import TARGET_CAPABILITY, Board
@@ -123,7 +122,7 @@ def _versions(board: Board) -> CheckResult:
     usual = "jetpack6.lock" if board.is_jetson else "cpu.lock"
     path = paths.ROOT / "requirements" / os.environ.get("PIPELINE_LOCK", usual)  # an image says what it was built from
     differing = []
-    for name, expected in locked.pins(path.read_text(encoding="utf-8")):
+    for name, expected in requirements_lock.pins(path.read_text(encoding="utf-8")):
         try:
             found = version(name)
         except PackageNotFoundError:

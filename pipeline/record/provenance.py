@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import subprocess
 import sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +17,7 @@ from typing import Any
 import psutil
 
 from pipeline import paths
+from pipeline.process import git
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "invoke")
 
@@ -49,8 +49,11 @@ def commit() -> dict[str, Any]:
     """
     if built_from := os.environ.get("PIPELINE_COMMIT"):
         return {"commit": built_from.removesuffix("-dirty"), "dirty": built_from.endswith("-dirty")}
-    head, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
-    return {"commit": head, "dirty": None if changed is None else bool(changed)}
+    if not paths.CHECKOUT:  # a repository around an installed wheel is somebody else's
+        return {"commit": None, "dirty": None}
+    head, changed = git(paths.ROOT, "rev-parse", "HEAD"), git(paths.ROOT, "status", "--porcelain")
+    commit = None if head is None else head.decode().strip()
+    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
 
 
 def peak_memory() -> dict[str, int | None]:
@@ -61,16 +64,6 @@ def peak_memory() -> dict[str, int | None]:
         used = torch.cuda.is_available() and torch.cuda.is_initialized()
         gpu_bytes = torch.cuda.max_memory_allocated() if used else None
     return {"host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "gpu_bytes": gpu_bytes}
-
-
-def _git(*arguments: str) -> str | None:
-    if not paths.CHECKOUT:
-        return None  # a repository around an installed wheel is somebody else's
-    try:
-        ended = subprocess.run(["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=False)
-    except OSError:
-        return None  # no git on this machine
-    return ended.stdout.strip() if ended.returncode == 0 else None
 
 
 def _version(package: str) -> str | None:

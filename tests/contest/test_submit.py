@@ -215,7 +215,7 @@ def test_in_an_image_it_says_to_leave_it(made: Clone) -> None:
 
 def test_an_image_that_nobody_has_cannot_be_saved(made: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{made.path}:{shutil.which('git').rsplit('/', 1)[0]}")
-    monkeypatch.setattr(submit, "_docker", lambda *arguments: None)
+    monkeypatch.setattr(submit.process, "docker", lambda *arguments: None)
     with pytest.raises(EnvironmentProblem) as caught:
         submitted(made, save_image=True)
     assert caught.value.code == "E621"

@@ -6,8 +6,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
-from pipeline import paths
+from pipeline import paths, requirements_lock
 from pipeline.contest.source import third_party
 
 PARTS = ("pipeline", "benchmarks", "tools", "tests", "configs", "requirements")
@@ -74,8 +75,9 @@ def test_a_file_that_is_cited_may_carry_its_header_and_must_be_there() -> None:
 
 
 def test_nothing_stands_in_the_file_that_is_not_used() -> None:
-    locked = set().union(*(third_party.locked(SOURCE[path]) for path in SOURCE if path.startswith("requirements/")))
-    assert [each.name for each in CITED.packages if third_party.normal(each.name) not in locked] == []
+    contents = [content.decode() for path, content in SOURCE.items() if path.startswith("requirements/")]
+    locked = set().union(*map(requirements_lock.names, contents))
+    assert [each.name for each in CITED.packages if canonicalize_name(each.name) not in locked] == []
     assert [each.where for each in CITED.ideas if each.where not in SOURCE] == []
     for folder, works in (("models", CITED.models), ("datasets", CITED.data)):
         names = [Path(path).stem for path in SOURCE if path.startswith(f"configs/{folder}/")]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 from pipeline import paths
 from pipeline.errors import EnvironmentProblem, IntegrityError
+from pipeline.process import git
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def of_run(manifest: Mapping[str, Any], checkout: Path) -> Source:
         )
     _refuse_changes(checkout)
     commit = code["commit"]
-    if _git(checkout, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+    if git(checkout, "cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise IntegrityError(
             "M613",
             "the commit that made the run is not in this checkout",
@@ -58,8 +58,8 @@ def of_run(manifest: Mapping[str, Any], checkout: Path) -> Source:
             fix="git fetch it, or submit from the checkout in which the run was made",
         )
     # The umask of the archive's members is a setting of each user; here it is always the same.
-    tar = _git(checkout, "-c", "tar.umask=0022", "archive", "--format=tar", commit)
-    committed_s = int(_git(checkout, "show", "-s", "--format=%ct", commit) or 0)
+    tar = git(checkout, "-c", "tar.umask=0022", "archive", "--format=tar", commit)
+    committed_s = int(git(checkout, "show", "-s", "--format=%ct", commit) or 0)
     return Source(commit, committed_s, tar or b"")
 
 
@@ -71,7 +71,7 @@ def read(source: Source) -> dict[str, bytes]:
 
 def tree(checkout: Path) -> dict[str, bytes]:
     """The checkout as it lies there: what git would commit, or all of it where there is no git, as in an image."""
-    listed = _git(checkout, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    listed = git(checkout, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
     if listed is None:
         found = [path for path in checkout.rglob("*") if not {".git", "__pycache__"} & set(path.parts)]
     else:
@@ -84,7 +84,7 @@ def tree(checkout: Path) -> dict[str, bytes]:
 
 
 def _refuse_changes(checkout: Path) -> None:
-    changed = _git(checkout, "status", "--porcelain")
+    changed = git(checkout, "status", "--porcelain")
     if changed is None:
         raise EnvironmentProblem(
             "E601",
@@ -101,12 +101,3 @@ def _refuse_changes(checkout: Path) -> None:
             expected="git status says nothing",
             fix="commit them, or git stash them: the documents of a submission come from the newest commit",
         )
-
-
-def _git(checkout: Path, *arguments: str) -> bytes | None:
-    """What git says; None when it fails or is not there."""
-    try:
-        done = subprocess.run(["git", "-C", str(checkout), *arguments], capture_output=True, check=False)
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from pipeline import requirements_lock as locked
+from packaging.utils import canonicalize_name
+
+from pipeline import requirements_lock
 from pipeline.contest.source import third_party
-from pipeline.contest.source.third_party import ThirdParty, Work, normal
+from pipeline.contest.source.third_party import ThirdParty, Work
 from pipeline.files import json_bytes
 
 NAME = "sbom.cdx.json"
@@ -53,7 +55,8 @@ def make(manifest: Mapping[str, Any], source: Mapping[str, bytes], committed_s: 
 
 def lock_of(manifest: Mapping[str, Any], source: Mapping[str, bytes]) -> str:
     """The lock file whose versions are nearest to what the run recorded; of equals the first of LOCKS."""
-    recorded = {normal(name): version for name, version in manifest["environment"]["packages"].items() if version}
+    packages = manifest["environment"]["packages"]
+    recorded = {canonicalize_name(name): version for name, version in packages.items() if version}
 
     def same(path: str) -> int:
         pinned = dict(pins(source.get(path, b""), manifest["environment"]))
@@ -72,15 +75,14 @@ def pins(content: bytes, environment: Mapping[str, Any]) -> Iterator[tuple[str, 
         "sys_platform": "linux",
         "platform_system": "Linux",
     }
-    for name, version in locked.pins(content.decode("utf-8", "replace"), markers):
-        yield normal(name), version
+    yield from requirements_lock.pins(content.decode("utf-8", "replace"), markers)
 
 
 def _packages(manifest: Mapping[str, Any], lock: bytes, cited: ThirdParty) -> Iterator[dict[str, Any]]:
     """The lock's, and torch, which lies outside of any lock: its version is the run's own word."""
     versions = dict(pins(lock, manifest["environment"]))
     versions["torch"] = str(manifest["environment"]["packages"].get("torch") or "unknown")
-    known = {normal(package.name): package for package in cited.packages}
+    known = {canonicalize_name(package.name): package for package in cited.packages}
     for name, version in sorted(versions.items()):
         package = known.get(name)
         yield {

@@ -17,9 +17,10 @@ from pathlib import PurePosixPath
 from typing import Annotated
 
 import yaml
+from packaging.utils import canonicalize_name
 from pydantic import Field, ValidationError
 
-from pipeline import settings
+from pipeline import requirements_lock, settings
 from pipeline.schemas import Strict
 
 NAME = "THIRD_PARTY.yaml"
@@ -100,7 +101,7 @@ def uncited(source: Mapping[str, bytes], cited: ThirdParty) -> list[Uncited]:
     """What the source tree uses of others without saying so; empty where all is well."""
     return [
         *_imports(source, {name for package in cited.packages for name in package.imports}),
-        *_locked(source, {normal(package.name) for package in cited.packages}),
+        *_locked(source, {canonicalize_name(package.name) for package in cited.packages}),
         *_headers(source, {each.path for each in cited.code}),
         *_papers(source, {number for idea in cited.ideas for number in _PAPER.findall(idea.source)}),
         *_configs(source, "configs/models", cited.models),
@@ -108,25 +109,11 @@ def uncited(source: Mapping[str, bytes], cited: ThirdParty) -> list[Uncited]:
     ]
 
 
-def locked(content: bytes) -> dict[str, list[str]]:
-    """Packages of a lock file, by their normal names: versions, several where they depend on the Python."""
-    found: dict[str, list[str]] = {}
-    for name, version in _PINNED.findall(content.decode("utf-8", "replace")):
-        found.setdefault(normal(name), []).append(version)
-    return found
-
-
 def matches(name: str, work: Work) -> bool:
     """Whether a file of this name under `configs/` is part of that work."""
     return any(fnmatch(name, pattern) for pattern in work.configs)
 
 
-def normal(name: str) -> str:
-    """A package's name as the index compares it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-_PINNED = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", re.MULTILINE)
 _PAPER = re.compile(r"arXiv[:\s#*/]*(\d{4}\.\d{4,5})", re.IGNORECASE)
 _HEADER = re.compile(
     rb"SPDX-License-Identifier:\s*\S|\bCopyright\s+(?:\(c\)\s*)?\d{4}|All rights reserved", re.IGNORECASE
@@ -172,7 +159,8 @@ def _name(node: ast.AST) -> str:
 def _locked(source: Mapping[str, bytes], known: set[str]) -> Iterator[Uncited]:
     for path in sorted(source):
         if re.fullmatch(r"requirements/[^/]+\.(?:lock|txt)", path):
-            yield from (Uncited(f"package {name}", path) for name in locked(source[path]) if name not in known)
+            names = requirements_lock.names(source[path].decode("utf-8", "replace"))
+            yield from (Uncited(f"package {name}", path) for name in sorted(names - known))
 
 
 def _headers(source: Mapping[str, bytes], known: set[str]) -> Iterator[Uncited]:

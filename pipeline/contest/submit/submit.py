@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pipeline import files, paths
+from pipeline import files, paths, process
 from pipeline.contest import team as teams
 from pipeline.contest.finding import UNKNOWN
 from pipeline.contest.format import IMAGE
@@ -238,7 +236,7 @@ def _digest(reference: str | None) -> str | None:
         return None
     if "@sha256:" in reference:
         return reference.split("@", 1)[1]
-    done = _docker("image", "inspect", "--format", "{{json .RepoDigests}}", reference)
+    done = process.docker("image", "inspect", "--format", "{{json .RepoDigests}}", reference)
     with contextlib.suppress(ValueError, IndexError, TypeError):
         return json.loads(done.stdout if done else "")[0].split("@", 1)[1]
     return None
@@ -253,7 +251,7 @@ def _saved_image(reference: str | None, out: Path) -> Iterator[Path]:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".image-", dir=out) as folder:
         path = Path(folder, IMAGE)
-        done = _docker("save", "--output", str(path), name)
+        done = process.docker("save", "--output", str(path), name)
         if done is None or done.returncode:
             said = "there is no docker here" if done is None else done.stderr.strip() or f"status {done.returncode}"
             raise EnvironmentProblem(
@@ -264,9 +262,3 @@ def _saved_image(reference: str | None, out: Path) -> Iterator[Path]:
                 fix="invoke image builds it; or push it, and write its address into team.yaml instead of --save-image",
             )
         yield path
-
-
-def _docker(*arguments: str) -> subprocess.CompletedProcess[str] | None:
-    if shutil.which("docker") is None:
-        return None
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
@@ -16,6 +15,7 @@ from pipeline.contest.source import sbom, third_party
 from pipeline.contest.verify.organiser import Model, Organiser
 from pipeline.contest.verify.submitted import Claims
 from pipeline.errors import PipelineError
+from pipeline.process import git
 
 DOCUMENTS = ("method.md", "method.pdf", "leaderboard.png", sbom.NAME, third_party.NAME)
 """What the contest asks for beside the run, and what says whose work it stands on."""
@@ -141,16 +141,8 @@ def _source(claims: Claims, organiser: Organiser) -> tuple[Check, dict[str, byte
 def _tree_of(commit: str, checkout: Path) -> str | None:
     if not COMMIT.fullmatch(commit):
         return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(checkout), "rev-parse", "--verify", "--quiet", f"{commit}^{{tree}}"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return None
-    return done.stdout.strip() or None
+    tree = git(checkout, "rev-parse", "--verify", "--quiet", f"{commit}^{{tree}}")
+    return None if tree is None else tree.decode().strip()
 
 
 def git_tree(files: Mapping[str, tuple[int, bytes]]) -> str:

@@ -10,11 +10,9 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from pipeline.contest.verify.submitted import Claims, Manifest
 from pipeline.device import host as hosts
 from pipeline.errors import EnvironmentProblem
 from pipeline.prepare import container
+from pipeline.process import docker_output, end_group
 
 RUNS = "runs"
 """Below the folder of one run: where its own folder goes."""
@@ -34,7 +33,7 @@ PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "OMP_NUM_THREADS", "CUDA_HOME", 
 """Of this environment, to a stranger's source that is run here: nothing that could be a secret."""
 
 
-def check_docker() -> None:
+def checkdocker_output() -> None:
     """Raises EnvironmentProblem: E611 there is no docker, E612 its daemon does not answer."""
     if shutil.which("docker") is None:
         raise EnvironmentProblem(
@@ -43,7 +42,7 @@ def check_docker() -> None:
             where=os.environ.get("PATH"),
             fix="install it; or, if you trust the team, --rerun-here runs its source on this machine",
         )
-    if _docker("info") is None:
+    if docker_output("info") is None:
         raise EnvironmentProblem(
             "E612", "docker does not answer", where="docker info", fix="start its daemon: sudo systemctl start docker"
         )
@@ -56,8 +55,8 @@ def image(told: Claims, unpacked: Unpacked) -> tuple[str | None, Check]:
         return None, unknown("rerun-image", INTEGRITY, f"it names {claimed.reference!r}", wanted)
     packed = unpacked.folder / IMAGE
     if packed.is_file():
-        _docker("load", "--quiet", "--input", str(packed))
-    said = _docker("image", "inspect", "--format", "{{.Id}} {{json .RepoDigests}}", claimed.reference)
+        docker_output("load", "--quiet", "--input", str(packed))
+    said = docker_output("image", "inspect", "--format", "{{.Id}} {{json .RepoDigests}}", claimed.reference)
     try:
         own, _, digests = (said or "").strip().partition(" ")
         known = {own, *(each.rpartition("@")[2] for each in json.loads(digests) or [])}
@@ -86,13 +85,13 @@ def contained(told: Claims, image: str, data: Path, model: Path, folder: Path) -
         name=name,
         read=read,
         runs=str((folder / RUNS).resolve()),
-        nvidia='"nvidia"' in (_docker("info", "--format", "{{json .Runtimes}}") or ""),
+        nvidia='"nvidia"' in (docker_output("info", "--format", "{{json .Runtimes}}") or ""),
     )
 
     def start(into: Path, limit_s: float) -> int | None:
         status = _run(command, into, limit_s, dict(os.environ), paths.ROOT)
         if status is None:
-            _docker("rm", "--force", name)
+            docker_output("rm", "--force", name)
         return status
 
     return command, start
@@ -148,21 +147,4 @@ def _run(command: Sequence[str], into: Path, limit_s: float, environment: dict[s
         except subprocess.TimeoutExpired:
             return None
         finally:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """With all that it started."""
-    for wish in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, wish)
-        except ProcessLookupError:
-            break
-        time.sleep(0.2)
-    process.wait()
-
-
-def _docker(*arguments: str) -> str | None:
-    """What docker says; None when it fails."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, errors="replace", check=False)
-    return done.stdout if done.returncode == 0 else None
+            end_group(process)
