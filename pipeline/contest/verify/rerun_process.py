@@ -33,7 +33,7 @@ PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "OMP_NUM_THREADS", "CUDA_HOME", 
 """Of this environment, to a stranger's source that is run here: nothing that could be a secret."""
 
 
-def checkdocker_output() -> None:
+def check_docker() -> None:
     """Raises EnvironmentProblem: E611 there is no docker, E612 its daemon does not answer."""
     if shutil.which("docker") is None:
         raise EnvironmentProblem(
