@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 from support.rows import write_rows
 from support.source_trees import COPIED, OTHER, disguised, tree
-from support.verdict_folders import folder_of, told
+from support.verdict_folders import folder_of, full, told
 
 from pipeline import paths
 from pipeline.contest.ranking import leaderboard
 from pipeline.contest.ranking import page as leaderboard_page
 from pipeline.contest.similarity import fingerprints as similarity
 from pipeline.contest.similarity import page as similarity_page
+from pipeline.contest.verify import verdict_page
+from pipeline.html import page as html_page
 from pipeline.report import report
 from pipeline.runs import timed as running
 from pipeline.runs.request import Request
@@ -31,7 +33,7 @@ pytestmark = pytest.mark.browser
 
 SHOTS = paths.ROOT / "screenshots"
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-PAGES = ("report", "reference", "board", "leaderboard", "similarity")
+PAGES = ("report", "reference", "board", "leaderboard", "similarity", "verdict", "verdict-of-evil")
 EVIL = "<script>document.title = 'taken over'</script><img src=x onerror=\"document.title='taken over'\">"
 
 Open = Callable[..., Any]
@@ -90,6 +92,12 @@ def pages(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     ]
     made["similarity"] = folder / "similarity.html"
     similarity_page.write(similarity.compare(list(map(str, sources))), made["similarity"])
+    for name, verdict in {
+        "verdict": full("Blue team, of three"),
+        "verdict-of-evil": full(f"{EVIL} {'x' * 390}"),
+    }.items():
+        made[name] = folder / f"{name}.html"
+        html_page.write(made[name], verdict_page.html(verdict))
     return made
 
 

@@ -39,3 +39,37 @@ def folder_of(path: Path, *verdicts: dict[str, Any]) -> Path:
         place.mkdir(parents=True)
         (place / "verdict.json").write_text(json.dumps(verdict), encoding="utf-8")
     return path
+
+
+def full(words: str) -> dict[str, Any]:
+    """A verdict with something in every place, and a stranger's `words` wherever they could have put them."""
+    states = {"tokens": "ok", "rule-third-party": "fail", "weights": "unknown", "rule-own-work": "human"}
+    checks = [
+        {"id": name, "state": state, "found": words, "wanted": f"other than {words}", "class": "integrity"}
+        for name, state in states.items()
+    ]
+    run = {"status": 0, "elapsed_s": 10.2, "folder": "1", "stdout_tail": words, "stderr_tail": " "}
+    again = {
+        "how": "container",
+        "command": f"docker run {words}",
+        "times": 2,
+        "elapsed_s": [10.2, 10.8],
+        "median_s": 10.5,
+        "spread": 0.057,
+        "claimed_s": 9.8,
+        "ratio": 10.5 / 9.8,
+        "differing": [3, 7],
+        "runs": [run, {**run, "status": 1, "elapsed_s": 10.8, "stderr_tail": words}],
+    }
+    return told(
+        words,
+        words,
+        9.8,
+        verdict="INVALID",
+        reasons=[f"rule-third-party: {words}; wanted: {words}"],
+        model=words,
+        dataset=words,
+        device=words,
+        checks=checks,
+        rerun=again,
+    ) | {"class": "integrity"}
