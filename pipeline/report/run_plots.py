@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from matplotlib.axes import Axes
@@ -30,11 +30,12 @@ def of_passes(facts: Facts) -> list[Plot]:
     """The timed section as a waterfall, what its passes held, and what each took against the cost model."""
     if not facts.passes:
         return []
-    made = [] if waterfall_lanes(facts) is None else [_waterfall(facts)]
-    made.append(_rows(facts.passes))
+    plots = [_rows(facts.passes)]
+    if lanes := waterfall_lanes(facts):
+        plots.insert(0, _waterfall(lanes))
     if cost := cost_of(facts):
-        made.append(_against_cost(facts.passes, began_s(facts), cost))
-    return made
+        plots.append(_against_cost(facts.passes, began_s(facts), cost))
+    return plots
 
 
 def of_board(facts: Facts) -> list[Plot]:
@@ -50,18 +51,18 @@ def of_board(facts: Facts) -> list[Plot]:
 
 
 def cost_of(facts: Facts) -> PassCost | None:
-    """What warm-up measured on the device."""
+    """The cost model that warm-up measured on the device; None where the manifest holds none."""
     rows, elapsed_s = facts.get("engine.cost.rows"), facts.get("engine.cost.elapsed_s")
     return PassCost(tuple(rows), tuple(elapsed_s)) if rows and elapsed_s and len(rows) == len(elapsed_s) else None
 
 
 def began_s(facts: Facts) -> float:
-    """When the first pass could be put together, on the clock of the passes."""
+    """When the first pass could be packed: seconds after the engine was called."""
     return facts.get("stages_s.plan") or 0.0
 
 
 def pass_times(passes: Sequence[Pass], began: float) -> list[float]:
-    """Of each pass, from the end of the one before."""
+    """Seconds of each pass, from the end of the one before."""
     return [now - before for before, now in pairwise([began, *(each.end_s for each in passes)])]
 
 
@@ -81,8 +82,7 @@ def waterfall_lanes(facts: Facts) -> dict[str, list[tuple[float, float]]] | None
     }
 
 
-def _waterfall(facts: Facts) -> Plot:
-    lanes = waterfall_lanes(facts)
+def _waterfall(lanes: Mapping[str, Sequence[tuple[float, float]]]) -> Plot:
     end = max(start + length for pieces in lanes.values() for start, length in pieces)
 
     def draw(axes: Axes) -> None:

@@ -7,7 +7,6 @@ For names in scripts that these lack it takes a font of the system, where there 
 from __future__ import annotations
 
 import functools
-import io
 import textwrap
 import warnings
 from collections.abc import Mapping
@@ -19,19 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, findSystemFonts, fontManager, get_font
 
+from pipeline.report import plots
+
 INK, SOFT, LINE, BLUE, ORANGE, GREY, RED = "#1b2330", "#5c6675", "#d5dae1", "#2563a8", "#d9822b", "#c3cad4", "#b3261e"
 KOREAN = {"NanumGothic.ttf": "NanumGothic", "NotoSansCJK-Regular.ttc": "Noto Sans CJK JP", "UnDotum.ttf": "UnDotum"}
 """File to family; the second holds Korean too."""
-STYLE = {
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": SOFT,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "font.size": 11,
-}
 DPI = 150
 
 
@@ -46,7 +37,7 @@ def fonts() -> list[str]:
 
 
 def _style() -> dict[str, Any]:
-    return {**STYLE, "font.family": fonts()}
+    return {**plots.style(INK, SOFT, LINE, 11), "font.family": fonts()}
 
 
 def leaderboard(manifest: Mapping[str, Any], team: str, commit: str, rehearsal: bool) -> bytes:
@@ -91,7 +82,7 @@ def rows(stats: Mapping[str, Any]) -> bytes:
         axes.set_xlabel("rows of the network")
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.tick_params(length=0)
-        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.25), ncols=2)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.25), ncols=2)
         return _png(figure)
 
 
@@ -155,8 +146,6 @@ def _bare(axes: Axes, label: str) -> None:
 
 
 def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # `without_letters` says it once, and in words
-        figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
+        return plots.png_bytes(figure)
