@@ -1,0 +1,297 @@
+"""Attacks on a good submission, one each: what a liar changes in it, by name.
+
+`EDITS` put other values into the two JSON files; `CHANGES` do more. `support/forgeries.py` has those that the audit
+holds against single checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from typing import Any
+
+from support.drafts_of_submissions import Draft, put_source, source_of
+
+Edits = dict[str, Any]
+"""Dotted path, beginning with `manifest` or `submission`, to the new value."""
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def put(draft: Draft, path: str, value: object) -> None:
+    root, *parts = path.split(".")
+    place = {"manifest": draft.manifest, "submission": draft.submission}[root]
+    for part in parts[:-1]:
+        place = place[part]
+    place[parts[-1]] = value
+
+
+def put_all(edits: Edits, draft: Draft) -> None:
+    for path, value in edits.items():
+        put(draft, path, value)
+
+
+EDITS: dict[str, Edits] = {
+    "an H100 in the environment": {
+        "manifest.environment.gpu": "NVIDIA H100 80GB HBM3",
+        "manifest.environment.processor": "AMD EPYC 9654",
+        "manifest.environment.cores": 192,
+    },
+    "more memory used than the board has": {"manifest.peak_memory.host_bytes": 100 << 30},
+    "others' share of the processor not said": {"manifest.telemetry.others_share": None},
+    "an image reference without its digest": {"submission.image": {"reference": "x@sha256:", "digest": None}},
+    "an argument nested without end": {"manifest.arguments.x": nested(400)},
+    "an extra key nested without end": {"manifest.extra": nested(400)},
+    "our engine said to be the reference": {"manifest.engine": {"name": "reference"}},
+    "a data set of another name": {
+        "manifest.dataset.name": "Official final ranking",
+        "submission.dataset.name": "Official final ranking",
+    },
+    "a data set without a name": {"manifest.dataset.name": "", "submission.dataset.name": ""},
+    "two names of the model": {"submission.model.name": "gpt-5"},
+    "two names of the data set": {"submission.dataset.name": "other set"},
+    "a team's name that reads backwards": {"submission.team.name": "abc\u202egnp.exe"},
+    "a team's name of stacked accents": {"submission.team.name": "Z" + "\u0335\u0321\u0310" * 26},
+    "a member three times in look-alike letters": {"submission.team.members": ["Kim", "K\u0456m", "kim"]},
+    "a time of nearly infinity": {"manifest.elapsed_s": 1e308, "manifest.phases_s.timed": [1e308, 1e308]},
+    "a negative time": {"manifest.elapsed_s": -1.0},
+    "a data set of no rows": {"manifest.dataset.rows": 0, "submission.dataset.rows": 0},
+    "a data set of 2^62 rows": {"manifest.dataset.rows": 2**62, "submission.dataset.rows": 2**62},
+    "a version with a hidden letter": {"manifest.environment.packages.torch": "2.3.0\u202e"},
+    "bytes received without an interface": {
+        "manifest.network": {"interfaces": [], "received_bytes": 10**9, "sent_bytes": 10**9}
+    },
+    "fewer than no bytes received": {
+        "manifest.network": {"interfaces": ["eth0"], "received_bytes": -1, "sent_bytes": 0}
+    },
+    "a run that was gone on with": {"manifest.resumed": True},
+    "another data set asked for": {"manifest.request.dataset": "other.jsonl", "manifest.request.model": "tinyllama"},
+    "four bits asked for": {"manifest.request.dtype": "int4"},
+    "fewer than no allocations failed": {"manifest.engine.stats.failed_allocations": -5},
+    "weights of eight bits in the engine": {"manifest.engine.weights": "int8"},
+    "a verdict and an accuracy of one's own": {
+        "submission.verdict": "VALID",
+        "manifest.accuracy": {"right": 6, "of": 6},
+    },
+    "a name that is markup": {"manifest.engine.name": "<script>"},
+}
+
+
+def sooner(draft: Draft, share: float) -> None:
+    """Every time of the run multiplied by `share`, consistently."""
+    told = draft.manifest
+    phases, line, cost = told["phases_s"], told["timeline_s"], told["engine"]["cost"]
+    for key in ("load", "warm_up", "attestation"):
+        phases[key] *= share
+    phases["timed"] = [each * share for each in phases["timed"]]
+    for key in ("load", "warm_up", "telemetry", "attestation"):
+        line[key] = [each * share for each in line[key]]
+    line["timed"] = [[each * share for each in pair] for pair in line["timed"]]
+    told["elapsed_s"] *= share
+    told["engine"]["stats"]["passes_s"] *= share
+    cost["elapsed_s"] = [each * share for each in cost["elapsed_s"]]
+    told["telemetry"]["elapsed_s"] *= share
+    for row in draft.rows:
+        row["at_s"] *= share
+    for sample in draft.telemetry[1:]:
+        sample[0] = f"{float(sample[0]) * share:.3f}"
+    began, ended = (datetime.fromisoformat(told[key]) for key in ("began_utc", "ended_utc"))
+    told["ended_utc"] = (began + (ended - began) * share).isoformat(timespec="milliseconds")
+
+
+def moved_to(draft: Draft, began: datetime) -> None:
+    told = draft.manifest
+    took = datetime.fromisoformat(told["ended_utc"]) - datetime.fromisoformat(told["began_utc"])
+    told["began_utc"] = began.isoformat(timespec="milliseconds")
+    told["ended_utc"] = (began + took).isoformat(timespec="milliseconds")
+
+
+def one_pass(draft: Draft) -> None:
+    for section in draft.manifest["sections"]:
+        section["passes"] = 1
+    draft.manifest["engine"]["stats"]["passes"] = 1
+
+
+def costs(draft: Draft, elapsed_s: float) -> None:
+    cost = draft.manifest["engine"]["cost"]
+    cost["elapsed_s"] = [elapsed_s] * len(cost["rows"])
+
+
+def phases_of_no_time(draft: Draft) -> None:
+    phases, line = draft.manifest["phases_s"], draft.manifest["timeline_s"]
+    first, last = line["telemetry"][0], line["attestation"][1]
+    for key, at in (("load", first), ("warm_up", first), ("attestation", last)):
+        phases[key], line[key] = 0.0, [at, at]
+
+
+def answers_at_once(draft: Draft) -> None:
+    for row in draft.rows:
+        row["at_s"] = 1e-9
+
+
+def without_columns(draft: Draft, *endings: str) -> None:
+    kept = [at for at, name in enumerate(draft.telemetry[0]) if not name.endswith(endings)]
+    draft.telemetry = [[line[at] for at in kept] for line in draft.telemetry]
+
+
+def column(draft: Draft, ending: str, value: str, first: int = 1) -> None:
+    """Every sample of the channels whose names end so."""
+    for at, name in enumerate(draft.telemetry[0]):
+        if at and name.endswith(ending):
+            for line in draft.telemetry[first:]:
+                line[at] = value
+
+
+def strange_channel(draft: Draft) -> None:
+    for at, line in enumerate(draft.telemetry):
+        line.append("1" if at else "cpu_load")
+
+
+def counters_blank_but_first(draft: Draft) -> None:
+    for ending in ("_events", "_held", "_alarm"):
+        column(draft, ending, "", first=2)
+    draft.manifest["verdict"]["state"] = "VALID with notes"
+
+
+def clocks_unlocked(draft: Draft) -> None:
+    for moment in draft.manifest["board"].values():
+        moment["clocks_locked"] = False
+    draft.manifest["verdict"]["state"] = "VALID with notes"
+
+
+def slower_section_hidden(draft: Draft) -> None:
+    """Run twice, told of the better."""
+    told = draft.manifest
+    told["request"]["repeat"] = 1
+    for place in (told["phases_s"], told["timeline_s"]):
+        place["timed"] = place["timed"][:1]
+    told["sections"] = told["sections"][:1]
+    told["elapsed_s"] = told["phases_s"]["timed"][0]
+    stats = told["engine"]["stats"]
+    stats["passes_s"], stats["passes"] = min(stats["passes_s"], told["elapsed_s"]), told["sections"][0]["passes"]
+
+
+def section_of_a_third(draft: Draft) -> None:
+    """Of two sections one from a cache; the middle of both is what counts."""
+    told = draft.manifest
+    timed = told["phases_s"]["timed"]
+    timed[1] = timed[0] * 0.34
+    pair = told["timeline_s"]["timed"][1]
+    pair[1] = pair[0] + timed[1]
+    told["elapsed_s"] = sum(timed) / 2
+    told["engine"]["stats"]["passes_s"] = timed[1] * 0.9
+    costs(draft, 1e-7)
+
+
+def sections_apart(draft: Draft) -> None:
+    """Two and a half seconds between two sections, in which nobody says what was done."""
+    told, line = draft.manifest, draft.manifest["timeline_s"]
+    line["timed"][1] = [each + 2.5 for each in line["timed"][1]]
+    line["telemetry"][1] += 2.5
+    line["attestation"] = [each + 2.5 for each in line["attestation"]]
+    told["telemetry"]["elapsed_s"] += 2.5
+    draft.telemetry[-1][0] = f"{float(draft.telemetry[-1][0]) + 2.5:.3f}"
+
+
+def ended_before_it_began(draft: Draft) -> None:
+    told = draft.manifest
+    told["ended_utc"] = (datetime.fromisoformat(told["began_utc"]) - timedelta(seconds=1)).isoformat()
+
+
+def no_outputs(draft: Draft) -> None:
+    draft.rows.clear()
+    draft.manifest["dataset"]["rows"] = draft.submission["dataset"]["rows"] = 0
+
+
+def another_teams_commit(draft: Draft) -> None:
+    """A commit that nobody has, and a source that reads its answers from a file."""
+    draft.manifest["code"]["commit"] = draft.submission["commit"] = "ab" * 20
+    put_source(draft, {**source_of(draft), "pipeline/engine.py": (0o644, b"answers = open('/answers').read()\n")})
+
+
+def board_with_a_key_more(draft: Draft) -> None:
+    for moment in draft.manifest["board"].values():
+        moment["board"]["extra"] = 1
+
+
+def throttled(draft: Draft) -> None:
+    draft.telemetry[-1][draft.telemetry[0].index("oc3_events")] = "7"
+
+
+def file(name: str, content: bytes) -> Callable[[Draft], None]:
+    return lambda draft: draft.files.update({name: content})
+
+
+def sourced(name: str, content: bytes) -> Callable[[Draft], None]:
+    return lambda draft: put_source(draft, {**source_of(draft), name: (0o644, content)})
+
+
+def both(*changes: Callable[[Draft], None]) -> Callable[[Draft], None]:
+    def change(draft: Draft) -> None:
+        for each in changes:
+            each(draft)
+
+    return change
+
+
+CHANGES: dict[str, Callable[[Draft], None]] = {
+    "every time halved": lambda d: sooner(d, 0.5),
+    "every time a third": lambda d: sooner(d, 0.34),
+    "one pass for all": one_pass,
+    "costs below nothing": lambda d: costs(d, -5.0),
+    "phases of no time": phases_of_no_time,
+    "all answers in the first nanosecond": answers_at_once,
+    "a run of 1970": lambda d: moved_to(d, datetime(1970, 1, 1, tzinfo=timezone.utc)),
+    "a run of 2099": lambda d: moved_to(d, datetime(2099, 1, 1, tzinfo=timezone.utc)),
+    "a run of the year one": lambda d: moved_to(d, datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))),
+    "an end before the beginning": ended_before_it_began,
+    "the slower section hidden": slower_section_hidden,
+    "a section of a third": section_of_a_third,
+    "a pause between two sections": sections_apart,
+    "an idle board": both(lambda d: column(d, "_W", "0"), lambda d: column(d, "load", "0")),
+    "a channel of no known kind": strange_channel,
+    "numbers beyond all measure": lambda d: column(d, "", "1e308"),
+    "numbers below nothing": lambda d: column(d, "", "-1"),
+    "no counter of throttling": lambda d: without_columns(d, "oc3_events"),
+    "one counter of many": lambda d: without_columns(d, "_events", "gpu_2_held", "_crit_alarm"),
+    "counters that fall silent": counters_blank_but_first,
+    "a clock of one megahertz": lambda d: column(d, "gpu_MHz", "1"),
+    "colder than space": lambda d: column(d, "gpu-thermal_C", "-200"),
+    "clocks not locked": clocks_unlocked,
+    "no answers at all": no_outputs,
+    "a commit of nowhere": another_teams_commit,
+    "a board with a key more": board_with_a_key_more,
+    "throttled, on a board with a key more": both(throttled, board_with_a_key_more),
+    "sampled, with a key nested without end": both(
+        lambda d: put(d, "manifest.arguments.do_sample", True), lambda d: put(d, "manifest.extra", nested(400))
+    ),
+    "a picture that is a script": file("leaderboard.png", b"<svg onload=alert(1)>"),
+    "a paper that is a page": file("method.pdf", b"<html><script>alert(1)</script>"),
+    "a bill of materials of nothing": file("sbom.cdx.json", b"{}"),
+    "an image of one byte": both(
+        lambda d: put(d, "submission.image", {"reference": None, "digest": None}), file("image.tar", b"x")
+    ),
+    "a log with a terminal's escapes": lambda d: d.files.update(
+        {"run/run.log": d.files["run/run.log"] + b"\x1b[2J\x1b]0;pwned\x07\n"}
+    ),
+    "a program among the run's files": both(
+        file("run/virus.exe", b"MZ" + bytes(1000)), file("verdict.json", b"{}"), file("run/verdict.html", b"<script>")
+    ),
+    "a hidden letter in a source's name": sourced("pipeline/\u200bx.py", b"1\n"),
+    **{name: partial(put_all, edits) for name, edits in EDITS.items()},
+}
+"""All attacks by name."""
+
+HARMLESS = {
+    "clocks not locked",
+    "a commit of nowhere",
+    "a log with a terminal's escapes",
+    "a verdict and an accuracy of one's own",
+}
+"""What makes no submission invalid: clocks may be slower, a team's own commit is for people, nobody reads the rest."""
