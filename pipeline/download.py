@@ -16,16 +16,13 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import paths
 from pipeline.errors import EnvironmentProblem, IntegrityError
 from pipeline.files import disk_full, resource_trouble, sha256_of
 from pipeline.schemas import GithubSource, HubSource, WheelSource
-
-Say = Callable[[str], None]
-"""Takes one line that tells the user what happens."""
+from pipeline.table import Say
 
 _HUB_ANSWERS_WITHIN_S = 3.0
 
@@ -74,7 +71,7 @@ def _normalised(package: str) -> str:
 
 
 def _pip_download(source: WheelSource, part: Path) -> Path:
-    """Run pip with everything temporary inside `part`; the wheel, verified."""
+    """Fetch the wheel by pip, with everything temporary inside `part`, and verify it. Returns its path."""
     requirements = part / "requirements.txt"
     requirements.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
@@ -99,10 +96,10 @@ def _pip_download(source: WheelSource, part: Path) -> Path:
     return fetched[0]
 
 
-def _pip_failure(source: WheelSource, status: int, said: str, part: Path) -> Exception:
-    """What pip's own words mean."""
-    actual = _last_words(said) or f"pip ended with status {status} and said nothing"
-    if "No module named pip" in said:
+def _pip_failure(source: WheelSource, status: int, output: str, part: Path) -> Exception:
+    """The error for a failed pip, told from its output."""
+    actual = _last_words(output) or f"pip ended with status {status} and said nothing"
+    if "No module named pip" in output:
         return EnvironmentProblem(
             "E102",
             "this Python has no pip, which fetches the pinned wheels",
@@ -110,9 +107,9 @@ def _pip_failure(source: WheelSource, status: int, said: str, part: Path) -> Exc
             actual=actual,
             fix=f"run {Path(sys.executable).name} -m ensurepip, then the same command again",
         )
-    if "No space left on device" in said or "Disk quota exceeded" in said:
+    if "No space left on device" in output or "Disk quota exceeded" in output:
         return disk_full(part.parent, actual)
-    if "DO NOT MATCH THE HASHES" in said:
+    if "DO NOT MATCH THE HASHES" in output:
         return not_pinned(source, actual)
     return EnvironmentProblem(
         "E101",
@@ -124,9 +121,9 @@ def _pip_failure(source: WheelSource, status: int, said: str, part: Path) -> Exc
     )
 
 
-def _last_words(said: str) -> str:
-    """The end of what pip said, on one line; of its retries, which are long and alike, the last one's cause."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _last_words(output: str) -> str:
+    """The end of pip's output on one line, with the cause of the last of its retries, which are long and alike."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     retries = [line for line in lines if "Retrying (" in line]
     others = [line for line in lines if line not in retries]
     cause = [re.sub(r".*broken by '|<[^>]*>: |': \S*$", "", line) for line in retries[-1:]]
@@ -153,22 +150,18 @@ def hub_file(source: HubSource) -> Path:
     import huggingface_hub  # noqa: PLC0415 - slow, and not needed when a kept file does
     from huggingface_hub.constants import HF_HUB_CACHE, HF_HUB_OFFLINE  # noqa: PLC0415
 
-    wanted = {
-        "repo_id": source.repo,
-        "filename": source.member,
-        "repo_type": source.repo_type,
-        "revision": source.revision,
-    }
+    repo, name, repo_type, revision = source.repo, source.member, source.repo_type, source.revision
     # Not hf_hub_download(local_files_only=True): that, too, may ask the hub something (which agent calls) and wait.
-    kept = huggingface_hub.try_to_load_from_cache(**wanted)
+    kept = huggingface_hub.try_to_load_from_cache(repo, name, repo_type=repo_type, revision=revision)
     if isinstance(kept, str):
         return Path(kept)
     if HF_HUB_OFFLINE:
         raise _hub_failure(source, "HF_HUB_OFFLINE is set and the file is not in the hub's cache")
-    if silence := _why_no_answer(huggingface_hub.hf_hub_url(**wanted)):
+    if silence := _why_no_answer(huggingface_hub.hf_hub_url(repo, name, repo_type=repo_type, revision=revision)):
         raise _hub_failure(source, silence)
     try:
-        return Path(huggingface_hub.hf_hub_download(**wanted, etag_timeout=5))
+        path = huggingface_hub.hf_hub_download(repo, name, repo_type=repo_type, revision=revision, etag_timeout=5)
+        return Path(path)
     except Exception as error:
         # Its errors come from its HTTP client, whose classes differ between versions, hence `Exception`.
         # A cache that may not be written is this source's trouble only; a full disk is everybody's.

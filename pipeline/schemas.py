@@ -227,7 +227,7 @@ class Published(Strict):
     title: str
     shots: int
     score: float
-    """In percent."""
+    """Percent, from 0 to 100."""
     rows: int
 
 

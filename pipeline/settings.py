@@ -108,7 +108,7 @@ def model_card() -> ModelCard:
 
 
 def run() -> RunConfig:
-    """What the organiser's script fixes."""
+    """The arguments that the organiser's script fixes."""
     return load(paths.CONFIGS / "run.yaml", RunConfig)
 
 

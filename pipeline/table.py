@@ -1,4 +1,4 @@
-"""Tables and labelled lines for the terminal: aligned, also with wide characters, and no wider than the terminal.
+"""Lines for the terminal: tables and labelled lines, aligned also with wide characters, and no wider than it.
 
 Cells may come from strangers (a team's name, a file's path): control characters, with which text could move the cursor
 or forge lines, are shown as �. Colours appear only on a terminal that shows them, and never with NO_COLOR
@@ -15,9 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+Say = Callable[[str], object]
+"""Takes one line about what happens; `print` is one."""
+
 GAP = "  "
 NARROWEST = 12
-"""To which a column is wrapped at most, when the terminal is narrow."""
+"""Columns of text that a wrapped column keeps on a narrow terminal."""
 
 COLOURS = {"red": 31, "green": 32, "yellow": 33, "bold": 1, "faint": 2}
 
@@ -26,11 +29,11 @@ COLOURS = {"red": 31, "green": 32, "yellow": 33, "bold": 1, "faint": 2}
 class Column:
     title: str = ""
     right: bool = False
-    """Numbers."""
+    """Aligned to the right, as numbers are."""
     wrap: int | None = None
-    """Text that may be wrapped, at this width or, on a narrow terminal, sooner; None: one line, whatever its length."""
+    """The width at which text is wrapped, sooner on a narrow terminal; None: one line, whatever its length."""
     colour: Callable[[str], str | None] = lambda cell: None
-    """By a cell's text."""
+    """The colour of a cell, by its text."""
 
 
 def lay_out(
@@ -140,7 +143,7 @@ def _character_width(character: str) -> int:
 
 
 def _start(text: str, width: int) -> str:
-    """As much of the text's beginning as fits, one character at least."""
+    """The longest beginning of a text that fits, one character at least."""
     end = 1
     while end < len(text) and display_width(text[: end + 1]) <= width:
         end += 1

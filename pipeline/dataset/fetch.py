@@ -17,10 +17,10 @@ from pathlib import Path
 from pipeline import paths, settings
 from pipeline.dataset import convert, records, sources
 from pipeline.dataset.sources import Origin
-from pipeline.download import Say
 from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, PipelineError, ResourceError
 from pipeline.files import resource_trouble, sha256_of, write_atomically, write_json
 from pipeline.schemas import DatasetConfig, HubSource
+from pipeline.table import Say
 
 
 def resolve(name_or_path: str, say: Say = print) -> Path:

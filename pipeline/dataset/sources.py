@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from pipeline import download, paths
 from pipeline.dataset.convert import Located
 from pipeline.dataset.formats import rows_of
-from pipeline.download import Say
 from pipeline.errors import EnvironmentProblem
 from pipeline.files import sha256_of
 from pipeline.schemas import DatasetConfig, GithubSource, HubSource, Source, WheelSource
+from pipeline.table import Say
 
 
 class UnfitError(Exception):

@@ -1,4 +1,4 @@
-"""What machine this is: L4T and JetPack, the module, its memory.
+"""The machine: L4T and JetPack, the module, its memory.
 
 The module is read from the device tree, never guessed from memory: the first AGX Orin developer kit (P3701-0000) has
 32 GB too, but 16 streaming multiprocessors and 12 cores, where the 32 GB module (P3701-0004) has 14 and 8.
@@ -19,7 +19,7 @@ JETPACKS = {
     "36.4.3": "6.2",
     "36.4.4": "6.2.1",
 }
-"""By L4T release, those of JetPack 6 that can be met."""
+"""L4T release to JetPack, for all releases of JetPack 6."""
 
 MODULES = {
     "p3701-0000": "Jetson AGX Orin developer kit",
@@ -29,7 +29,7 @@ MODULES = {
 }
 
 SHOWN_DEVICE_TREE = "/run/device-tree"
-"""Where our docker commands mount the device tree, since its own place is hidden in a container."""
+"""The folder that our docker commands mount the device tree at, since its own is hidden in a container."""
 
 TARGET_JETPACK, TARGET_MODULE = "6.0", "p3701-0004"
 """The contest's device."""
@@ -42,16 +42,16 @@ TARGET_CAPABILITY = (8, 7)
 class Board:
     is_jetson: bool
     l4t: str | None
-    """As "36.3.0"."""
+    """The release, such as "36.3.0"."""
     jetpack: str | None
     module: str | None
-    """As "p3701-0004", the part number in the device tree."""
+    """The part number in the device tree, such as "p3701-0004"."""
     model: str | None
     """The device tree's own words."""
     kernel: str | None
     memory_bytes: int | None
     in_container: bool
-    """In one that does not see its host."""
+    """Whether this is a container that does not see its host."""
 
     @property
     def title(self) -> str:
@@ -93,6 +93,6 @@ def _device_tree(host: Host, name: str) -> str | None:
 
 
 def _l4t(host: Host) -> str | None:
-    """Of a line as `# R36 (release), REVISION: 3.0, GCID: …`."""
+    """The L4T release, from a line such as `# R36 (release), REVISION: 3.0, GCID: …`."""
     found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", host.read("etc/nv_tegra_release") or "")
     return f"{found[1]}.{found[2]}" if found else None

@@ -1,4 +1,4 @@
-"""What of a board can be measured by reading files: power rails, temperatures, clocks, alarms, memory.
+"""A board's measured quantities, each read from a file: power rails, temperatures, clocks, alarms, memory.
 
 INA3221 rails as in the Jetson Linux developer guide (Platform Power and Performance): a rail's power is its voltage
 times its current. A file that is not there or refuses to be read never counts as zero: it is listed as missing.
@@ -18,8 +18,10 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Channel:
+    """One measured quantity."""
+
     name: str
-    """With its unit behind the last `_`."""
+    """Ends in the unit, behind the last `_`."""
     kind: str
     read: Callable[[], float]
     """Raises OSError or ValueError when there is no value now."""
@@ -35,7 +37,7 @@ KINDS = {
     "cooling": "no cooling device but a fan",
     "memory": "no /proc/meminfo",
 }
-"""What a board is asked for, and what its absence means."""
+"""Kind of channel to what its absence means."""
 
 
 ENDINGS = {
@@ -74,6 +76,10 @@ def _file(host: Host, name: str, scale: float = 1.0) -> Callable[[], float]:
     return lambda: int(path.read_bytes()) * scale
 
 
+def _product(a: Callable[[], float], b: Callable[[], float]) -> Callable[[], float]:
+    return lambda: a() * b()
+
+
 def _rails(host: Host) -> list[Channel]:
     found = []
     for folder in host.names("sys/class/hwmon/hwmon*"):
@@ -84,7 +90,7 @@ def _rails(host: Host) -> list[Channel]:
             if label in {None, "NC"}:
                 continue
             volts, amperes = (_file(host, f"{folder}/{part}{number}_input", 1e-3) for part in ("in", "curr"))
-            found.append(Channel(f"{label}_W", "power", lambda u=volts, i=amperes: u() * i()))
+            found.append(Channel(f"{label}_W", "power", _product(volts, amperes)))
             for alarm in ("max", "crit"):
                 name = f"{folder}/curr{number}_{alarm}_alarm"
                 if host.path(name).exists():

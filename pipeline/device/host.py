@@ -20,13 +20,17 @@ MOST_LINKS = 40
 
 @dataclass(frozen=True)
 class Ran:
+    """A command that has ended: 124 stands for a timeout, 126 for one that could not be started."""
+
     status: int
-    said: str
-    """Both outputs, in order."""
+    output: str
+    """Standard output and errors, in order."""
 
 
 @dataclass(frozen=True)
 class Host:
+    """A machine, seen through its root folder."""
+
     root: Path
 
     @property
@@ -40,7 +44,7 @@ class Host:
         return os.access(self.root, os.W_OK)
 
     def path(self, name: str) -> Path:
-        """Where a file is. A link as /etc/nvpmodel.conf means a file of the host: it is followed below the root."""
+        """The path of a host's file. A link as /etc/nvpmodel.conf is followed below the root, as the host would."""
         todo, at, links = list(Path(name.lstrip("/")).parts), self.root, 0
         while todo:
             part = todo.pop(0)
@@ -76,7 +80,7 @@ class Host:
         return sorted(str(path.relative_to(self.root)) for path in self.root.glob(pattern.lstrip("/")))
 
     def tool(self, name: str) -> str | None:
-        """Where a command lies, as the host itself names it."""
+        """The path of a command, as the host itself names it; None where there is none."""
         if self.root == Path("/"):
             return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
         return next((f"/{folder}/{name}" for folder in TOOL_FOLDERS if self.path(f"{folder}/{name}").is_file()), None)

@@ -14,7 +14,9 @@ from typing import Literal
 from pipeline.device.host import Host, Ran
 from pipeline.errors import EnvironmentProblem, ResourceError
 
-WANTED = "MAXN"
+TARGET_MODE = "MAXN"
+"""The contest's power mode."""
+
 REFUSED_REBOOT = 234
 """nvpmodel's status when it was not allowed to reboot."""
 
@@ -39,9 +41,9 @@ def modes(host: Host) -> dict[str, int]:
 
 
 def mode(host: Host) -> Mode | None:
-    """The power mode now; None where it cannot be seen. nvpmodel says it in two lines, behind warnings."""
+    """The power mode now; None where it cannot be seen. nvpmodel prints it in two lines, behind warnings."""
     ran = host.run("nvpmodel", "-q")
-    found = re.search(r"^NV Power Mode: (\S+)\n(\d+)$", ran.said, re.MULTILINE) if ran and ran.status == 0 else None
+    found = re.search(r"^NV Power Mode: (\S+)\n(\d+)$", ran.output, re.MULTILINE) if ran and ran.status == 0 else None
     if found:
         return Mode(int(found[2]), found[1])
     stored = re.search(r"pmode:(\d+)", host.read("var/lib/nvpmodel/status") or "")
@@ -55,15 +57,15 @@ def set_mode(host: Host, *, reboot: bool = False) -> Outcome:
     Raises EnvironmentProblem: E301 the board lists no MAXN, E302 nvpmodel failed; ResourceError (R501) without rights.
     """
     now = mode(host)
-    if now is not None and now.name == WANTED:
+    if now is not None and now.name == TARGET_MODE:
         return "was so"
-    number = modes(host).get(WANTED)
+    number = modes(host).get(TARGET_MODE)
     if number is None:
         raise EnvironmentProblem(
             "E301",
-            f"this board lists no power mode {WANTED}",
+            f"this board lists no power mode {TARGET_MODE}",
             where=host.path("etc/nvpmodel.conf"),
-            expected=f"< POWER_MODEL ID=… NAME={WANTED} >",
+            expected=f"< POWER_MODEL ID=… NAME={TARGET_MODE} >",
             actual=", ".join(modes(host)) or "no list of modes",
             fix="look at the board's modes with: sudo nvpmodel -p --verbose",
         )
@@ -72,21 +74,21 @@ def set_mode(host: Host, *, reboot: bool = False) -> Outcome:
     if ran is not None and _asks_for_reboot(ran):
         return "rebooting" if reboot else "needs a reboot"
     now = mode(host)
-    if now is None or now.name != WANTED:
+    if now is None or now.name != TARGET_MODE:
         raise EnvironmentProblem(
             "E302",
             "nvpmodel did not change the power mode",
             where=f"nvpmodel -m {number}",
-            expected=WANTED,
-            actual=_told(ran),
+            expected=TARGET_MODE,
+            actual=_outcome(ran),
             fix=f"on the host: {mode_command(host)}",
         )
     return "done"
 
 
 def mode_command(host: Host) -> str:
-    """What a person types on the host."""
-    return f"sudo nvpmodel -m {modes(host).get(WANTED, 0)}"
+    """The command that brings the host into the target mode, for people to type."""
+    return f"sudo nvpmodel -m {modes(host).get(TARGET_MODE, 0)}"
 
 
 def clocks_locked(host: Host) -> bool | None:
@@ -101,7 +103,7 @@ def clocks_locked(host: Host) -> bool | None:
 
 
 def gpu_folders(host: Host) -> list[str]:
-    """Where the GPU's frequencies are: 17000000.gpu on JetPack 6, 17000000.ga10b before."""
+    """The devfreq folders of the GPU: 17000000.gpu on JetPack 6, 17000000.ga10b before."""
     return [name for pattern in ("gpu", "ga10b") for name in host.names(f"sys/class/devfreq/*{pattern}*")]
 
 
@@ -140,18 +142,18 @@ def fan_profile(host: Host) -> str | None:
 
 
 def _asks_for_reboot(ran: Ran) -> bool:
-    return ran.status == REFUSED_REBOOT or "Reboot required" in ran.said
+    return ran.status == REFUSED_REBOOT or "Reboot required" in ran.output
 
 
 def _jetson_clocks(host: Host, *arguments: str) -> None:
     ran = host.run("jetson_clocks", *arguments, timeout_s=120)
     # It ends with 0 after some of its errors.
-    if ran is None or ran.status != 0 or "error" in ran.said.lower():
+    if ran is None or ran.status != 0 or "error" in ran.output.lower():
         raise EnvironmentProblem(
             "E303",
             "jetson_clocks failed",
             where=" ".join(("jetson_clocks", *arguments)),
-            actual=_told(ran),
+            actual=_outcome(ran),
             fix=f"on the host: {CLOCKS_COMMAND}",
         )
 
@@ -166,5 +168,5 @@ def _need_rights(host: Host, command: str) -> None:
         )
 
 
-def _told(ran: Ran | None) -> str:
-    return "there is no such command here" if ran is None else f"status {ran.status}: {ran.said[-300:] or 'no words'}"
+def _outcome(ran: Ran | None) -> str:
+    return "there is no such command here" if ran is None else f"status {ran.status}: {ran.output[-300:] or 'no words'}"

@@ -1,4 +1,4 @@
-"""What the board did during a timed section: a thread reads every channel at most twice a second.
+"""A recording of the board during a timed section: a thread reads every channel at most twice a second.
 
 Faster would see the same values again: an INA3221 averages 512 samples, about 430 ms. The thread's own processor time
 is counted and goes into the manifest. Samples stay in memory until the clock has stopped.
@@ -54,12 +54,12 @@ class Recording:
     cost_s: float
     """Processor time of the sampling itself."""
     others_share: float | None
-    """Of all the cores' time, what other processes used; None where /proc/stat does not say."""
+    """Share of all the cores' time that other processes used; None where /proc/stat does not say."""
 
     def values(self, name: str) -> list[float]:
-        """What a channel gave, in order."""
+        """The values of a channel, in order; samples without one are left out."""
         index = [channel.name for channel in self.channels].index(name)
-        return [sample.values[index] for sample in self.samples if sample.values[index] is not None]
+        return [value for sample in self.samples if (value := sample.values[index]) is not None]
 
     def of_kind(self, kind: str) -> dict[str, list[float]]:
         return {channel.name: self.values(channel.name) for channel in self.channels if channel.kind == kind}
@@ -79,10 +79,14 @@ class Recording:
     def energy_j(self) -> float | None:
         """All power rails over the recording, by trapezoids; None when a rail is missing from a sample, or too few."""
         rails = [index for index, channel in enumerate(self.channels) if channel.kind == "power"]
-        watts = [[sample.values[index] for index in rails] for sample in self.samples]
-        if not rails or len(watts) < FEWEST_FOR_ENERGY or any(None in row for row in watts):
+        if not rails or len(self.samples) < FEWEST_FOR_ENERGY:
             return None
-        sums, times = [sum(row) for row in watts], [sample.at_s for sample in self.samples]
+        sums, times = [], [sample.at_s for sample in self.samples]
+        for sample in self.samples:
+            watts = [value for index in rails if (value := sample.values[index]) is not None]
+            if len(watts) < len(rails):
+                return None
+            sums.append(sum(watts))
         return sum((b - a) * (p + q) / 2 for a, b, p, q in zip(times, times[1:], sums, sums[1:], strict=False))
 
     def describe(self, prompts: int) -> dict[str, Any]:
@@ -116,8 +120,8 @@ class Telemetry:
     def __init__(self, host: Host, folder: Path, period_s: float = PERIOD_S) -> None:
         self.host, self.folder, self.period_s = host, folder, period_s
         self.recording: Recording | None = None
-        self.start_s: float | None = None
-        """By the clock that all intervals are measured with; known from `with` on."""
+        self.start_s = time.perf_counter()
+        """The begin of the recording, by the clock that all intervals are measured with; set anew by `with`."""
         self._channels = tuple(channels.find(host))
         self._samples: list[Sample] = []
         self._stop = threading.Event()

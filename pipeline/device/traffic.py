@@ -1,4 +1,4 @@
-"""What this process could have sent over a network: the interfaces that it sees and the bytes that passed them.
+"""Network traffic that this process may have caused: the interfaces that it sees and the bytes that passed them.
 
 Its own view, not the host's: in a container without a network there is only the loopback, which is left out here.
 """
@@ -14,7 +14,7 @@ LOOPBACK = "lo"
 
 @dataclass(frozen=True)
 class Traffic:
-    """Between two moments, over all interfaces but the loopback."""
+    """Bytes between two moments, over all interfaces but the loopback."""
 
     interfaces: tuple[str, ...]
     received_bytes: int
@@ -32,7 +32,7 @@ def counters(path: Path = OWN) -> dict[str, tuple[int, int]] | None:
 
 
 def between(before: dict[str, tuple[int, int]] | None, after: dict[str, tuple[int, int]] | None) -> Traffic | None:
-    """None where one of the two could not be read."""
+    """The traffic between two readings of the counters; None where one of the two failed."""
     if before is None or after is None:
         return None
     moved = [

@@ -21,12 +21,12 @@ MOST_OTHERS = 0.10
 """Share of the cores' time that other processes may use."""
 
 LOWEST_GPU_CLOCK = 0.97
-"""Of a locked clock; below it something held it down."""
+"""Share of a locked clock; below it something held the clock down."""
 
 
 @dataclass(frozen=True)
 class State:
-    """Of the board at one moment, for the manifest."""
+    """The board at one moment, for the manifest."""
 
     board: Board
     mode: Mode | None
@@ -35,6 +35,8 @@ class State:
 
 @dataclass(frozen=True)
 class Verdict:
+    """Whether a time counts, and why."""
+
     state: str
     counts: bool
     """On a Jetson: elsewhere a time is nobody's result, and nothing makes it invalid."""
@@ -51,8 +53,8 @@ def judge(before: State, after: State, seen: Recording) -> Verdict:
     """`before` and `after` the timed sections that `seen` covers."""
     wrong, notes = _throttled(before, seen), _unseen(before, seen)
     for moment, each in (("before", before), ("after", after)):
-        if each.mode is not None and each.mode.name != power.WANTED:
-            wrong.append(f"power mode {each.mode.name} {moment} the run, not {power.WANTED}")
+        if each.mode is not None and each.mode.name != power.TARGET_MODE:
+            wrong.append(f"power mode {each.mode.name} {moment} the run, not {power.TARGET_MODE}")
     if seen.others_share is not None and seen.others_share > MOST_OTHERS:
         wrong.append(f"other programs used {seen.others_share:.0%} of the processor's time")
     if not before.board.is_jetson:
@@ -91,7 +93,7 @@ def _throttled(before: State, seen: Recording) -> list[str]:
 
 
 def _unseen(before: State, seen: Recording) -> list[str]:
-    """What nobody can vouch for, and a warning that fell short of throttling."""
+    """Notes: what could not be seen, and warnings that fell short of throttling."""
     notes = [f"{name} was on" for name, v in seen.of_kind("alarm").items() if name.endswith("_max_alarm") and any(v)]
     if before.board.is_jetson:
         if before.mode is None:

@@ -1,4 +1,4 @@
-"""What lies in memory, bit for bit, against the checkpoint's lock.
+"""Attestation: the weights in memory, compared bit for bit with the checkpoint's lock.
 
 The lock pins the sha256 of whole files. A weight file is its header and then its tensors, one behind the other: so the
 header as it is on the disk and the tensors as they lie on the device, hashed in that order, must give the very hash.
@@ -22,11 +22,9 @@ from torch import Tensor
 
 from pipeline import paths
 from pipeline.errors import IntegrityError
-from pipeline.model import loader, lock
-from pipeline.model import shard as reader
+from pipeline.model import loader, lock, shard
 from pipeline.model.config import read_shape
 from pipeline.model.safetensors_file import Entry
-from pipeline.model.shard import DTYPES
 
 WORKERS = 4
 """Files hashed at the same time at most; each may hold one projection, laid out plainly, on the host."""
@@ -39,7 +37,7 @@ class Attestation:
     lock_sha256: str
     tensors: int
     size_bytes: int
-    """In the files."""
+    """Of all tensors, as the files hold them."""
     rounded: bool
     """Memory holds float32 weights rounded to bfloat16, as was asked for: compared after the same rounding."""
     files: dict[str, str]
@@ -58,11 +56,13 @@ def attest(folder: Path, resident: Mapping[str, Tensor], locked: lock.Lock) -> A
     by_file = {path: list(part) for path, part in groupby(loader.in_order(entries), key=lambda entry: entry.path)}
     hashes = {file.name: file.sha256 for file in locked.files}
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(lambda path: _attest_file(path, by_file[path], resident, hashes.get(path.name)), by_file))
+        hashed = list(
+            pool.map(lambda path: _attest_file(path, by_file[path], resident, hashes.get(path.name)), by_file)
+        )
     size_bytes = sum(entry.size_bytes for entry in entries.values())
     held = resident[loader.EMBEDDING].dtype
-    rounded = any(DTYPES[entry.dtype].itemsize > held.itemsize for entry in entries.values())
-    files = {path.name: sha256 for path, sha256 in zip(by_file, found, strict=True)}
+    rounded = any(shard.DTYPES[entry.dtype].itemsize > held.itemsize for entry in entries.values())
+    files = {path.name: sha256 for path, sha256 in zip(by_file, hashed, strict=True)}
     return Attestation(locked.root, len(entries), size_bytes, rounded, files, time.perf_counter() - start)
 
 
@@ -83,39 +83,39 @@ def _attest_file(path: Path, entries: list[Entry], resident: Mapping[str, Tensor
 
 
 def _sha256(path: Path, entries: list[Entry], resident: Mapping[str, Tensor]) -> str:
-    """What the file's hash would be if it held the resident tensors."""
+    """The sha256 of a file that has this one's header and holds the resident tensors."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         digest.update(file.read(entries[0].offset))
     for entry in entries:
         for part in _parts(resident[entry.name]):
-            stored = part.cpu().to(DTYPES[entry.dtype])
-            digest.update(memoryview(stored.view(torch.uint8).numpy()))
+            stored = part.cpu().to(shard.DTYPES[entry.dtype])
+            digest.update(stored.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def _compare(path: Path, entries: list[Entry], resident: Mapping[str, Tensor]) -> str:
     """Read the file and compare tensor by tensor; its sha256 if all is the same. Raises IntegrityError (M421)."""
-    with reader.Shard(path, lock.fix(path.parent)) as shard:
-        shard.skip_to(entries[0].offset)
+    with shard.Shard(path, lock.fix(path.parent)) as file:
+        file.skip_to(entries[0].offset)
         for entry in entries:
-            stored, done = DTYPES[entry.dtype], 0
+            stored, done = shard.DTYPES[entry.dtype], 0
             for part in _parts(resident[entry.name]):
                 raw = torch.empty(part.numel() * stored.itemsize, dtype=torch.uint8)
-                shard.fill(raw)
+                file.fill(raw)
                 expected, actual = raw.view(stored).to(part.dtype), part.cpu()
                 bits = torch.int32 if part.dtype.itemsize == 4 else torch.int16
                 differing = (expected.view(bits) != actual.view(bits)).nonzero()
                 if len(differing):
                     raise _differs(entry, done, int(differing[0]), len(differing), expected, actual)
                 done += part.numel()
-        return shard.sha256
+        return file.sha256
 
 
 def _parts(tensor: Tensor) -> Iterator[Tensor]:
     """The values in the file's order, some megabytes at a time; oneDNN's layout is undone."""
     flat = (tensor.to_dense() if tensor.is_mkldnn else tensor).detach().reshape(-1)
-    yield from flat.split(reader.CHUNK_BYTES // flat.element_size())
+    yield from flat.split(shard.CHUNK_BYTES // flat.element_size())
 
 
 def _differs(entry: Entry, done: int, first: int, count: int, expected: Tensor, actual: Tensor) -> IntegrityError:

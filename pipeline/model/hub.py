@@ -8,22 +8,20 @@ file, as its ETag: with that each file is checked by itself, so that a damaged o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import paths
 from pipeline.errors import EnvironmentProblem, IntegrityError
 from pipeline.files import resource_trouble, sha256_of
 from pipeline.schemas import HubModelConfig
-
-Say = Callable[[str], object]
+from pipeline.table import Say
 
 TRIES = 2
-"""Of a file that comes damaged."""
+"""How often a file that comes damaged is fetched."""
 
 BREAKS = 8
-"""Of the line, within one file. Newer releases of the library go on by themselves; 0.36, which the image has, does so
-when a line falls silent, but not when it is cut."""
+"""How often a connection may break within one file. Newer releases of the library go on by themselves; 0.36, which the
+image has, does so when a connection falls silent, but not when it is cut."""
 
 
 def fetch(config: HubModelConfig, name: str, folder: Path, say: Say) -> None:
@@ -39,8 +37,8 @@ def fetch(config: HubModelConfig, name: str, folder: Path, say: Say) -> None:
         if listed is None:
             say(f"the hub lists no hash of {name}: it is locked as it came")
             return
-        found = _hash_like(listed, path)
-        if found == listed:
+        actual = _hash_like(listed, path)
+        if actual == listed:
             return
         say(f"{paths.shown(path)} did not come as the hub lists it; fetching it again")
     path.unlink(missing_ok=True)
@@ -49,7 +47,7 @@ def fetch(config: HubModelConfig, name: str, folder: Path, say: Say) -> None:
         "a file of the model is not what the hub lists",
         where=f"{config.repo}/{name} at {config.revision[:10]}",
         expected=listed,
-        actual=found,
+        actual=actual,
         fix="find out who answers in the hub's place (HF_ENDPOINT, a proxy); then the same command goes on",
     )
 

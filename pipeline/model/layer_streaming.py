@@ -23,7 +23,7 @@ from pipeline import paths
 from pipeline.engine.weights import LayerWeights
 from pipeline.errors import IntegrityError, ResourceError
 from pipeline.model.safetensors_file import Entry
-from pipeline.model.shard import CHUNK_BYTES, DTYPES
+from pipeline.model.shard import CHUNK_BYTES, DTYPES, read_at
 
 READERS = 4
 
@@ -39,7 +39,7 @@ class _Piece:
 
 
 class _Reader:
-    """What one thread has of its own."""
+    """The buffer and the stream that belong to one thread."""
 
     def __init__(self, device: torch.device) -> None:
         cuda = device.type == "cuda"
@@ -70,7 +70,7 @@ class Files:
         size_bytes = piece.into.numel() * piece.stored.itemsize
         straight = self.device.type == "cpu" and piece.into.dtype is piece.stored
         raw = piece.into.view(torch.uint8) if straight else reader.raw[:size_bytes]
-        self._fill(memoryview(raw.numpy()), piece)
+        self._fill(raw.numpy().data, piece)
         if straight:
             return
         if reader.stream is None:
@@ -89,17 +89,14 @@ class Files:
 
     def _fill(self, memory: memoryview, piece: _Piece) -> None:
         try:
-            handle, done = self._handle(piece.path), 0
-            while done < len(memory):
-                count = os.preadv(handle, [memory[done:]], piece.offset + done)
-                if count == 0:
-                    raise IntegrityError(
-                        "M431",
-                        "a weight file became shorter since the model was opened",
-                        where=paths.shown(piece.path),
-                        fix=self.fix,
-                    )
-                done += count
+            handle = self._handle(piece.path)
+            if not read_at(handle, memory, piece.offset):
+                raise IntegrityError(
+                    "M431",
+                    "a weight file became shorter since the model was opened",
+                    where=paths.shown(piece.path),
+                    fix=self.fix,
+                )
             if self._drops_cache:
                 os.posix_fadvise(handle, piece.offset, len(memory), os.POSIX_FADV_DONTNEED)
         except OSError as error:

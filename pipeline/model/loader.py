@@ -1,9 +1,9 @@
 """Checkpoint files to tensors, with the weights in memory exactly once.
 
-Each tensor is allocated once, where it stays, and filled by plain reads (`filling`). Nothing is mapped: memory-mapped
-loading can need twice the weights (https://github.com/huggingface/safetensors/issues/758, /759; transformers #47257).
-What is read is hashed on its way and compared with the checkpoint's lock (`reader`), so that the bytes verified are
-the bytes loaded.
+Each tensor is allocated once, where it stays, and filled by plain reads (`read_tensors`). Nothing is mapped:
+memory-mapped loading can need twice the weights (https://github.com/huggingface/safetensors/issues/758, /759;
+transformers #47257). What is read is hashed on its way and compared with the checkpoint's lock (`shard`), so that the
+bytes verified are the bytes loaded.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ from pipeline.engine.free_memory import free_bytes
 from pipeline.engine.shape import Shape
 from pipeline.engine.weights import LayerWeights, Weights
 from pipeline.errors import IntegrityError
-from pipeline.model import layer_streaming as stream
-from pipeline.model import lock
-from pipeline.model import read_tensors as filling
+from pipeline.model import layer_streaming, lock, read_tensors
 from pipeline.model.config import read_shape
 from pipeline.model.safetensors_file import Entry, read_header
 from pipeline.model.shard import DTYPES
@@ -61,7 +59,7 @@ def load(
     to bfloat16 values are rounded to nearest even, as transformers does when asked for bfloat16; the caller must want
     that (`rounding`) and should tell the user.
 
-    on_bytes: told the bytes of each read; all together they are `file_bytes(folder)`.
+    on_bytes: called with the number of bytes of each read, in all `file_bytes(folder)`.
     place: copies each projection as soon as it is read into what is kept of it (see `engine.projection.packer`); all
     are read into one buffer then, so that there are never two copies of the model.
 
@@ -77,7 +75,7 @@ def load(
     places = {name: place for name, entry in entries.items() if place and len(entry.shape) == 2 and name != EMBEDDING}
     largest = max((prod(entries[name].shape) for name in places), default=0)
     _need_memory((sum(prod(entry.shape) for entry in entries.values()) + largest) * dtype.itemsize, device)
-    tensors = filling.read(folder, in_order(entries), set(entries), dtype, device, on_bytes, places)
+    tensors = read_tensors.read(folder, in_order(entries), set(entries), dtype, device, on_bytes, places)
     layers = [{field: tensors[layer_tensor(i, field)] for field in LAYER_TENSORS} for i in range(shape.layers)]
     return _weights(shape, tensors, tuple(LayerWeights(**layer) for layer in layers))
 
@@ -90,7 +88,7 @@ def open_streamed(
     *,
     rounding: bool = False,
 ) -> Weights:
-    """As `load`, but the layers stay on the disk: each walk through them reads them again (`stream.Layers`).
+    """Open a checkpoint as `load` does, but leave the layers on the disk: each walk through them reads them again.
 
     All files are read once here, and hashed: what `load` promises is true of the bytes as they are now.
     """
@@ -101,10 +99,10 @@ def open_streamed(
         _refuse_rounding(folder, entries)
     _need_memory(memory.streamed_bytes(shape, dtype), device)
     outside = set(expected_tensors(replace(shape, layers=0)))
-    tensors = filling.read(folder, in_order(entries), outside, dtype, device, on_bytes)
-    files = stream.Files(device, lock.fix(folder))
+    tensors = read_tensors.read(folder, in_order(entries), outside, dtype, device, on_bytes)
+    files = layer_streaming.Files(device, lock.fix(folder))
     by_layer = [{field: entries[layer_tensor(i, field)] for field in LAYER_TENSORS} for i in range(shape.layers)]
-    return _weights(shape, tensors, stream.Layers(files, by_layer, dtype, device))
+    return _weights(shape, tensors, layer_streaming.Layers(files, by_layer, dtype, device))
 
 
 def _weights(shape: Shape, outside: Mapping[str, Tensor], layers: Iterable[LayerWeights]) -> Weights:
@@ -123,9 +121,9 @@ def by_name(weights: Weights) -> Mapping[str, Tensor]:
     named = {EMBEDDING: weights.embed, NORM: weights.norm}
     if weights.head is not weights.embed:
         named[HEAD] = weights.head
-    if isinstance(weights.layers, stream.Layers):
+    if isinstance(weights.layers, layer_streaming.Layers):
         places = {layer_tensor(i, field): (i, field) for i in range(weights.shape.layers) for field in LAYER_TENSORS}
-        return stream.ByName(named, weights.layers, places)
+        return layer_streaming.ByName(named, weights.layers, places)
     for i, layer in enumerate(weights.layers):
         named |= {layer_tensor(i, field): getattr(layer, field) for field in LAYER_TENSORS}
     return named
@@ -158,7 +156,7 @@ def expected_tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
 
 
 def plan(folder: Path, shape: Shape) -> dict[str, Entry]:
-    """Where every tensor of the model lies. Reads headers only.
+    """Find every tensor of the model in its files, by reading headers only. Returns name to place.
 
     Raises IntegrityError: M401 a weight file is missing, M402 one is not safetensors, M403 one is truncated, M404 the
     index of shards cannot be read, M405 a tensor is missing, M406 a tensor comes twice, M407 a tensor has another
@@ -233,7 +231,7 @@ def _need_memory(needed_bytes: int, device: torch.device) -> None:
         return
     available_bytes = free_bytes(device)
     if available_bytes < needed_bytes:
-        raise filling.no_memory(f"{needed_bytes / 1e6:.0f} MB", f"{available_bytes / 1e6:.0f} MB free")
+        raise read_tensors.no_memory(f"{needed_bytes / 1e6:.0f} MB", f"{available_bytes / 1e6:.0f} MB free")
 
 
 def _wrong(

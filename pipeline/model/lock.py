@@ -15,7 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,14 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.errors import IntegrityError, ResourceError
 from pipeline.files import sha256_of, write_json
+from pipeline.table import Say
 
 NAME = "lock.json"
 STAMPS = ".lock-stamps.json"
 SCHEMA = "phi3-offline-pipeline/model-lock/1"
 
 LOCKED_SUFFIXES = {".safetensors", ".json", ".model", ".txt", ".jinja"}
-"""What of a stranger's folder takes part in a run: weights, configurations, tokenizers, templates."""
+"""Endings of the files that are locked in a folder of one's own: weights, configurations, tokenizers, templates."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class LockedFile:
 
 @dataclass(frozen=True)
 class Lock:
-    """Files sorted by name."""
+    """The files of a checkpoint, sorted by name."""
 
     files: tuple[LockedFile, ...]
 
@@ -79,7 +80,7 @@ def read(folder: Path) -> Lock:
     return lock
 
 
-def verify(folder: Path, *, full: bool = False, say: Callable[[str], object] = lambda _: None) -> Lock:
+def verify(folder: Path, *, full: bool = False, say: Say = lambda _: None) -> Lock:
     """Check every file of a checkpoint against its lock; `full` reads also files whose stamp has not changed.
 
     A folder without a lock is somebody's own checkpoint: it gets one made of what is there now. Where the folder cannot
@@ -91,10 +92,10 @@ def verify(folder: Path, *, full: bool = False, say: Callable[[str], object] = l
     if not (folder / NAME).exists():
         return _adopt(folder, say)
     lock = read(folder)
-    found = _hashed(
+    actual_lock = _hashed(
         folder, [file.name for file in lock.files], sizes={f.name: f.size_bytes for f in lock.files}, full=full
     )
-    for expected, actual in zip(lock.files, found.files, strict=True):
+    for expected, actual in zip(lock.files, actual_lock.files, strict=True):
         if expected.sha256 != actual.sha256:
             raise IntegrityError(
                 "M203",
@@ -141,7 +142,7 @@ def check_read(folder: Path, lock: Lock, name: str, sha256: str) -> None:
 
 
 def damaged(folder: Path, expected: dict[str, str]) -> dict[str, str]:
-    """Of files whose sha256 is known from elsewhere: name to what is wrong with it. Empty where all is well."""
+    """Compare files with sha256 hashes known from elsewhere. Returns name to what is wrong; empty where all is well."""
     present = [name for name in sorted(expected) if (folder / name).is_file()]
     hashes = {file.name: file.sha256 for file in _hashed(folder, present).files}
     return {
@@ -151,7 +152,7 @@ def damaged(folder: Path, expected: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _adopt(folder: Path, say: Callable[[str], object]) -> Lock:
+def _adopt(folder: Path, say: Say) -> Lock:
     """First sight of a folder that we did not make."""
     names = sorted(
         path.name
@@ -236,7 +237,7 @@ def _write_lock(folder: Path, lock: Lock) -> None:
 
 
 def fix(folder: Path) -> str:
-    """What to do about a damaged checkpoint."""
+    """The advice for a damaged checkpoint, as an error's `fix`."""
     if folder.resolve().parent == paths.models().resolve():
         return f"invoke setup --model {folder.name}"
     return f"copy the checkpoint anew, or delete {paths.shown(folder / NAME)} if the change was meant"

@@ -15,19 +15,18 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ResourceError
-from pipeline.model import lock
-from pipeline.model import shard as reader
+from pipeline.model import lock, shard
 from pipeline.model.safetensors_file import Entry
 from pipeline.model.shard import DTYPES
 
 FILES = 4
-"""Read at the same time."""
+"""Files read at the same time."""
 
 
 def read(
     folder: Path,
     entries: Sequence[Entry],
-    wanted: set[str],
+    keep: set[str],
     dtype: torch.dtype,
     device: torch.device,
     on_bytes: Callable[[int], object] | None = None,
@@ -35,8 +34,9 @@ def read(
 ) -> dict[str, Tensor]:
     """Read all files of a checkpoint once, front to back, hash them, and hold them against the lock if there is one.
 
-    `entries`: all tensors, file by file in order. Those `wanted` are returned. `places`: for tensors that are read
-    into a buffer, what makes of it what is kept; files are then read one by one, so that there is one such buffer.
+    `entries`: all tensors, file by file in order. Those named in `keep` are returned. `places`: for tensors that are
+    read into a buffer, the function that copies it to where it stays; files are then read one by one, so that there
+    is one such buffer.
     Raises IntegrityError (M411 to M413) and ResourceError (R401, R402).
     """
     places = places or {}
@@ -53,20 +53,20 @@ def read(
 
     def read_file(path: Path, in_file: Sequence[Entry]) -> None:
         filler = _Filler(dtype, device, counted)
-        with reader.Shard(path, lock.fix(folder)) as shard:
+        with shard.Shard(path, lock.fix(folder)) as file:
             for entry in in_file:
-                shard.skip_to(entry.offset)
-                if entry.name not in wanted:
-                    shard.skip_to(entry.offset + entry.size_bytes)
+                file.skip_to(entry.offset)
+                if entry.name not in keep:
+                    file.skip_to(entry.offset + entry.size_bytes)
                     counted(entry.size_bytes)
                 elif entry.name in places:
-                    shard.wait()  # the buffer may still be hashed
-                    raw = filler.fill(shard, entry, scratch[: prod(entry.shape)].view(entry.shape))
+                    file.wait()  # the buffer may still be hashed
+                    raw = filler.fill(file, entry, scratch[: prod(entry.shape)].view(entry.shape))
                     tensors[entry.name] = places[entry.name](raw)
                 else:
-                    tensors[entry.name] = filler.fill(shard, entry, filler.allocate(entry.name, entry.shape))
+                    tensors[entry.name] = filler.fill(file, entry, filler.allocate(entry.name, entry.shape))
             if locked is not None:
-                lock.check_read(folder, locked, path.name, shard.sha256)
+                lock.check_read(folder, locked, path.name, file.sha256)
 
     by_file = [(path, list(in_file)) for path, in_file in groupby(entries, key=lambda entry: entry.path)]
     with ThreadPoolExecutor(1 if places else FILES, thread_name_prefix="weights") as pool:
@@ -80,7 +80,7 @@ def read(
 
 
 class _Filler:
-    """Makes tensors and fills them, through two buffers where bytes cannot go straight to where they stay."""
+    """Allocates tensors and fills them, through two buffers where bytes cannot go straight to where they stay."""
 
     def __init__(self, dtype: torch.dtype, device: torch.device, on_bytes: Callable[[int], object]) -> None:
         self.dtype, self.device, self.on_bytes = dtype, device, on_bytes
@@ -94,17 +94,17 @@ class _Filler:
             size_bytes = torch.empty(shape, dtype=self.dtype, device="meta").nbytes
             raise no_memory(f"{size_bytes / 1e6:.0f} MB more for {name}", error) from error
 
-    def fill(self, shard: reader.Shard, entry: Entry, tensor: Tensor) -> Tensor:
+    def fill(self, file: shard.Shard, entry: Entry, tensor: Tensor) -> Tensor:
         """Fill `tensor`, contiguous and of the entry's shape, with what comes next in the file, and return it."""
         flat, stored = tensor.view(-1), DTYPES[entry.dtype]
         if self.device.type == "cpu" and stored is self.dtype:
-            self.on_bytes(shard.fill(flat.view(torch.uint8)))
+            self.on_bytes(file.fill(flat.view(torch.uint8)))
             return tensor
-        step = reader.CHUNK_BYTES // stored.itemsize
+        step = shard.CHUNK_BYTES // stored.itemsize
         for start in range(0, flat.numel(), step):
             part = flat[start : start + step]
             raw = self._next_buffer()[: part.numel() * stored.itemsize]
-            self.on_bytes(shard.fill(raw))
+            self.on_bytes(file.fill(raw))
             part.copy_(raw.view(stored))  # blocks; converts where dtypes differ
         return tensor
 
@@ -112,7 +112,7 @@ class _Filler:
         """Two, in turn: while one is read into, the other is hashed."""
         if not self.buffers:
             pinned = self.device.type == "cuda"
-            self.buffers = [torch.empty(reader.CHUNK_BYTES, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)]
+            self.buffers = [torch.empty(shard.CHUNK_BYTES, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)]
         self.buffers.reverse()
         return self.buffers[0]
 

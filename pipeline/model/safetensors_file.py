@@ -21,14 +21,14 @@ from pipeline import paths
 from pipeline.errors import IntegrityError
 
 ITEM_BYTES = {"BF16": 2, "F32": 4, "F16": 2, "F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-"""What we know to measure. `reader.DTYPES` are those that we compute with."""
+"""Bytes of one value, of all dtypes whose tensors can be measured; `shard.DTYPES` are those that we compute with."""
 
 HEADER_LIMIT_BYTES = 100_000_000  # the library's own limit
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one tensor lies: `size_bytes` bytes from `offset` bytes after the start of `path`."""
+    """The place of one tensor: `size_bytes` bytes from `offset` bytes after the start of `path`."""
 
     path: Path
     name: str
@@ -101,6 +101,6 @@ def write(path: Path, dtype: str, shapes: Mapping[str, tuple[int, ...]], arrays:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for array in arrays:
-            file.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+            file.write(np.ascontiguousarray(array).data.cast("B"))
         if file.tell() != 8 + len(text) + end:
             raise ValueError(f"{file.tell() - 8 - len(text)} bytes of tensors, the header says {end}")

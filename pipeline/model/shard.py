@@ -20,10 +20,21 @@ from pipeline import paths
 from pipeline.errors import IntegrityError, ResourceError
 
 DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32}
-"""How weights may be stored."""
+"""Dtypes that weights may be stored in, by their names in the files."""
 
 CHUNK_BYTES = 16 << 20
-"""One read."""
+"""Size of one read."""
+
+
+def read_at(handle: int, into: memoryview, offset: int) -> bool:
+    """Fill `into` with a file's bytes from `offset` on; False where the file ends before. Raises OSError."""
+    done = 0
+    while done < len(into):
+        count = os.preadv(handle, [into[done:]], offset + done)
+        if count == 0:
+            return False
+        done += count
+    return True
 
 
 class Shard:
@@ -60,38 +71,35 @@ class Shard:
     def fill(self, raw: Tensor) -> int:
         """Read on until `raw` (bytes, on the CPU) is full; how many bytes that was. Until `wait`, `raw` is not to be
         written to: it may still be hashed. Raises IntegrityError (M411) when the file ends before."""
-        memory = memoryview(raw.numpy())
+        memory = raw.numpy().data
         for start in range(0, len(memory), CHUNK_BYTES):
             self._read(memory[start : start + CHUNK_BYTES])
         return len(memory)
 
     def wait(self) -> None:
-        """Until all that was read is hashed."""
+        """Wait until all that was read is hashed."""
         if self._hashing is not None:
             self._hashing.result()
             self._hashing = None
 
     @property
     def sha256(self) -> str:
-        """Of all bytes so far."""
+        """The hash of all bytes read so far, in hexadecimal."""
         self.wait()
         return self._digest.hexdigest()
 
     def _read(self, part: memoryview) -> None:
-        done = 0
-        while done < len(part):
-            try:
-                count = os.preadv(self._handle, [part[done:]], self.read_bytes + done)
-            except OSError as error:  # a disk that fails, a network folder that is gone
-                raise self._unreadable(error) from error
-            if count == 0:
-                raise IntegrityError(
-                    "M411",
-                    "a weight file became shorter while it was read",
-                    where=paths.shown(self.path),
-                    fix=self.fix,
-                )
-            done += count
+        try:
+            whole = read_at(self._handle, part, self.read_bytes)
+        except OSError as error:  # a disk that fails, a network folder that is gone
+            raise self._unreadable(error) from error
+        if not whole:
+            raise IntegrityError(
+                "M411",
+                "a weight file became shorter while it was read",
+                where=paths.shown(self.path),
+                fix=self.fix,
+            )
         self.read_bytes += len(part)
         self._drop_behind(self.read_bytes)
         self.wait()  # one piece at a time, in order

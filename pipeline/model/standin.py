@@ -51,7 +51,7 @@ def convert(
     """Write those `names` of the checkpoint's files into `folder`.
 
     dtype: "float32" holds the values exactly, "bfloat16" rounds them to nearest even.
-    on_bytes: told how many bytes of weights were written. transform: see `tensors`.
+    on_bytes: called with the number of bytes of weights just written. transform: see `tensors`.
     """
     texts = {
         "config.json": lambda: _json(config(reader, dtype)),
@@ -269,7 +269,8 @@ def tokenizer_config(reader: gguf.GGUFReader) -> dict:
 
 
 def _special_ids(reader: gguf.GGUFReader) -> tuple[int, int, int]:
-    return tuple(int(_field(reader, f"tokenizer.ggml.{x}_token_id")) for x in ("bos", "eos", "padding"))
+    bos, eos, pad = (int(_field(reader, f"tokenizer.ggml.{x}_token_id")) for x in ("bos", "eos", "padding"))
+    return bos, eos, pad
 
 
 def _field(reader: gguf.GGUFReader, name: str) -> Any:

@@ -67,11 +67,11 @@ def _module(board: Board) -> CheckResult:
 def _mode(host: Host) -> CheckResult:
     mode = power.mode(host)
     if mode is None:
-        return CheckResult("power mode", WARN, power.WANTED, "cannot be seen", MOUNT_THE_HOST)
-    if mode.name == power.WANTED:
-        return CheckResult("power mode", OK, power.WANTED, mode.name)
+        return CheckResult("power mode", WARN, power.TARGET_MODE, "cannot be seen", MOUNT_THE_HOST)
+    if mode.name == power.TARGET_MODE:
+        return CheckResult("power mode", OK, power.TARGET_MODE, mode.name)
     fix = f"{power.mode_command(host)} (it asks for a reboot), or invoke setup --reboot"
-    return CheckResult("power mode", FAIL, power.WANTED, mode.name, fix, mend=lambda: power.set_mode(host))
+    return CheckResult("power mode", FAIL, power.TARGET_MODE, mode.name, fix, mend=lambda: power.set_mode(host))
 
 
 def _clocks(host: Host) -> CheckResult:
@@ -137,14 +137,14 @@ def _docker(host: Host, board: Board) -> CheckResult:
             "docker", WARN, expected, "not installed", "sudo apt-get install docker.io nvidia-container-toolkit"
         )
     try:
-        info = json.loads(ran.said[ran.said.index("{") :])
+        info = json.loads(ran.output[ran.output.index("{") :])
         version, runtimes = info["ServerVersion"], sorted(info["Runtimes"])
     except (ValueError, KeyError, TypeError):
         return CheckResult(
             "docker",
             WARN,
             expected,
-            " ".join(ran.said.split())[:80],
+            " ".join(ran.output.split())[:80],
             "sudo systemctl start docker; sudo usermod -aG docker $USER",
         )
     found = f"{version}, runtimes {', '.join(runtimes)}"

@@ -30,11 +30,11 @@ SEEN_OF_THE_HOST = {
     "var/lib/nvpmodel": "/var/lib/nvpmodel",
     "sys/firmware/devicetree/base": board.SHOWN_DEVICE_TREE,
 }
-"""What verdicts need and a container's own root lacks: host's to container's."""
+"""Files of the host that verdicts need and a container's own root lacks: the host's path to the container's."""
 
 
 GPU_GROUPS = ("video", "render")
-"""Of the host, by number: a container has its own names."""
+"""The host's groups that may use its GPU. Handed on by number: a container has its own names."""
 
 
 def build(image: str, torch_sha256: str = "") -> list[str]:
@@ -70,7 +70,7 @@ def run(
 
 
 def _user(host: Host) -> list[str]:
-    """This process's, so that what the container writes is its own."""
+    """docker's --user and GPU group options, so that files written belong to the caller."""
     entries = [line.split(":") for line in (host.read("etc/group") or "").splitlines()]
     numbers = [entry[2] for entry in entries if len(entry) > 2 and entry[0] in GPU_GROUPS]
     return ["--user", f"{os.getuid()}:{os.getgid()}", *(part for number in numbers for part in ("--group-add", number))]
@@ -98,7 +98,7 @@ def stranger(
 
 
 def text(command: Sequence[str]) -> str:
-    """As one pastes it."""
+    """A command as one line, quoted for a shell."""
     return " ".join(map(shlex.quote, command))
 
 

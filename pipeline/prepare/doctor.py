@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline import table as tables
@@ -13,8 +13,7 @@ from pipeline.device.host import Host
 from pipeline.errors import EnvironmentProblem, PipelineError
 from pipeline.prepare.board_checks import board_results
 from pipeline.prepare.software_checks import software_results
-
-Say = Callable[[str], object]
+from pipeline.table import Say
 
 COLOURS = {OK: "green", WARN: "yellow", FAIL: "red"}
 COLUMNS = (

@@ -21,23 +21,22 @@ from pipeline.errors import EnvironmentProblem, ResourceError
 from pipeline.model import fetch as model_setup
 from pipeline.prepare import board_checks
 from pipeline.schemas import HubModelConfig, StandinConfig
-
-Say = Callable[[str], object]
+from pipeline.table import Say
 
 
 @dataclass(frozen=True)
 class Step:
     name: str
     plan: str
-    """What will happen, and what it takes; or why nothing will."""
+    """What the step will do and what that takes; or why there is nothing to do."""
     do: Callable[[], str] | None = None
-    """Returns what came of it; None where there is nothing to do, or not from here."""
+    """Takes the step and returns its result; None where there is nothing to do, or not from here."""
     may_fail: bool = False
     """A board that stays as it is spoils times, not answers."""
 
 
 def plan(host: Host, model: str, dataset: str, *, reboot: bool = False, say: Say = print) -> list[Step]:
-    """What there is to do. Changes nothing. Raises UsageError for names that are none."""
+    """The steps of a set-up, of which none has been taken. Raises UsageError for names that are none."""
     return [*_files(model, dataset, say), *_board(host, reboot)]
 
 
@@ -119,23 +118,23 @@ def _kernels() -> Step:
 
 def _mode(host: Host, reboot: bool) -> Step:
     mode = power.mode(host)
-    if mode is not None and mode.name == power.WANTED:
-        return Step("power mode", f"{power.WANTED} already")
+    if mode is not None and mode.name == power.TARGET_MODE:
+        return Step("power mode", f"{power.TARGET_MODE} already")
     before = mode.name if mode else "unknown"
     boot = "the board boots if it must" if reboot else "not if it needs a boot: --reboot allows that"
 
     by_hand = power.mode_command(host)
 
     def change() -> str:
-        told = {
-            "was so": f"{power.WANTED} already",
-            "done": power.WANTED,
-            "needs a reboot": f"still {before}: {power.WANTED} needs a boot; invoke setup --reboot, or {by_hand}",
+        results = {
+            "was so": f"{power.TARGET_MODE} already",
+            "done": power.TARGET_MODE,
+            "needs a reboot": f"still {before}: {power.TARGET_MODE} needs a boot; invoke setup --reboot, or {by_hand}",
             "rebooting": "the board boots now; then the same command goes on",
         }
-        return told[power.set_mode(host, reboot=reboot)]
+        return results[power.set_mode(host, reboot=reboot)]
 
-    return Step("power mode", f"{before} to {power.WANTED}; {boot}", change, may_fail=True)
+    return Step("power mode", f"{before} to {power.TARGET_MODE}; {boot}", change, may_fail=True)
 
 
 def _clocks(host: Host) -> Step:
@@ -144,8 +143,8 @@ def _clocks(host: Host) -> Step:
 
     def lock() -> str:
         mode = power.mode(host)
-        if mode is None or mode.name != power.WANTED:
-            return f"left alone until the power mode is {power.WANTED}"
+        if mode is None or mode.name != power.TARGET_MODE:
+            return f"left alone until the power mode is {power.TARGET_MODE}"
         power.lock_clocks(host)
         return "locked, and the fan at full speed; invoke setup --unlock brings back what was"
 

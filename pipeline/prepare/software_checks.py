@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from pipeline.model import config, lock
 from pipeline.model import fetch as model_setup
 from pipeline.prepare.board_checks import one_line
 from pipeline.schemas import HubModelConfig
+from pipeline.table import Say
 
 READ_BYTES = 256 << 20
 SLOW_BYTES_PER_S = 150e6
@@ -35,8 +36,6 @@ SLOW_BYTES_PER_S = 150e6
 
 WEIGHTS_BYTES_FREE = 60e9
 """For the model with an image and its layers: what `docs/jetson.md` asks for."""
-
-Say = Callable[[str], object]
 
 
 def software_results(board: Board, model: str, dataset: str, say: Say) -> Iterator[CheckResult]:

@@ -83,7 +83,7 @@ def test_the_host_is_named_by_the_environment(board: FakeBoard) -> None:
 def test_this_machine_can_be_looked_at_and_its_commands_run() -> None:
     here = Host(Path("/"))
     assert boards.look(here).memory_bytes > 0
-    assert here.run("echo", "hello").said == "hello"
+    assert here.run("echo", "hello").output == "hello"
     assert here.run("no-such-command") is None
     assert here.run("sleep", "9", timeout_s=0.1).status == 124
 
@@ -119,7 +119,7 @@ def test_a_mode_with_another_mask_is_left_alone_without_reboot(board: FakeBoard)
 def test_nvpmodel_says_no_with_234(board: FakeBoard) -> None:
     ran = board.host.run("nvpmodel", "-m", "0", answer="no\n")
     assert (ran.status, board.host.run("nvpmodel", "-m", "0").status) == (power.REFUSED_REBOOT,) * 2
-    assert "enter YES/yes to confirm" in ran.said
+    assert "enter YES/yes to confirm" in ran.output
 
 
 def test_reboot_is_only_by_asking_for_it(board: FakeBoard) -> None:
@@ -159,7 +159,7 @@ def test_rights_are_those_to_write_the_root_folder(tmp_path: Path, as_nobody: Ca
     assert as_nobody(imports, "print(Host(Path('/')).may_change)") == "False"
 
 
-def test_without_rights_the_command_for_the_host_is_told(board: FakeBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_rights_the_command_for_the_host_is_outcome(board: FakeBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Host, "may_change", False)
     assert "sudo nvpmodel -m 0" in refused(ResourceError, "R501", power.set_mode, board.host).fix
     assert "sudo jetson_clocks" in refused(ResourceError, "R501", power.lock_clocks, board.host).fix

@@ -60,7 +60,7 @@ def _telemetry(told: Manifest, recording: Recording | None, trouble: str) -> Che
 
 def _board(told: Manifest, recording: Recording | None) -> Check:
     """Power mode, clocks, throttling: the run's verdict on itself, made anew."""
-    wanted = f"{power.WANTED}, nothing held back, and the verdict that the run came to"
+    wanted = f"{power.TARGET_MODE}, nothing held back, and the verdict that the run came to"
     if recording is None:
         return unknown("board", INVALID_RUN, f"{NAME} cannot be read", wanted)
     made = verdict.judge(_state(told.board.before), _state(told.board.after), recording)
