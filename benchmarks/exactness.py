@@ -23,10 +23,10 @@ sys.path.insert(0, str(ROOT))
 
 from transformers.utils import logging  # noqa: E402
 
-from pipeline import reference, text_generation  # noqa: E402
-from pipeline.accuracy import metrics as rules  # noqa: E402
+from pipeline.accuracy import metrics  # noqa: E402
 from pipeline.dataset import records  # noqa: E402
 from pipeline.record import provenance  # noqa: E402
+from pipeline.runs import engines  # noqa: E402
 
 CONTENDERS = {"ours": None, "pipe-1": 1, "pipe-16": 16}
 PAIRS = (("ours", "pipe-1"), ("pipe-16", "pipe-1"), ("ours", "pipe-16"))
@@ -35,8 +35,8 @@ PAIRS = (("ours", "pipe-1"), ("pipe-16", "pipe-1"), ("ours", "pipe-16"))
 def answer(name: str, options: argparse.Namespace, chats: list[Any]) -> dict[str, Any]:
     """All outputs and token ids of one contender."""
     batch_size = CONTENDERS[name]
-    load = text_generation.load if batch_size is None else reference.load
-    pipe: Any = load(options.model, dtype=options.dtype, device=options.device)
+    engine = "ours" if batch_size is None else "reference"
+    pipe = engines.load(engine, options.model, dtype=options.dtype, device=options.device)
     pipe.warm_up()
     tokens: dict[int, list[int]] = {}
     start = time.perf_counter()
@@ -66,7 +66,7 @@ def difference(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
 def exact(outputs: list[Any], answers: list[str | None]) -> int:
     """How many are right by the organiser's rule."""
     pairs = zip(outputs, answers, strict=True)
-    return sum(answer is not None and rules.is_exact(out[0]["generated_text"], answer) for out, answer in pairs)
+    return sum(answer is not None and metrics.is_exact(out[0]["generated_text"], answer) for out, answer in pairs)
 
 
 def main() -> None:

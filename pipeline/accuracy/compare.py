@@ -23,7 +23,7 @@ from pipeline.record import run_folder
 from pipeline.record.outputs import read_outputs
 
 ALLOWED_DROP = 0.005
-"""Of accuracy, by the contest's rules."""
+"""Of accuracy, as a share, by the contest's rules."""
 
 EXPLAINS = (
     "model",
@@ -64,7 +64,7 @@ class Differing:
 
     index: int
     position: int | None
-    """Of the first token that differs; None where the tokens are the same and the text is not."""
+    """Index of the first token that differs; None where the tokens are the same and the text is not."""
     tokens: tuple[int | None, int | None]
     """A's and B's there; None behind the end."""
     texts: tuple[str, str]
@@ -80,7 +80,7 @@ class Comparison:
     rule: str
     note: str | None
     rows: int
-    """That both runs answered."""
+    """Count of rows that both runs answered."""
     unpaired: tuple[int, int]
     """Rows that only A, only B answered."""
     byte_equal: int
@@ -171,7 +171,7 @@ def paired(a: Run, b: Run, rows: list[Record], common: list[int], execute_code: 
     name = a.manifest["dataset"]["name"]
     chosen = [rows[index] for index in common]
     texts = [[run.outputs[index]["output"][0]["generated_text"] for index in common] for run in (a, b)]
-    judged = [verdicts(name, chosen, said, execute_code) for said in texts]
+    judged = [verdicts(name, chosen, answers, execute_code) for answers in texts]
     pairs = list(zip(judged[0].right, judged[1].right, strict=True))
     counts = {pair: sum(each == pair for each in pairs) for pair in ((True, True), (True, False), (False, True))}
     scored = sum(None not in pair for pair in pairs)

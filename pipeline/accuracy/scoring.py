@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import settings
-from pipeline.accuracy import metrics as rules
-from pipeline.accuracy import sandbox
+from pipeline.accuracy import metrics, sandbox
 from pipeline.dataset import fetch
 from pipeline.dataset.records import Record
 
@@ -74,14 +73,14 @@ def verdicts(dataset: str, rows: Sequence[Record], texts: Sequence[str], execute
 
 def _is_right(rule: str, text: str, answer: str, scoring: dict[str, Any]) -> bool:
     if rule == "last-number":
-        return rules.is_last_number(text, answer)
+        return metrics.is_last_number(text, answer)
     if rule == "alias":
-        return rules.is_alias(text, answer, scoring["aliases"])
+        return metrics.is_alias(text, answer, scoring["aliases"])
     if rule == "humaneval":
-        return sandbox.passes(rules.humaneval_program(text, scoring))
+        return sandbox.passes(metrics.humaneval_program(text, scoring))
     if rule == "mbpp":
-        return sandbox.passes(rules.mbpp_program(text, scoring))
-    return rules.is_exact(text, answer)
+        return sandbox.passes(metrics.mbpp_program(text, scoring))
+    return metrics.is_exact(text, answer)
 
 
 def _scoring(path: Path) -> dict[int, dict[str, Any]]:

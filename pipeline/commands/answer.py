@@ -40,29 +40,28 @@ def run(
     resume: str = "",
 ) -> None:
     """Answer a data set under the clock, and write runs/<utc>-<name>/. Example: invoke run --dataset obqa --limit 5"""
-    numbers = {
-        "limit": whole("limit", limit),
-        "repeat": whole("repeat", repeat or "1"),
-        "batch_size": whole("batch-size", batch_size),
-        "max_new_tokens": whole("max-new-tokens", max_new_tokens),
-    }
+    rows, sections = whole("limit", limit), whole("repeat", repeat)
+    batch, tokens = whole("batch-size", batch_size), whole("max-new-tokens", max_new_tokens)
     from pipeline import settings
     from pipeline.runs import resume as resuming
-    from pipeline.runs import summary, validity
-    from pipeline.runs import timed as running  # seconds, for torch
+    from pipeline.runs import summary, timed, validity  # seconds, for torch
+    from pipeline.runs.request import Request
 
-    asked = running.Request(
+    asked = Request(
         dataset=settings.dataset_name(dataset),
         model=model,
         engine=engine,
         dtype=dtype or None,
         device=device or None,
         execute_code=execute_code,
-        **numbers,
+        limit=rows,
+        repeat=1 if sections is None else sections,
+        batch_size=batch,
+        max_new_tokens=tokens,
     )
     unfinished = resuming.find(resume, asked) if resume else None
     request = unfinished.request if unfinished else asked
-    done = running.run(request, unfinished=unfinished)
+    done = timed.run(request, unfinished=unfinished)
     print(summary.text(request, done))
     validity.check_verdict(done.verdict, done.folder)
 
@@ -96,9 +95,9 @@ def evaluate(
     """Answer and score many sets, the model loaded once. Example: invoke evaluate --sets obqa,boolq,arc-easy"""
     from pipeline import settings
     from pipeline.runs import evaluate as evaluating  # seconds, for torch
-    from pipeline.runs import evaluate_table as evaluation
+    from pipeline.runs import evaluate_table
 
-    asked = evaluating.Asked(
+    asked = evaluating.Evaluation(
         sets=tuple(dict.fromkeys(map(settings.dataset_name, names_of(sets)))),
         engines=tuple(names_of(engine)),
         model=model,
@@ -110,8 +109,8 @@ def evaluate(
     folder, asked = evaluating.find(resume, asked) if resume else (evaluating.begin(asked), asked)
     print(f"to go on if this is cut off: invoke evaluate --resume {folder.name}")
     results = evaluating.evaluate(asked, folder, execute_code)
-    evaluation.write(results, folder)
-    print(evaluation.text(results, folder))
+    evaluate_table.write(results, folder)
+    print(evaluate_table.text(results, folder))
 
 
 @task(
@@ -134,15 +133,13 @@ def stress(
 ) -> None:
     """Answer only the longest prompts, widest branchings and longest answers of a set, before the set is run."""
     from pipeline.dataset import hardest
-    from pipeline.runs import summary
-    from pipeline.runs import timed as running  # seconds, for torch
+    from pipeline.runs import summary, timed  # seconds, for torch
+    from pipeline.runs.request import Request
 
     prepared = hardest.prepare(set_)
     print(hardest.text(prepared))
-    asked = running.Request(
-        dataset=str(prepared.path), model=model, engine=engine, dtype=dtype or None, device=device or None
-    )
-    print(summary.text(asked, running.run(asked)))
+    asked = Request(dataset=str(prepared.path), model=model, engine=engine, dtype=dtype or None, device=device or None)
+    print(summary.text(asked, timed.run(asked)))
 
 
 @task(
@@ -166,15 +163,15 @@ def compare(
 ) -> None:
     """Compare two runs row by row, and say whether the contest's 0.5 % rule is kept. Example: invoke compare A B"""
     from pipeline.accuracy import compare as comparing
-    from pipeline.accuracy import compare_text as comparison
+    from pipeline.accuracy import compare_text
 
     made = comparing.compare(run_a, run_b, execute_code)
     if margins and made.differing:
         from pipeline.runs import margins as measuring  # seconds, for torch
 
         made = measuring.measure(made, run_a, (lambda line: None) if json else print)
-    show(made, comparison.as_json, comparison.text, json)
-    comparison.check_kept(made)
+    show(made, compare_text.as_json, compare_text.text, json)
+    compare_text.check_kept(made)
 
 
 @task(

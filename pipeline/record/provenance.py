@@ -22,6 +22,11 @@ from pipeline.process import git
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "invoke")
 
 
+def describe() -> dict[str, Any]:
+    """For a manifest: the keys `code` (see `commit`) and `environment`."""
+    return {"code": commit(), "environment": environment()}
+
+
 def utc_now() -> str:
     """ISO 8601, in UTC, to the millisecond."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""What a run's folder says, read for a page: also one that is cut off, old, or lacks parts.
+"""The content of a run's folder, read for a page: also of a run that is cut off, old, or lacks parts.
 
 Nothing that is missing is made up or taken for zero: it is None here, and `missing` says in words what and why.
 """
@@ -39,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Channel:
-    """What telemetry saw of one thing; None where it gave nothing at that moment."""
+    """One column of the telemetry; None where the channel gave nothing at that moment."""
 
     name: str
     values: tuple[float | None, ...]
@@ -67,10 +67,10 @@ class Facts:
     rule: str | None
     note: str | None
     passes: tuple[Pass, ...]
-    """Of the last timed section; none where the engine keeps no log of them."""
+    """Passes of the last timed section; none where the engine keeps no log of them."""
     samples: Samples | None
     missing: tuple[str, ...]
-    """What this page would show and cannot, each with its reason."""
+    """Parts that the page cannot show, each with its reason."""
 
     def get(self, path: str) -> Any:
         """A value of the manifest by its keys with dots between them; None where it is not there."""

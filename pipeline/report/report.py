@@ -20,7 +20,7 @@ from pipeline.report.run_plots import seconds
 
 @dataclass(frozen=True)
 class Part:
-    """Of a bar."""
+    """One piece of a stacked bar."""
 
     label: str
     value: float
@@ -87,7 +87,7 @@ def _began(seen: Facts) -> str | None:
 
 
 def _state(seen: Facts) -> tuple[str, str] | None:
-    """What makes this run none whose time can be read, if anything does: a heading and a sentence."""
+    """A heading and a sentence on why this run has no time; None where it has one."""
     answered, asked = len(seen.rows), seen.get("dataset.rows")
     kept = f"{answered:,} of {asked:,} prompts were answered" if asked else f"{answered:,} prompts were answered"
     if seen.get("state") == run_folder.FAILED:
@@ -253,7 +253,7 @@ def _hash(value: str | None) -> str | None:
 
 
 def _repeat(seen: Facts) -> list[tuple[str, str]]:
-    """What to type, and what comes of it."""
+    """Headings, and the commands below them, by which the run is repeated or continued."""
     commit, command = seen.get("code.commit"), seen.get("command") or []
     again = shlex.join(map(str, command))
     checkout = f"git checkout {commit[:12]}\n" if commit else ""

@@ -1,6 +1,6 @@
 """Many data sets in one go: each engine is loaded once, and every set becomes a run folder of its own.
 
-`runs/<utc>-evaluate-<model>/`: `evaluation.json` says what was asked; `<set>-<engine>/` are run folders as `record`
+`runs/<utc>-evaluate-<model>/`: `evaluation.json` holds the request; `<set>-<engine>/` are run folders as `record`
 describes them, fit for `invoke compare`; `results.json` is the table. An evaluation that was cut off goes on where it
 stopped, within a set too. Time is not what it is about: nothing here is under the contest's clock.
 """
@@ -10,37 +10,34 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline import paths, reference, settings, text_generation
+from pipeline import paths, settings
 from pipeline.accuracy import sandbox
 from pipeline.accuracy.scoring import Verdicts, verdicts
 from pipeline.dataset import fetch, records
-from pipeline.engine.device import pick_device
 from pipeline.errors import UsageError
 from pipeline.files import sha256_of, write_json
 from pipeline.model import fetch as model_setup
 from pipeline.model import lock
 from pipeline.model.attest import attest
-from pipeline.model.dtype import pick_dtype
 from pipeline.record import provenance, run_folder
 from pipeline.record.outputs import read_outputs
-from pipeline.runs import resume
+from pipeline.runs import engines, resume
+from pipeline.runs.engines import Pipe
 from pipeline.runs.progress import Bar
-from pipeline.runs.request import Request, arguments_of, check
+from pipeline.runs.request import Request, check
 from pipeline.text.answers import Answered
-from pipeline.text.arguments import PromptTooLong
 
 SCHEMA = "phi3-offline-pipeline/evaluation/1"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Evaluation:
     """Names are as on the command line."""
 
     sets: tuple[str, ...]
@@ -76,7 +73,9 @@ class Result:
     verdicts: Verdicts
 
 
-def evaluate(asked: Asked, folder: Path, execute_code: bool, say: Callable[[str], None] = print) -> list[Result]:
+def evaluate(
+    evaluation: Evaluation, folder: Path, execute_code: bool, say: Callable[[str], None] = print
+) -> list[Result]:
     """Answer all that is not answered yet, and score it all. `folder` is one that `begin` or `find` gave.
 
     Raises UsageError (U315) where data, model or machine are not what they were when other answers were given, and any
@@ -84,23 +83,16 @@ def evaluate(asked: Asked, folder: Path, execute_code: bool, say: Callable[[str]
     """
     if execute_code:
         sandbox.check()
-    data = {name: fetch.resolve(name, say) for name in asked.sets}
-    model = model_setup.resolve(asked.model, say)
-    locked = lock.current(model)
-    known = {
-        "command": ["invoke", *sys.argv[1:]],
-        "dtype": str(pick_dtype(asked.dtype, model)).removeprefix("torch."),
-        "device": str(pick_device(asked.device)),
-        "model": {"name": asked.model, "lock_sha256": locked.root},
-        "code": provenance.commit(),
-        "environment": provenance.environment(),
-    }
-    for engine in asked.engines:
+    data = {name: fetch.resolve(name, say) for name in evaluation.sets}
+    sha256 = {name: sha256_of(path) for name, path in data.items()}
+    model = model_setup.resolve(evaluation.model, say)
+    locked, origin = lock.current(model), provenance.describe()
+    for engine in evaluation.engines:
         todo = {}
-        for name in asked.sets:
-            path, request = place(folder, name, engine), asked.request(name, engine)
-            dataset = {"name": name, "sha256": sha256_of(data[name])}
-            began = {"request": asdict(request), "arguments": arguments_of(request), "dataset": dataset, **known}
+        for name in evaluation.sets:
+            path, request = place(folder, name, engine), evaluation.request(name, engine)
+            dataset = {"name": name, "sha256": sha256[name]}
+            began = {**engines.manifest_head(request, model, locked, origin), "dataset": dataset}
             before = _manifest(path)
             # Finished or not: answers of two models must not stand in one table.
             resume.check_same(resume.Unfinished(path, request, before), began)
@@ -108,52 +100,51 @@ def evaluate(asked: Asked, folder: Path, execute_code: bool, say: Callable[[str]
                 todo[path] = (request, began)
         if not todo:
             continue
-        say(f"loading {asked.model} for {engine}")
-        load = text_generation.load if engine == "ours" else reference.load
-        pipe = load(model, dtype=asked.dtype, device=asked.device)
+        say(f"loading {evaluation.model} for {engine}")
+        pipe = engines.load(engine, model, dtype=evaluation.dtype, device=evaluation.device)
         pipe.warm_up()
         attested = attest(model, pipe.resident(), locked)
-        weights = {key: value for key, value in asdict(attested).items() if key != "elapsed_s"}
+        weights = engines.weights(attested)
         for path, (request, began) in todo.items():
             _answer(pipe, request, path, data[request.dataset], {**began, "weights": weights})
         del pipe
         gc.collect()  # the next engine needs the memory
     return [
         _scored(place(folder, name, engine), name, engine, data[name], execute_code)
-        for name in asked.sets
-        for engine in asked.engines
+        for name in evaluation.sets
+        for engine in evaluation.engines
     ]
 
 
-def begin(asked: Asked) -> Path:
+def begin(evaluation: Evaluation) -> Path:
     """A folder for a new evaluation. Raises UsageError (U343 no sets, U101, U301, U302, U204), ResourceError."""
-    if not asked.sets or not asked.engines:
+    if not evaluation.sets or not evaluation.engines:
         raise UsageError(
             "U343",
             "there is nothing to evaluate",
             expected="--sets and --engine, several names by commas",
             fix="name a set, for instance --sets obqa; invoke data --list shows them",
         )
-    for name in asked.sets:
+    for name in evaluation.sets:
         settings.dataset(name)
-        for engine in asked.engines:
-            check(asked.request(name, engine))
-    folder = run_folder.make_stamped(paths.runs(), f"evaluate-{Path(asked.model).name[:60]}")
-    write_json(folder / "evaluation.json", {"schema": SCHEMA, **asdict(asked)})
+        for engine in evaluation.engines:
+            check(evaluation.request(name, engine))
+    folder = run_folder.make_stamped(paths.runs(), f"evaluate-{Path(evaluation.model).name[:60]}")
+    write_json(folder / "evaluation.json", {"schema": SCHEMA, **asdict(evaluation)})
     return folder
 
 
-def find(name_or_path: str, given: Asked) -> tuple[Path, Asked]:
-    """The evaluation that `--resume` means, and what it was asked; `given` are the other options of the command line.
+def find(name_or_path: str, given: Evaluation) -> tuple[Path, Evaluation]:
+    """The evaluation that `--resume` means, and its request; `given` are the other options of the command line.
 
-    Raises UsageError: U311 no such folder, U341 it is no evaluation's, U342 an option differs from what it was asked.
+    Raises UsageError: U311 no such folder, U341 it is no evaluation's, U342 an option differs from the request.
     """
     folder = run_folder.find(name_or_path)
     try:
-        told = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-        if told.pop("schema") != SCHEMA:
+        content = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        if content.pop("schema") != SCHEMA:
             raise ValueError("another schema")  # noqa: TRY301
-        asked = Asked(**{**told, "sets": tuple(told["sets"]), "engines": tuple(told["engines"])})
+        evaluation = Evaluation(**{**content, "sets": tuple(content["sets"]), "engines": tuple(content["engines"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             "U341",
@@ -163,9 +154,9 @@ def find(name_or_path: str, given: Asked) -> tuple[Path, Asked]:
             actual=f"{type(error).__name__}: {error}",
             fix="name an evaluation, or start a new one; a single run goes on by invoke run --resume",
         ) from error
-    untouched = Asked(sets=())
-    for name in (field.name for field in fields(Asked)):
-        now, before = getattr(given, name), getattr(asked, name)
+    untouched = Evaluation(sets=())
+    for name in (field.name for field in fields(Evaluation)):
+        now, before = getattr(given, name), getattr(evaluation, name)
         if now not in (getattr(untouched, name), before):
             raise UsageError(
                 "U342",
@@ -175,7 +166,7 @@ def find(name_or_path: str, given: Asked) -> tuple[Path, Asked]:
                 actual=now,
                 fix="leave the option out, or start a new evaluation",
             )
-    return folder, asked
+    return folder, evaluation
 
 
 def place(folder: Path, dataset: str, engine: str) -> Path:
@@ -184,14 +175,14 @@ def place(folder: Path, dataset: str, engine: str) -> Path:
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    """As far as there is one: a process may have been killed before it wrote any."""
+    """The manifest, or nothing: a process may have been killed before it wrote one."""
     with contextlib.suppress(OSError, ValueError):
         return json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     return {}
 
 
-def _answer(pipe: Any, request: Request, path: Path, data: Path, began: Mapping[str, Any]) -> None:
-    """The rows of one set that are not answered yet."""
+def _answer(pipe: Pipe, request: Request, path: Path, data: Path, began: Mapping[str, Any]) -> None:
+    """Answer the rows of one set that are not answered yet, into its run folder."""
     path.mkdir(exist_ok=True)
     rows = records.read(data)[: request.limit]
     with run_folder.RunFolder(path) as folder, Bar(request.dataset) as bar:
@@ -204,11 +195,8 @@ def _answer(pipe: Any, request: Request, path: Path, data: Path, began: Mapping[
             bar.answered(len(answered.token_ids))
 
         start = time.perf_counter()
-        try:
+        with engines.naming_the_line(data, todo):
             pipe([row.messages for row in todo], **began["arguments"], on_answer=on_answer, on_pass=bar.passed)
-        except PromptTooLong as error:
-            error.where = f"{paths.shown(data)} line {todo[error.index].index + 1}"
-            raise
         elapsed_s = time.perf_counter() - start
         engine = {"name": request.engine, **pipe.describe()}
         folder.finish({"answered": len(todo), "answered_s": elapsed_s, "engine": engine})

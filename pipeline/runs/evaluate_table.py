@@ -23,15 +23,17 @@ def text(results: Sequence[Result], folder: Path) -> str:
     both = len(engines) == 2
     columns = [Column("set"), *(Column(name, right=True) for name in ("rows", *engines))]
     columns += [*[Column("same bytes", right=True)] * both, Column("model card", right=True)]
-    rows, notes = [], {}
+    rows: list[list[str]] = []
+    notes: dict[str, str] = {}
     for name, of_set in _by_set(results).items():
         published = settings.model_card().benchmarks[settings.dataset(name).benchmark]
         same = [f"{_same(of_set):,}"] * both
         shares = [_share(each) for each in of_set]
         rows.append([name, f"{len(of_set[0].texts):,}", *shares, *same, f"{published.score:.1f} % ({published.shots})"])
-        notes |= {name: of_set[0].verdicts.note} if of_set[0].verdicts.note else {}
+        if note := of_set[0].verdicts.note:
+            notes[name] = note
     lines = ["", table.text(columns, rows)]
-    lines += ["", *(f"  {name}: {note}" for name, note in notes.items()), *_told(results, both)]
+    lines += ["", *(f"  {name}: {note}" for name, note in notes.items()), *_same_lines(results, both)]
     return "\n".join([*lines, f"  {CONTEXT}", f"  written  {paths.shown(folder)}"])
 
 
@@ -72,7 +74,7 @@ def _same(of_set: Sequence[Result]) -> int:
     return sum(len(set(row)) == 1 for row in zip(*answers, strict=True))
 
 
-def _told(results: Sequence[Result], both: bool) -> list[str]:
+def _same_lines(results: Sequence[Result], both: bool) -> list[str]:
     if not both:
         return []
     sets = _by_set(results).values()

@@ -17,12 +17,11 @@ from torch import Tensor
 from pipeline import paths, text_generation
 from pipeline.accuracy.compare import Comparison, Differing, Margin, Run, read, rows_of
 from pipeline.errors import IntegrityError
-from pipeline.model import fetch as setup
-from pipeline.model import lock
+from pipeline.model import fetch, lock
 from pipeline.record import run_folder
 
 
-def measure(made: Comparison, run_a: str, say: Callable[[str], None] = print) -> Comparison:
+def measure(comparison: Comparison, run_a: str, say: Callable[[str], None] = print) -> Comparison:
     """The comparison, with a margin for each row whose tokens differ. `run_a` is the first run that was compared.
 
     Raises IntegrityError (M142) where the model is not the one that run A had, and what finding and loading it raises.
@@ -37,11 +36,11 @@ def measure(made: Comparison, run_a: str, say: Callable[[str], None] = print) ->
         common = a.outputs[each.index]["token_ids"][: each.position]
         return replace(each, margin=margin(pipe.logits(rows[each.index].messages, common), each.tokens))
 
-    return replace(made, differing=tuple(map(with_margin, made.differing)))
+    return replace(comparison, differing=tuple(map(with_margin, comparison.differing)))
 
 
 def margin(logits: Tensor, tokens: tuple[int | None, int | None]) -> Margin:
-    """Of the logits (V) from which both runs chose their tokens."""
+    """How near to a tie the logits (V) are from which both runs chose their `tokens`."""
     best, second = logits.topk(2).values.tolist()
     a, b = (None if token is None else best - logits[token].item() for token in tokens)
     return Margin(best - second, (a, b))
@@ -50,7 +49,7 @@ def margin(logits: Tensor, tokens: tuple[int | None, int | None]) -> Margin:
 def _load(run: Run, say: Callable[[str], None]) -> text_generation.TextGenerator:
     """The model that answered, in its dtype, on the best device here: it need not be the run's."""
     name, pinned = run.manifest["model"]["name"], run.manifest["model"]["lock_sha256"]
-    folder = setup.resolve(name, say)
+    folder = fetch.resolve(name, say)
     if (root := lock.current(folder).root) != pinned:
         raise IntegrityError(
             "M142",

@@ -1,4 +1,4 @@
-"""What a data set will take on a device that need not be here: memory, passes and seconds, before anything is loaded.
+"""Predicts memory, passes and seconds of a data set on a device that need not be here, before anything is loaded.
 
 Everything is a prediction: the real scheduler on a roofline of the device (`configs/devices`), with each answer
 taken to be the reference answer of its row, and drafts as right as that makes them.
@@ -27,7 +27,7 @@ from pipeline.text.chat_template import token_ids
 
 MIB = 2**20
 DTYPE = torch.bfloat16
-"""Of the contest's weights and activations."""
+"""Dtype of the contest's weights and activations."""
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,18 @@ FORMAT = "{desc} {percentage:3.0f}% |{bar}| " + COUNTS
 
 
 class Bar:
-    """Told of finished answers and, by our engine, of passes; the pace of answers is the estimate without those."""
+    """Counts finished answers and, with our engine, passes; the time left comes from passes, or the answers' pace."""
 
     def __init__(self, title: str) -> None:
         self.tokens = 0
-        """Of finished answers."""
+        """Tokens of finished answers."""
         self.passes = 0
-        """Told of so far: none by an engine that tells of none."""
+        """Passes so far; 0 with an engine that reports none."""
         self._estimated = False
-        self._bar = tqdm(total=1, desc=title, bar_format=FORMAT, postfix=[0, "?"], disable=None, leave=False)
+        # COUNTS reads the postfix by index, which tqdm allows and its stubs do not know.
+        self._bar = tqdm(  # type: ignore[call-overload]
+            total=1, desc=title, bar_format=FORMAT, postfix=[0, "?"], disable=None, leave=False
+        )
 
     def __enter__(self) -> Bar:
         return self

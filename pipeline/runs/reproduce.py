@@ -1,27 +1,26 @@
-"""`invoke reproduce`: somebody's run again, here and offline, and whether the same came of it.
+"""`invoke reproduce`: a recorded run again, here and from what is here, compared with the record.
 
-What is compared: the model's lock, the data file's hash, every answer with its token ids, and the time. The verdict
-lies as `reproduction.json` in the new run's folder.
+Compared are the model's lock and the data file's hash, before anything is run, so that nothing is fetched in their
+place; then every answer with its token ids, and the time. The result is `reproduction.json` in the new run's folder.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, paths, table
+from pipeline import files, paths, settings, table
+from pipeline.dataset import fetch
 from pipeline.device.host import Host
 from pipeline.errors import AccuracyError, IntegrityError
-from pipeline.model import fetch as model_setup
+from pipeline.files import sha256_of
 from pipeline.model import lock
 from pipeline.prepare import board_checks, doctor
 from pipeline.record import run_folder
 from pipeline.record.outputs import read_outputs
-from pipeline.runs import timed as running
+from pipeline.runs import timed
 from pipeline.runs.request import Request
 
 SCHEMA = "phi3-offline-pipeline/reproduction/1"
@@ -38,60 +37,46 @@ class Reproduction:
     differing: tuple[int, ...]
     """Rows whose answer is another, by index in the file."""
     recorded_s: float | None
-    elapsed_s: float
-    verdict: str
-    """Of the new time, by what was seen of the board."""
+    elapsed_s: float | None
+    verdict: str | None
+    """State of the new time's verdict, from what was seen of the board. It and the time are None only for a resumed
+    run, which this never is."""
 
     @property
     def same(self) -> bool:
         return not self.differing
 
 
-def reproduce(name_or_path: str, host: Host, say: Callable[[str], object] = print) -> Reproduction:
-    """Raises UsageError (U501 no finished run there), IntegrityError (M601 another model), and what a run raises."""
+def reproduce(name_or_path: str, host: Host, say: Callable[[str], None] = print) -> Reproduction:
+    """Do a recorded run again and compare; writes reproduction.json.
+
+    Raises UsageError (U501 no finished run there), IntegrityError (M601 the model, M602 the data here is not the run's,
+    or is not here), and what a run raises.
+    """
     folder = _folder(name_or_path)
     recorded = run_folder.finished_manifest(folder)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # whatever is missing must not come from elsewhere now
     say(doctor.table(board_checks.board_results(host)))
     request = Request(**recorded["request"])
-    model = model_setup.resolve(request.model, say)
-    root = lock.verify(model, full=True).root
-    if root != recorded["model"]["lock_sha256"]:
-        raise IntegrityError(
-            "M601",
-            "the model here is not the one of the run",
-            where=paths.shown(model),
-            expected=recorded["model"]["lock_sha256"],
-            actual=root,
-            fix="fetch the revision that the run names",
-        )
-    done = running.run(request, say)
-    again = json.loads((done.folder / "manifest.json").read_text(encoding="utf-8"))
-    if again["dataset"]["sha256"] != recorded["dataset"]["sha256"]:
-        raise IntegrityError(
-            "M602",
-            "the data file here is not the one of the run",
-            where=request.dataset,
-            expected=recorded["dataset"]["sha256"],
-            actual=again["dataset"]["sha256"],
-            fix="bring the same file",
-        )
+    _check_model(request.model, recorded["model"]["lock_sha256"], say)
+    _check_data(request.dataset, recorded["dataset"]["sha256"])
+    repeated = timed.run(request, say)
     result = Reproduction(
         of=str(folder),
-        folder=done.folder,
-        rows=done.rows,
-        differing=_differing(read_outputs(folder), read_outputs(done.folder)),
+        folder=repeated.folder,
+        rows=repeated.rows,
+        differing=_differing(read_outputs(folder), read_outputs(repeated.folder)),
         recorded_s=recorded["elapsed_s"],
-        elapsed_s=done.elapsed_s,
-        verdict=done.verdict.state,
+        elapsed_s=repeated.elapsed_s,
+        verdict=repeated.verdict.state if repeated.verdict else None,
     )
     _write(result)
     return result
 
 
 def text(result: Reproduction) -> str:
-    time = f"{result.elapsed_s:.2f} s, {result.verdict}"
-    if result.recorded_s:
+    """A few lines for the terminal."""
+    time = "none" if result.elapsed_s is None else f"{result.elapsed_s:.2f} s, {result.verdict}"
+    if result.recorded_s and result.elapsed_s is not None:
         time += f"; recorded {result.recorded_s:.2f} s, {result.elapsed_s / result.recorded_s - 1:+.1%}"
     lines = [
         ("answers", f"{result.rows - len(result.differing)} of {result.rows} are the same, to the token"),
@@ -115,6 +100,42 @@ def conclude(result: Reproduction) -> None:
         )
 
 
+def _check_model(name_or_path: str, lock_sha256: str, say: Callable[[str], None]) -> None:
+    """Raise IntegrityError where the model here differs from its lock (M2xx) or from the run's (M601)."""
+    known = name_or_path in settings.model_names()
+    folder = paths.models() / name_or_path if known else Path(name_or_path).expanduser()
+    root = lock.verify(folder, full=True, say=say).root if folder.is_dir() else "it is not here"
+    if root != lock_sha256:
+        raise IntegrityError(
+            "M601",
+            "the model here is not the one of the run",
+            where=paths.shown(folder),
+            expected=lock_sha256,
+            actual=root,
+            fix="fetch the revision that the run names",
+        )
+
+
+def _check_data(name_or_path: str, sha256: str) -> None:
+    """Raise IntegrityError (M602) where the data file here is not the run's, or the scoring file of a known set is
+    missing: scoring would fetch it."""
+    known = settings.dataset_name(name_or_path) in settings.dataset_names()
+    config = settings.dataset(name_or_path) if known else None
+    path = Path(name_or_path).expanduser() if config is None else fetch.place(config.name)
+    actual = sha256_of(path) if path.is_file() else "it is not here"
+    if config is not None and config.form.scoring and not fetch.scoring_place(config.name).is_file():
+        path, actual = fetch.scoring_place(config.name), "it is not here"
+    if actual != sha256:
+        raise IntegrityError(
+            "M602",
+            "the data file here is not the one of the run",
+            where=paths.shown(path),
+            expected=sha256,
+            actual=actual,
+            fix="bring the same file",
+        )
+
+
 def _folder(name_or_path: str) -> Path:
     path = Path(name_or_path).expanduser()
     return path if path.is_dir() else paths.runs() / name_or_path
@@ -126,5 +147,5 @@ def _differing(recorded: list[dict[str, Any]], found: list[dict[str, Any]]) -> t
 
 
 def _write(result: Reproduction) -> None:
-    told = {"schema": SCHEMA, "same": result.same, **asdict(result), "folder": result.folder.name}
-    files.write_json(result.folder / NAME, told)
+    content = {"schema": SCHEMA, "same": result.same, **asdict(result), "folder": result.folder.name}
+    files.write_json(result.folder / NAME, content)

@@ -1,4 +1,4 @@
-"""What a user asks of a run, and what of it cannot be."""
+"""A run's request: its options as on the command line, checked, and the arguments of pipe() that follow from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Request:
     repeat: int = 1
     """Timed sections, one after another; their median counts."""
     batch_size: int | None = None
-    """Of the reference; ours packs by itself."""
+    """Prompts of a batch of the reference; ours packs by itself."""
     max_new_tokens: int | None = None
     dtype: str | None = None
     device: str | None = None
@@ -34,7 +34,7 @@ class Request:
 
 
 def arguments_of(request: Request) -> dict[str, Any]:
-    """What the pipe is called with: the organiser's rules, and what the user changed."""
+    """Keyword arguments of pipe(): the organiser's, and what the request changes of them."""
     rules = settings.run()
     return {
         "max_new_tokens": request.max_new_tokens or rules.max_new_tokens,

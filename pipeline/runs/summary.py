@@ -1,4 +1,4 @@
-"""What a run prints when it is over: one short table."""
+"""The short table that a run prints when it is over."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def text(request: Request, summary: Summary) -> str:
 
 def _score(score: Verdicts) -> str:
     if score.scored:
-        told = f"{score.correct} of {score.scored} right by the rule `{score.rule}`"
-        return f"{told}; {score.note}" if score.note else told
+        text = f"{score.correct} of {score.scored} right by the rule `{score.rule}`"
+        return f"{text}; {score.note}" if score.note else text
     return score.note or "none, as the file has no answers"
 
 
@@ -39,7 +39,7 @@ def _time(summary: Summary) -> str:
 
 
 def _verdict(summary: Summary) -> list[tuple[str, str]]:
-    """Where times count: whether this one does, and what speaks against it."""
+    """On a board whose times count: this one's verdict with its reasons and notes."""
     judged = summary.verdict
     if judged is None or not judged.counts:
         return []

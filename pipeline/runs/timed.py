@@ -11,62 +11,38 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from loguru import logger
 
-from pipeline import paths, reference, settings, text_generation
+from pipeline import paths, settings
 from pipeline.accuracy.scoring import Verdicts, verdicts
 from pipeline.dataset import fetch, records
 from pipeline.device import host as device_host
-from pipeline.device import traffic as network
-from pipeline.device import verdict
-from pipeline.device.telemetry import Telemetry
+from pipeline.device import traffic, verdict
+from pipeline.device.telemetry import Recording, Telemetry
 from pipeline.engine.device import pick_device, synchronize
-from pipeline.engine.pass_log import PassLog
 from pipeline.errors import ResourceError, UsageError
 from pipeline.model import fetch as model_setup
 from pipeline.model import lock
 from pipeline.model.attest import attest
-from pipeline.model.dtype import pick_dtype
 from pipeline.record import provenance, run_folder, timeline
 from pipeline.record.outputs import outputs_digest
 from pipeline.record.timeline import Interval
-from pipeline.runs import resume, validity
+from pipeline.runs import engines, resume, validity
+from pipeline.runs.engines import Pipe
 from pipeline.runs.progress import Bar
 from pipeline.runs.request import Request, arguments_of, check
 from pipeline.text.answers import Answered
-from pipeline.text.arguments import PromptTooLong
 
 WARM_UP_TOKENS = 16
-"""Of the warm-up chat's answer: enough to touch every path."""
-
-
-class Pipe(Protocol):
-    """What both engines are: called like pipe(), told where to report each finished answer."""
-
-    def __call__(self, chats: Any, **arguments: Any) -> list[Any]: ...
-
-    log: PassLog | None
-    """Of the last call; None where an engine keeps none."""
-
-    def warm_up(self) -> None: ...
-
-    def stages(self) -> dict[str, float]:
-        """Seconds of the last call's parts, as far as the engine tells them apart."""
-
-    def describe(self) -> dict[str, Any]:
-        """For the manifest: how it was set, and what its last call did."""
-
-    def resident(self) -> dict[str, torch.Tensor]:
-        """The weights as they lie on the device, by their names in the checkpoint's files."""
+"""Length of the warm-up chat's answer: enough to touch every path."""
 
 
 @dataclass(frozen=True)
@@ -98,42 +74,33 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
     arguments = arguments_of(request)
     locked = lock.current(model)
     zero_s, began_utc = time.perf_counter(), provenance.utc_now()
-    began = {
-        "command": ["invoke", *sys.argv[1:]],
-        "request": asdict(request),
-        "arguments": arguments,
-        "dtype": str(pick_dtype(request.dtype, model)).removeprefix("torch."),
-        "device": str(pick_device(request.device)),
-        "model": {"name": request.model, "lock_sha256": locked.root},
-        "code": provenance.commit(),
-        "environment": provenance.environment(),
-        "began_utc": began_utc,
-    }
+    began = {**engines.manifest_head(request, model, locked, provenance.describe()), "began_utc": began_utc}
     if unfinished is not None:
         # A run that is gone on with has no time: its file may be read at once, rather than after minutes of loading.
         known = {"dataset": {"name": request.dataset, "sha256": _sha256(_bytes_of(data))}}
         resume.check_same(unfinished, {**began, **known})
-    with _folder(request, unfinished) as folder, _telling_what_is_kept(folder, say):
+    with _folder(request, unfinished) as folder, _saying_what_is_kept(folder, say):
         folder.begin({**began, **resume.history(unfinished, len(folder.kept))})
         ready = _prepare(request, model, arguments)
         turns = request.repeat if unfinished is None else 1
         host = device_host.current()
-        board_before, sent_before = verdict.state(host), network.counters()
+        board_before, sent_before = verdict.state(host), traffic.counters()
         with Telemetry(host, folder.path) as telemetry:
             timed = [
                 _timed(ready, data, request, arguments, folder if turn == 0 else None, unfinished)
                 for turn in range(turns)
             ]
-        board_after, sent_after = verdict.state(host), network.counters()
+        board_after, sent_after = verdict.state(host), traffic.counters()
+        recording, recorded = _recorded(telemetry)
         validity.check_repeats([section.outputs for section in timed])
-        first, traffic = timed[0], network.between(sent_before, sent_after)
+        first, sent = timed[0], traffic.between(sent_before, sent_after)
         peak_memory = provenance.peak_memory()  # before the comparison, which needs a little of its own
         attesting_s = time.perf_counter()
         attested = attest(model, ready.pipe.resident(), locked)
         texts = [output[0]["generated_text"] for output in first.outputs]
         result = verdicts(request.dataset, first.rows, texts, request.execute_code)
         all_elapsed_s = tuple(section.elapsed_s for section in timed) if unfinished is None else ()
-        judged = verdict.judge(board_before, board_after, telemetry.recording) if all_elapsed_s else None
+        judged = verdict.judge(board_before, board_after, recording) if all_elapsed_s else None
         summary = Summary(
             folder=folder.path,
             rows=len(first.rows),
@@ -161,21 +128,21 @@ def run(request: Request, say: Callable[[str], None] = print, unfinished: resume
                     timed,
                     load=Interval(ready.start_s, ready.load_s),
                     warm_up=Interval(ready.start_s + ready.load_s, ready.warm_up_s),
-                    telemetry=Interval(telemetry.start_s, telemetry.recording.elapsed_s),
+                    telemetry=recorded,
                     attestation=Interval(attesting_s, attested.elapsed_s),
                 ),
                 "stages_s": {"read": timed[-1].read_s, **ready.pipe.stages()},
                 "sections": [section.describe() for section in timed],
                 "ended_utc": provenance.utc_now(),
-                "network": None if traffic is None else asdict(traffic),
+                "network": None if sent is None else asdict(sent),
                 "elapsed_s": summary.elapsed_s,
                 "answer_tokens": first.answer_tokens,
                 "score": result.describe(),
                 "engine": {"name": request.engine, **ready.pipe.describe()},
-                "weights": {key: value for key, value in asdict(attested).items() if key != "elapsed_s"},
+                "weights": engines.weights(attested),
                 "peak_memory": peak_memory,
                 "board": {"before": asdict(board_before), "after": asdict(board_after)},
-                "telemetry": telemetry.recording.describe(prompts=turns * (summary.rows - summary.kept)),
+                "telemetry": recording.describe(prompts=turns * (summary.rows - summary.kept)),
                 "verdict": None if judged is None else asdict(judged),
             }
         )
@@ -190,13 +157,20 @@ def _folder(request: Request, unfinished: resume.Unfinished | None) -> run_folde
 
 
 @contextmanager
-def _telling_what_is_kept(folder: run_folder.RunFolder, say: Callable[[str], None]) -> Iterator[None]:
-    """When what stops a run lies outside of it, it can go on."""
+def _saying_what_is_kept(folder: run_folder.RunFolder, say: Callable[[str], None]) -> Iterator[None]:
+    """Where a run is stopped from outside, say how many answers are kept and how to go on."""
     try:
         yield
     except (KeyboardInterrupt, ResourceError):
         say(f"{folder.answers} answers are kept; to go on: invoke run --resume {paths.shown(folder.path)}")
         raise
+
+
+def _recorded(telemetry: Telemetry) -> tuple[Recording, Interval]:
+    """The recording of a Telemetry whose `with` has ended, and when it was made."""
+    if telemetry.recording is None or telemetry.start_s is None:
+        raise RuntimeError("the telemetry has not ended")
+    return telemetry.recording, Interval(telemetry.start_s, telemetry.recording.elapsed_s)
 
 
 @dataclass(frozen=True)
@@ -212,13 +186,12 @@ class Ready:
 
 
 def _prepare(request: Request, model: Path, arguments: dict[str, Any]) -> Ready:
-    """Sections one and two: load, warm up. Nothing here knows the data set."""
+    """Load and warm up: sections one and two of the organiser's script. Nothing here knows the data set."""
     rules = settings.run()
     torch.manual_seed(rules.seed)
     device = pick_device(request.device)
     start = time.perf_counter()
-    load = text_generation.load if request.engine == "ours" else reference.load
-    pipe: Pipe = load(model, dtype=request.dtype, device=request.device)
+    pipe = engines.load(request.engine, model, dtype=request.dtype, device=request.device)
     synchronize(device)
     loaded = time.perf_counter()
     pipe.warm_up()
@@ -232,14 +205,14 @@ def _prepare(request: Request, model: Path, arguments: dict[str, Any]) -> Ready:
 @dataclass(frozen=True)
 class Timed(Interval):
     read_s: float
-    """Until the prompts were handed to the engine."""
+    """From the start until the prompts were handed to the engine."""
     rows: list[records.Record]
     outputs: list[Any]
     answer_tokens: int
     passes: int
 
     def describe(self) -> dict[str, Any]:
-        """For the manifest: what shows that this section did its own work."""
+        """For the manifest: counts and a hash, by which a section shows that it did its own work."""
         return {
             "passes": self.passes,
             "answer_tokens": self.answer_tokens,
@@ -255,7 +228,7 @@ def _timed(
     folder: run_folder.RunFolder | None,
     unfinished: resume.Unfinished | None,
 ) -> Timed:
-    """The section that counts. With a folder it writes to it, and leaves out what is answered there."""
+    """One timed section. Answers are appended to `folder` if there is one; rows answered there already are left out."""
     kept: Mapping[int, dict[str, Any]] = {} if folder is None else folder.kept
     with Bar(request.dataset) as bar:
         todo: list[records.Record] = []
@@ -278,11 +251,8 @@ def _timed(
         todo.extend(row for row in rows if row.index not in kept)
         bar.begin(len(todo))
         read_s = time.perf_counter() - start
-        try:
+        with engines.naming_the_line(data, todo):
             outputs = ready.pipe([row.messages for row in todo], **arguments, on_answer=on_answer, on_pass=bar.passed)
-        except PromptTooLong as error:
-            error.where = f"{paths.shown(data)} line {todo[error.index].index + 1}"
-            raise
         synchronize(ready.device)
         elapsed_s = time.perf_counter() - start
     validity.check_materialised(outputs, len(todo))

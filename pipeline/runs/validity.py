@@ -1,4 +1,4 @@
-"""What makes the time of a run one that counts."""
+"""Checks after the timed sections: all outputs there, all repeats equal, the board in order; else InvalidRun."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_repeats(repeats: list[list[Any]]) -> None:
 
 
 def check_verdict(verdict: Verdict | None, folder: Path) -> None:
-    """What the board did may spoil a time. Raises InvalidRun (I201); the run's folder is complete."""
+    """Raise InvalidRun (I201) where the board spoilt the time; the run's folder is complete."""
     if verdict is not None and verdict.state == INVALID:
         raise InvalidRun(
             "I201",

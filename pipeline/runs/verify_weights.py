@@ -39,15 +39,15 @@ def weights(
 
 def text(verified: Verified) -> str:
     """A few lines for the terminal."""
-    found = verified.attestation
-    rounded = ", rounded to bfloat16" * found.rounded
+    proof = verified.attestation
+    rounded = ", rounded to bfloat16" * proof.rounded
     lines = [
         (
             "weights",
-            f"{found.tensors} tensors, {found.size_bytes / 1e6:,.1f} MB: memory holds what the lock pins{rounded}",
+            f"{proof.tensors} tensors, {proof.size_bytes / 1e6:,.1f} MB: memory holds what the lock pins{rounded}",
         ),
-        ("lock", found.lock_sha256),
-        ("took", f"load {verified.load_s:.1f} s, comparison {found.elapsed_s:.1f} s"),
+        ("lock", proof.lock_sha256),
+        ("took", f"load {verified.load_s:.1f} s, comparison {proof.elapsed_s:.1f} s"),
     ]
     head = f"{verified.model} · {verified.dtype} · {verified.device}"
     return table.labelled(head, lines)

@@ -14,18 +14,18 @@ from pipeline.accuracy.compare import compare
 from pipeline.errors import FormError, PipelineError
 from pipeline.runs import evaluate
 from pipeline.runs import evaluate_table as evaluation
-from pipeline.runs.evaluate import Asked, Result
+from pipeline.runs.evaluate import Evaluation, Result
 
 pytestmark = pytest.mark.usefixtures("one_thread", "runs")
 
 SETS = ("obqa", "gsm8k-test", "humaneval")
 
 
-def asked(tiny: Path, **more: Any) -> Asked:
-    return Asked(**{"sets": SETS, "model": str(tiny), "limit": 3, "max_new_tokens": 4, **more})
+def asked(tiny: Path, **more: Any) -> Evaluation:
+    return Evaluation(**{"sets": SETS, "model": str(tiny), "limit": 3, "max_new_tokens": 4, **more})
 
 
-def run(what: Asked, folder: Path) -> list[Result]:
+def run(what: Evaluation, folder: Path) -> list[Result]:
     return evaluate.evaluate(what, folder, execute_code=False, say=lambda line: None)
 
 
@@ -96,7 +96,7 @@ def test_what_was_cut_off_goes_on_within_a_set(tiny: Path, monkeypatch: pytest.M
         with pytest.raises(KeyboardInterrupt):
             run(what, cut)
     assert sum(content.count(b"\n") for content in files(cut).values()) == 4
-    folder, found = evaluate.find(cut.name, Asked(sets=()))
+    folder, found = evaluate.find(cut.name, Evaluation(sets=()))
     assert (folder, found) == (cut, what)
     assert [each.texts for each in run(found, folder)] == [each.texts for each in run(what, whole)]
     assert {name: content.count(b"\n") for name, content in files(cut).items()} == dict.fromkeys(files(whole), 3)
@@ -136,19 +136,19 @@ def test_what_cannot_be_asked(tiny: Path, runs: Path, wrong: dict[str, Any], cod
 
 def test_going_on_with_what_is_no_evaluation(tiny: Path, runs: Path) -> None:
     (runs / "other").mkdir(parents=True)
-    assert refused(lambda: evaluate.find("other", Asked(sets=()))).code == "U341"
-    assert refused(lambda: evaluate.find("none", Asked(sets=()))).code == "U311"
+    assert refused(lambda: evaluate.find("other", Evaluation(sets=()))).code == "U341"
+    assert refused(lambda: evaluate.find("none", Evaluation(sets=()))).code == "U311"
 
 
 def test_going_on_otherwise_than_it_was_asked(tiny: Path) -> None:
     folder = evaluate.begin(asked(tiny))
-    error = refused(lambda: evaluate.find(str(folder), Asked(sets=(), limit=4)))
+    error = refused(lambda: evaluate.find(str(folder), Evaluation(sets=(), limit=4)))
     assert (error.code, error.expected, error.actual) == ("U342", "3", "4")
-    assert evaluate.find(str(folder), Asked(sets=SETS, limit=3))[1] == asked(tiny)
+    assert evaluate.find(str(folder), Evaluation(sets=SETS, limit=3))[1] == asked(tiny)
 
 
 def test_a_prompt_that_is_too_long_says_which(small: Path) -> None:
-    what = Asked(sets=("boolq-validation",), model=str(small), limit=3)
+    what = Evaluation(sets=("boolq-validation",), model=str(small), limit=3)
     with pytest.raises(FormError) as caught:
         run(what, evaluate.begin(what))
     assert "boolq-validation.jsonl line 1" in caught.value.where

@@ -1,0 +1,84 @@
+"""The two engines by name, what a run needs of either, and the head of a manifest that says what one was run on.
+
+In: a name of `request.ENGINES` and a checkpoint's folder. Out: a loaded pipe.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from pipeline import paths, reference, text_generation
+from pipeline.dataset.records import Record
+from pipeline.engine.device import pick_device
+from pipeline.engine.pass_log import PassLog
+from pipeline.model.attest import Attestation
+from pipeline.model.dtype import pick_dtype
+from pipeline.model.lock import Lock
+from pipeline.runs.request import Request, arguments_of
+from pipeline.text.arguments import PromptTooLong
+
+
+class Pipe(Protocol):
+    """A loaded engine: called like transformers' pipe(), and with `on_answer` and `on_pass`."""
+
+    @property
+    def log(self) -> PassLog | None:
+        """The passes of the last call; None where an engine keeps none."""
+
+    def __call__(self, *chats: Any, **arguments: Any) -> list[Any]:
+        """One output of a prompt, or a list of them, as pipe() returns it for the same chats and arguments."""
+
+    def warm_up(self) -> None: ...
+
+    def stages(self) -> dict[str, float]:
+        """Seconds of the last call's parts, as far as the engine tells them apart."""
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest: how the engine is set, and counts of its last call."""
+
+    def resident(self) -> Mapping[str, torch.Tensor]:
+        """The weights as they lie on the device, by their names in the checkpoint's files."""
+
+
+def load(name: str, model: Path | str, *, dtype: str | None = None, device: str | None = None) -> Pipe:
+    """The engine of that name with a checkpoint's folder. Raises what its own `load` raises; KeyError for no engine."""
+    loaders: dict[str, Callable[..., Pipe]] = {"ours": text_generation.load, "reference": reference.load}
+    return loaders[name](model, dtype=dtype, device=device)
+
+
+def manifest_head(request: Request, model: Path, lock: Lock, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that a manifest begins with: the command, the request, and what it is run with and on.
+
+    `model` is the checkpoint's folder, `provenance` what `record.provenance.describe` gives.
+    """
+    return {
+        "command": ["invoke", *sys.argv[1:]],
+        "request": asdict(request),
+        "arguments": arguments_of(request),
+        "dtype": str(pick_dtype(request.dtype, model)).removeprefix("torch."),
+        "device": str(pick_device(request.device)),
+        "model": {"name": request.model, "lock_sha256": lock.root},
+        **provenance,
+    }
+
+
+def weights(attested: Attestation) -> dict[str, Any]:
+    """The manifest's `weights`: what the comparison of memory with the lock gave, without its time."""
+    return {key: value for key, value in asdict(attested).items() if key != "elapsed_s"}
+
+
+@contextmanager
+def naming_the_line(data: Path, rows: Sequence[Record]) -> Iterator[None]:
+    """Around a call with the prompts of `rows`: a PromptTooLong that it raises says which line of the file it is."""
+    try:
+        yield
+    except PromptTooLong as error:
+        error.where = f"{paths.shown(data)} line {rows[error.index].index + 1}"
+        raise
