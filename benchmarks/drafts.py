@@ -51,9 +51,9 @@ def main() -> None:
     pipe.warm_up()
     measured = pipe.engine.cost
     found = {"as the cost model says": measure(pipe, chats, options.max_new_tokens)}
-    drafts.worth = lambda *_: drafts.NONE
+    pipe.engine.draft_policy = lambda *_: drafts.NONE
     found["without"] = measure(pipe, chats, options.max_new_tokens)
-    drafts.worth = lambda draft, *_: draft
+    pipe.engine.draft_policy = lambda draft, *_: draft
     found["every draft"] = measure(pipe, chats, options.max_new_tokens)
 
     first = found["as the cost model says"]["outputs"]

@@ -149,18 +149,15 @@ def budgets(engine: Scripted, data: Set) -> dict[int, float]:
     for rows in (1024, 2048, 3072, 4096, 6144, 8192):
         if rows > kept.budget_rows:
             continue
-        engine.limits = replace(kept, budget_rows=rows, live=max(1024, rows // 8))
-        engine.limits_in_use = lambda: engine.limits  # type: ignore[method-assign]
-        found[rows] = min(engine.answer(data)[0] for _ in range(2)) * 1e3
-        del engine.limits_in_use
+        limits = replace(kept, budget_rows=rows, live=max(1024, rows // 8))
+        found[rows] = min(engine.answer(data, limits)[0] for _ in range(2)) * 1e3
         print(f"  {rows:>6}{found[rows]:>10.1f} ms")
-    engine.limits = kept
     return found
 
 
 def draft_sweep(engine: Scripted, sets: list[Set]) -> dict[str, dict[str, float]]:
     """Drafts of at most so many tokens, every other candidate wrong from its third token on; and the policy."""
-    kept, found = drafts.worth, {}
+    kept, found = engine.draft_policy, {}
     print("\ndrafts, half of the prompts' candidates go wrong after two tokens; ms by longest draft")
     for data in sets:
         wrong = [[[*a[:2], *[7] * (len(a) - 3), END] if i % 2 else a] for i, a in enumerate(data.script.answers)]
@@ -168,9 +165,9 @@ def draft_sweep(engine: Scripted, sets: list[Set]) -> dict[str, dict[str, float]
         row: dict[str, float] = {}
         for longest in (0, 1, 2, 4, 8, 16, None):
             if longest is not None:
-                drafts.worth = lambda draft, *_, n=longest: drafts.Draft(draft.tokens[:n], draft.source)
+                engine.draft_policy = lambda draft, *_, n=longest: drafts.Draft(draft.tokens[:n], draft.source)
             row["policy" if longest is None else str(longest)] = min(engine.answer(misled)[0] for _ in range(3)) * 1e3
-            drafts.worth = kept
+            engine.draft_policy = kept
         found[data.name] = row
         print(f"  {data.name:<10}" + "".join(f"{name:>8} {ms:7.1f}" for name, ms in row.items()))
     return found

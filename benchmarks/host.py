@@ -15,7 +15,7 @@ import json
 import pstats
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +53,18 @@ class Phases:
         return value
 
 
+class TimedScheduler(Scheduler):
+    def __init__(self, phases: Phases, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._phases = phases
+
+    def next_pass(self, ahead: bool = False, budget_rows: int | None = None) -> list[Work]:
+        return self._phases.time("next pass", lambda: Scheduler.next_pass(self, ahead, budget_rows))
+
+    def accept(self, works: Sequence[Work], chosen: Sequence[int]) -> list[int]:
+        return self._phases.time("accept", lambda: Scheduler.accept(self, works, chosen))
+
+
 def work_off(data: Set, budget_rows: int) -> Phases:
     """One set, as Engine.generate drives it on a CUDA device."""
     phases = Phases()
@@ -60,13 +72,12 @@ def work_off(data: Set, budget_rows: int) -> Phases:
     limits = Limits(budget_rows, 131_072, max(512, budget_rows // 8))
     scheduler = phases.time(
         "tree",
-        lambda: Scheduler(
-            tree, data.script.candidates, Slots(limits.slots), limits, CURVE, MAX_NEW_TOKENS, frozenset({END})
+        lambda: TimedScheduler(
+            phases, tree, data.script.candidates, Slots(limits.slots), limits, CURVE, MAX_NEW_TOKENS, frozenset({END})
         ),
     )
     running = 0
     device = torch.device("cpu")
-    next_pass, accept = scheduler.next_pass, scheduler.accept
 
     def start(works: list[Work]) -> None:
         nonlocal running
@@ -81,8 +92,6 @@ def work_off(data: Set, budget_rows: int) -> Phases:
         phases.busy = running > 0
         return data.script.choose(works)
 
-    scheduler.next_pass = lambda ahead=False: phases.time("next pass", lambda: next_pass(ahead))  # type: ignore[method-assign]
-    scheduler.accept = lambda works, chosen: phases.time("accept", lambda: accept(works, chosen))  # type: ignore[method-assign]
     for _ in loop.run(scheduler, start, tokens, overlaps=True):
         pass
     return phases

@@ -16,12 +16,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from pipeline.engine.attention import Attend
+from pipeline.engine.backend import Backend
 from pipeline.engine.engine import Engine, Result
 from pipeline.engine.forecast import Script
-from pipeline.engine.pass_runner import Started
+from pipeline.engine.pass_runner import Passes, Started
+from pipeline.engine.pool import SlotPool
 from pipeline.engine.prefix_tree import build as build_tree
+from pipeline.engine.segment import Packed, Segment
 from pipeline.engine.shape import Shape
-from pipeline.engine.state import Work
+from pipeline.engine.state import Limits, Work
 from pipeline.engine.weights import LayerWeights, Weights
 
 MEDIUM = Shape(
@@ -48,15 +52,41 @@ class Set:
         return sum(len(answer) - 1 for answer in self.script.answers)
 
 
+class TimedPasses(Passes):
+    """Notes when the device begins and ends each pass."""
+
+    def __init__(self, weights: Weights, pool: SlotPool, backend: Backend, chunk_rows: int | None = None) -> None:
+        super().__init__(weights, pool, replace(backend, plan=self._plan), chunk_rows)
+        self._kept_plan = backend.plan
+        self._begin: torch.cuda.Event | None = None
+        self.events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def run(self, segments: Sequence[Segment]) -> Started:
+        if self.weights.device.type != "cuda":
+            return super().run(segments)
+        self._begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        started = super().run(segments)
+        end.record()
+        self.events.append((self._begin, end))
+        return started
+
+    def _plan(self, packed: Packed, shape: Shape, dtype: torch.dtype) -> Attend:
+        if self._begin is not None:
+            self._begin.record()  # the pass is packed
+        return self._kept_plan(packed, shape, dtype)
+
+
 class Scripted(Engine):
     """Our engine, with the model's choices replaced once they are on the host; and the device's time of each pass."""
 
-    script: Script
-    events: list[tuple[torch.cuda.Event, torch.cuda.Event]]
+    def __init__(self, weights: Weights, limits: Limits, backend: Backend | None = None) -> None:
+        self._script = Script([])
+        super().__init__(weights, limits, backend=backend, choose_tokens=self._by_script, make_passes=self._make_passes)
 
-    def answer(self, data: Set) -> tuple[float, Result]:
-        """Seconds of the whole call, everything on the host included."""
-        self.script, self.events = data.script, []
+    def answer(self, data: Set, limits: Limits | None = None) -> tuple[float, Result]:
+        """Seconds of the whole call, everything on the host included. `limits`: as for `Engine.generate`."""
+        self._script = data.script
+        self._timed.events.clear()
         synchronize()
         start = time.perf_counter()
         result = self.generate(
@@ -64,6 +94,7 @@ class Scripted(Engine):
             max_new_tokens=MAX_NEW_TOKENS,
             stop_tokens=frozenset({END}),
             candidates=data.script.candidates,
+            limits=limits,
         )
         elapsed_s = time.perf_counter() - start
         if result.tokens != [list(answer) for answer in data.script.answers]:
@@ -71,29 +102,16 @@ class Scripted(Engine):
         return elapsed_s, result
 
     def device_s(self) -> float:
-        """Of the last call: what the device spent in passes."""
-        return sum(begin.elapsed_time(end) for begin, end in self.events) / 1e3
+        """Seconds that the device spent in the passes of the last `answer`."""
+        return sum(begin.elapsed_time(end) for begin, end in self._timed.events) / 1e3
 
-    def _start(self, works: list[Work], scheduler: Any, stats: Any) -> Started:
-        if self.weights.device.type != "cuda":
-            return super()._start(works, scheduler, stats)
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        kept = self.backend
+    def _by_script(self, works: Sequence[Work], started: Started) -> list[int]:
+        started.tokens()
+        return self._script.choose(works)
 
-        def plan(*given: Any) -> Any:
-            begin.record()  # the pass is packed
-            return kept.plan(*given)
-
-        self._passes.backend = replace(kept, plan=plan)
-        started = super()._start(works, scheduler, stats)
-        self._passes.backend = kept
-        end.record()
-        self.events.append((begin, end))
-        return started
-
-    def _tokens(self, works: Sequence[Work], started: Started) -> list[int]:
-        super()._tokens(works, started)
-        return self.script.choose(works)
+    def _make_passes(self, weights: Weights, pool: SlotPool, backend: Backend, chunk_rows: int | None) -> Passes:
+        self._timed = TimedPasses(weights, pool, backend, chunk_rows)
+        return self._timed
 
 
 def synchronize() -> None:

@@ -35,7 +35,7 @@ from pipeline.engine import backend, memory  # noqa: E402
 from pipeline.engine.engine import Engine  # noqa: E402
 from pipeline.engine.forecast import Script  # noqa: E402
 from pipeline.engine.shape import Shape  # noqa: E402
-from pipeline.engine.state import Limits, Work  # noqa: E402
+from pipeline.engine.state import Limits  # noqa: E402
 from pipeline.engine.weights import Weights  # noqa: E402
 from pipeline.model import loader, lock, safetensors_file  # noqa: E402
 
@@ -123,16 +123,6 @@ class Unscripted(Engine):
         ).tokens
 
 
-class Noting(Scripted):
-    """Remembers the rows of each pass."""
-
-    pass_rows: list[int]
-
-    def _start(self, works: list[Work], scheduler: Any, stats: Any) -> Any:
-        self.pass_rows.append(sum(len(work.segment) for work in works))
-        return super()._start(works, scheduler, stats)
-
-
 def load(what: str, size_bytes: int, open_: Callable[[], Weights]) -> tuple[Weights, dict[str, float]]:
     with PeakRss() as peak:
         start = time.perf_counter()
@@ -158,13 +148,13 @@ def answer(weights: Weights, data: Set, cap_mib: int, size_bytes: int) -> dict[s
     left_bytes = cap_mib * MIB - memory.streamed_bytes(shape, kind)
     planned = memory.plan(shape, kind, device, left_bytes, fused=fused, streamed=True)
     print(planned.text(), flush=True)
-    engine = Noting(weights, planned.limits)
+    engine = Scripted(weights, planned.limits)
     warm_s = timed(engine.warm_up)
-    engine.pass_rows = []
     elapsed_s, result = engine.answer(data)
-    bound_s = sum(engine.cost.seconds(rows) for rows in engine.pass_rows)
+    pass_rows = [sum(each) for each in zip(result.log.prompt_rows, result.log.answer_rows, strict=True)]
+    bound_s = sum(engine.cost.seconds(rows) for rows in pass_rows)
     print(
-        f"{data.name}: {elapsed_s:.2f} s in {len(engine.pass_rows)} passes of {engine.pass_rows} rows; "
+        f"{data.name}: {elapsed_s:.2f} s in {len(pass_rows)} passes of {pass_rows} rows; "
         f"{elapsed_s / bound_s:.2f} × the sum of max(compute, read), {elapsed_s / read_s:.2f} × one reading",
         flush=True,
     )
@@ -173,7 +163,7 @@ def answer(weights: Weights, data: Set, cap_mib: int, size_bytes: int) -> dict[s
         "warm_up_s": warm_s,
         "elapsed_s": elapsed_s,
         "bound_s": bound_s,
-        "passes": engine.pass_rows,
+        "passes": pass_rows,
         "failed_allocations": result.stats.failed_allocations,
         "cost": {"rows": engine.cost.rows, "elapsed_s": engine.cost.elapsed_s},
         "peak_mib": torch.cuda.max_memory_reserved() / MIB if device.type == "cuda" else None,

@@ -118,6 +118,10 @@ class Acceptance:
         self._looked_at[draft.source] += min(accepted + 1, len(draft.tokens))
 
 
+DraftPolicy = Callable[[Draft, float, int, float, PassCost], Draft]
+"""How much of a draft to check: `worth`, or another for comparisons."""
+
+
 def worth(draft: Draft, rate: float, rows: int, saved_s: float, cost: PassCost) -> Draft:
     """The start of a draft that pays in a pass that has `rows` rows already.
 

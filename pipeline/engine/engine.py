@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
 
-from pipeline.engine import cost, loop, network, prefix_tree
+from pipeline.engine import calibration, cost, loop, network, prefix_tree
 from pipeline.engine.backend import Backend, choose
-from pipeline.engine.drafts import SOURCES
+from pipeline.engine.drafts import SOURCES, DraftPolicy, worth
 from pipeline.engine.pass_log import PassLog
 from pipeline.engine.pass_runner import Passes, Started
 from pipeline.engine.pool import SlotPool
@@ -25,25 +25,10 @@ from pipeline.engine.state import Limits, Prefix, Work
 from pipeline.engine.weights import Weights
 from pipeline.errors import ResourceError
 
-CALIBRATION_ROWS = (1, 8, 16, 32, 64, 128, 192, 256, 384, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
-"""Passes that warm-up times: close together where reading the weights stops to be what takes the time."""
-
-HEAT_UP_S = 1.5
-"""Of full passes on a GPU before any is timed."""
-
-CALIBRATION_CONTEXT = 128
-"""Tokens that each segment of a calibration pass has as its context: about what the contest's prompts have."""
-
-CALIBRATION_ANSWERS = 128
-"""Rows of a calibration pass that are answers; beyond them a pass grows by prompt rows."""
-
-ROWS_PER_ANSWER = 8
-"""So many rows of the largest pass for one live answer at least: a pass of short prompts begins that many."""
-
 
 @dataclass
 class Stats:
-    """What a run did; all counts."""
+    """Counts and seconds of one call; the keys are those of a run's manifest."""
 
     passes: int = 0
     prompt_tokens: int = 0
@@ -64,9 +49,9 @@ class Stats:
     drafts_accepted: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     peak_slots: int = 0
     predicted_s: float = 0.0
-    """What the cost model says that the passes of this run take."""
+    """Seconds of this call's passes by the cost model."""
     passes_s: float = 0.0
-    """What they took."""
+    """Seconds that they took."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +72,17 @@ class Result:
     log: PassLog
 
 
+ChooseTokens = Callable[[Sequence[Work], Started], list[int]]
+"""The choice of every output row of a pass, in order. Waits for the device."""
+
+MakePasses = Callable[[Weights, SlotPool, Backend, int | None], Passes]
+
+
+def models_choice(works: Sequence[Work], started: Started) -> list[int]:
+    """The model's likeliest tokens."""
+    return started.tokens()
+
+
 class Engine:
     """A model on a device, ready for sets of prompts."""
 
@@ -96,33 +92,28 @@ class Engine:
         limits: Limits,
         pass_cost: cost.PassCost = cost.UNKNOWN,
         backend: Backend | None = None,
+        draft_policy: DraftPolicy = worth,
+        choose_tokens: ChooseTokens = models_choice,
+        make_passes: MakePasses = Passes,
     ) -> None:
-        """Without a `backend`, the best that works on the device of the weights."""
+        """Without a `backend`, the best that works on the device of the weights.
+
+        draft_policy: how much of a guess is checked. choose_tokens: the choices of a pass; another than the model's own
+        for benchmarks on random weights. make_passes: runs the passes; another for measurements and fault injection.
+        """
         self.weights = weights
         self.limits = limits
         self.cost = pass_cost
+        self.draft_policy, self._choose_tokens = draft_policy, choose_tokens
         self.backend = backend or choose(weights.shape, weights.dtype, weights.device)
         # A pass that reads weights from a disk is as large as can be: what would go into the next belongs into it.
         self._overlaps = weights.device.type == "cuda" and not weights.streamed
         self.pool = SlotPool(weights.shape, limits.slots, weights.dtype, weights.device)
-        self._passes = Passes(weights, self.pool, self.backend, limits.chunk_rows)
+        self._passes = make_passes(weights, self.pool, self.backend, limits.chunk_rows)
 
     def warm_up(self) -> None:
-        """Measure passes of made-up rows, so that limits and drafts follow this device. Sees no data."""
-        passes = self._passes
-        if self.weights.streamed:
-            # What a pass computes is measured with one layer in the place of all, what it reads by one pass.
-            layers = (next(iter(self.weights.layers)),) * self.weights.shape.layers
-            passes = Passes(replace(self.weights, layers=layers), self.pool, self.backend)
-        largest = min(self.limits.chunk_rows or self.limits.budget_rows, self.limits.slots)
-        sizes = [n for n in CALIBRATION_ROWS if n <= largest]
-        if self.weights.device.type == "cuda" and sizes:
-            self._heat_up(passes, sizes[-1])
-        self.cost = cost.measure(lambda rows: self._calibration_pass(passes, rows), sizes)
-        if self.weights.streamed:
-            start = time.perf_counter()
-            self._calibration_pass(self._passes, 1)
-            self.cost = self.cost.reading(time.perf_counter() - start, self.limits.budget_rows)
+        """Time passes of made-up tokens, so that limits and drafts follow this device. Sees no data."""
+        self.cost = calibration.measure(self._passes, self.limits)
 
     def generate(
         self,
@@ -131,12 +122,14 @@ class Engine:
         max_new_tokens: int,
         stop_tokens: frozenset[int],
         candidates: Sequence[Sequence[Sequence[int]]] | None = None,
+        limits: Limits | None = None,
         on_answer: Callable[[int, list[int]], None] = lambda prompt, tokens: None,
         on_pass: Callable[[Progress], None] = lambda progress: None,
     ) -> Result:
         """Answer every prompt (at least one token each) with at most `max_new_tokens` tokens.
 
         `candidates[i]`: token runs that prompt i's answer may be, the stop token included; only guesses.
+        `limits`: None for `limits_in_use()`.
         `on_answer(prompt, tokens)` comes as soon as an answer is complete, in no fixed order.
         Raises ResourceError (R301) before any work if the longest prompt cannot fit into the pool.
         """
@@ -145,14 +138,16 @@ class Engine:
         called, log = time.perf_counter(), PassLog()
         self._check_fits(prompts, max_new_tokens)
         tree = prefix_tree.build(prompts)
+        limits = limits or self.limits_in_use()
         scheduler = Scheduler(
             tree,
             candidates if candidates is not None else [()] * len(prompts),
             self.pool,
-            self.limits_in_use(),
+            limits,
             self.cost,
             max_new_tokens,
             stop_tokens,
+            self.draft_policy,
         )
         stats = Stats(prompt_tokens=sum(map(len, prompts)), tree_tokens=tree.tokens)
         self.pool.peak_used = 0
@@ -162,19 +157,22 @@ class Engine:
 
         def start_pass(works: Sequence[Work]) -> Started:
             before = stats.prompt_rows, stats.answer_rows
-            started = self._start(works, scheduler, stats)
+            started = self._start(works, stats)
             log.prompt_rows.append(stats.prompt_rows - before[0])
             log.answer_rows.append(stats.answer_rows - before[1])
             return started
 
         def tokens(works: Sequence[Work], started: Started) -> list[int]:
-            chosen = self._tokens(works, started)
+            chosen = self._choose_tokens(works, started)
             log.end_s.append(time.perf_counter() - called)
             log.handed_on_s.append(0.0)
             return chosen
 
+        def budget_rows() -> int:
+            return self._passes.budget_rows(limits.budget_rows)
+
         try:
-            for finished in loop.run(scheduler, start_pass, tokens, self._overlaps):
+            for finished in loop.run(scheduler, start_pass, tokens, self._overlaps, budget_rows):
                 accepted = time.perf_counter()
                 stats.passes_s = accepted - start
                 for prompt in finished:
@@ -192,7 +190,7 @@ class Engine:
         return Result([scheduler.finished[index] for index in range(len(prompts))], stats, log)
 
     def logits(self, tokens: Sequence[int]) -> Tensor:
-        """Of the token that comes next (V), in float32 on the host: to look into an answer, not to give one.
+        """Logits (V) of the next token, in float32 on the host: to look into an answer, not to give one.
 
         Raises ResourceError (R301) where the tokens do not fit into the pool.
         """
@@ -201,13 +199,13 @@ class Engine:
         try:
             for start in range(0, len(tokens), size):
                 part = np.array(tokens[start : start + size], dtype=np.int64)
-                segment = Segment(part, start, slots[: start + len(part)], wanted=1)
+                segment = Segment(part, start, slots[: start + len(part)], output_rows=1)
                 last = network.forward(self.weights, self.pool, pack([segment], self.weights.device), self.backend)
         finally:
             self.pool.give_back(slots)
         return last[0].float().cpu()
 
-    def _start(self, works: Sequence[Work], scheduler: Scheduler, stats: Stats) -> Started:
+    def _start(self, works: Sequence[Work], stats: Stats) -> Started:
         """Hand a pass to the device. Does not wait for a CUDA device."""
         rows = sum(len(work.segment) for work in works)
         prompt_rows = sum(len(work.segment) for work in works if isinstance(work.owner, Prefix))
@@ -217,32 +215,21 @@ class Engine:
         stats.predicted_s += self.cost.seconds(rows)
         segments = [work.segment for work in works]
         more = self.cost.padded(rows) - rows
-        started = self._passes.run(segments + [first_row(segments[0])] * more)
-        budget_rows = self._passes.budget_rows(scheduler.planned.budget_rows)
-        scheduler.limits = replace(scheduler.planned, budget_rows=budget_rows)
-        return started
-
-    def _tokens(self, works: Sequence[Work], started: Started) -> list[int]:
-        """What the model chose, once it is there. `benchmarks/scripted.py` puts its script here."""
-        return started.tokens()
+        return self._passes.run(segments + [first_row(segments[0])] * more)
 
     def _progress(self, scheduler: Scheduler, stats: Stats, prompts: int) -> Progress:
-        """What is left: prompt rows are known, answers are taken to be as long as those seen so far."""
+        """The work left: prompt tokens are known, answers count as long as those seen so far."""
         answers = len(scheduler.finished)
-        written = stats.answer_tokens + sum(len(answer.tokens) for answer in scheduler.live)
-        mean = stats.answer_tokens / answers if answers else max(1.0, written / max(1, len(scheduler.live)))
-        rows_left = stats.tree_tokens - min(stats.prompt_rows, stats.tree_tokens)
+        written = stats.answer_tokens + sum(len(answer.tokens) for answer in scheduler.running)
+        mean = stats.answer_tokens / answers if answers else max(1.0, written / max(1, len(scheduler.running)))
+        rows_left: float = stats.tree_tokens - min(stats.prompt_rows, stats.tree_tokens)
         rows_left += max(0.0, mean * prompts - written)
         done = max(1, stats.prompt_rows + stats.answer_rows)
         return Progress(answers, prompts, written, stats.passes_s * rows_left / done)
 
     def limits_in_use(self) -> Limits:
-        """Passes no larger than makes their rows cheaper, and no more live answers than fill them: each holds slots."""
-        if self.cost is cost.UNKNOWN:
-            return self.limits
-        budget = self.cost.best_budget(self.limits.budget_rows)
-        live = max(self.cost.good_size(budget), budget // ROWS_PER_ANSWER)
-        return replace(self.limits, budget_rows=budget, live=min(self.limits.live, live))
+        """`limits` as far as the measured cost makes use of them: `calibration.fitting`."""
+        return calibration.fitting(self.limits, self.cost)
 
     def _check_fits(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
         longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
@@ -256,25 +243,3 @@ class Engine:
                 actual=f"{len(prompts[longest]):,} + {max_new_tokens:,} new = {need:,}",
                 fix="leave more memory free, or ask for fewer new tokens",
             )
-
-    def _heat_up(self, passes: Passes, rows: int) -> None:
-        """A GPU runs faster than it can go on for about a second, until it is at its power limit."""
-        start = time.perf_counter()
-        while time.perf_counter() - start < HEAT_UP_S:
-            self._calibration_pass(passes, rows)
-
-    def _calibration_pass(self, passes: Passes, rows: int) -> None:
-        """Answers of one token up to `CALIBRATION_ANSWERS`, what is more comes as prompts do: a run of tokens, one
-        of which wants logits. All over the same made-up context."""
-        context = np.arange(min(CALIBRATION_CONTEXT, self.limits.slots))
-        self.pool.store[:, : len(context)].zero_()  # whatever lay there could be slow numbers
-        lengths = [1] * min(rows, CALIBRATION_ANSWERS)
-        while (left := rows - sum(lengths)) > 0:
-            lengths.append(min(left, len(context) // 2))
-        # Different tokens: a GPU that multiplies equal rows needs less power and runs faster than it will.
-        tokens = np.random.default_rng(rows).integers(0, self.weights.shape.vocab, rows)
-        ends = np.cumsum(lengths)
-        segments = [
-            Segment(tokens[end - n : end], len(context) - n, context, 1) for n, end in zip(lengths, ends, strict=True)
-        ]
-        passes.run(segments).tokens()

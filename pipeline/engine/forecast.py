@@ -32,11 +32,11 @@ class Script:
         return [[answer] for answer in self.answers]
 
     def choose(self, works: Sequence[Work]) -> list[int]:
-        """The token of every wanted row. What follows a wrong draft does not matter: the stop token."""
+        """The token of every output row. What follows a wrong draft does not matter: the stop token."""
         out: list[int] = []
         for work in works:
             prompt, known = _where(work)
-            for at in range(known, known + work.segment.wanted):
+            for at in range(known, known + work.segment.output_rows):
                 out.append(self.answers[prompt][min(at, len(self.answers[prompt]) - 1)])
         return out
 
@@ -75,7 +75,7 @@ def forecast(
 
 
 def _where(work: Work) -> tuple[int, int]:
-    """Whose answer a segment's wanted rows are, and how much of it is known."""
+    """Whose answer a segment's output rows are, and how much of it is known."""
     if isinstance(work.owner, Prefix):
         return (work.owner.node.prompts or (0,))[0], 0
     if isinstance(work.owner, Guess):

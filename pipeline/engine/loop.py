@@ -20,15 +20,16 @@ def run(
     start: Callable[[list[Work]], Started],
     tokens: Callable[[list[Work], Started], list[int]],
     overlaps: bool,
+    budget_rows: Callable[[], int | None] = lambda: None,
 ) -> Iterator[list[int]]:
     """Work a set off; yields, after each pass that was taken in, the prompts that it finished.
 
     `start` hands a pass to the device and may return before it is done; `tokens` waits for it and gives
-    the choice of every wanted row, in order.
+    the choice of every output row, in order. `budget_rows` says what a pass may have now where memory is short.
     """
     running: tuple[list[Work], Started] | None = None
     while not scheduler.done:
-        works = scheduler.next_pass(ahead=running is not None)
+        works = scheduler.next_pass(running is not None, budget_rows())
         started = (works, start(works)) if works else None
         if running is None and started is not None and overlaps:
             running = started

@@ -73,7 +73,7 @@ class _Rows:
         mixed = self.attend(qkv, kv)  # (T, Q·D)
         if last:
             # Nothing depends on the other rows any more.
-            mixed, self.hidden = mixed[self.packed.wanted], self.hidden[self.packed.wanted]
+            mixed, self.hidden = mixed[self.packed.output_rows], self.hidden[self.packed.output_rows]
         delta = linear(mixed, layer.o)
         del qkv, mixed  # the MLP needs the room
         x = ops.add_norm(self.hidden, delta, layer.norm_mlp, shape.norm_eps)

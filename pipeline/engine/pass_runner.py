@@ -56,7 +56,7 @@ class Started:
     pieces: list[Piece]
 
     def tokens(self) -> list[int]:
-        """The likeliest token of every wanted row, in order, once the device has them."""
+        """The likeliest token of every output row, in order, once the device has them."""
         for piece in self.pieces:
             if piece.arrived is not None:
                 piece.arrived.synchronize()
@@ -94,7 +94,7 @@ class Passes:
 
     def _run(self, segments: Sequence[Segment], retry: bool = True) -> list[Piece]:
         try:
-            return [self._piece(segments)]
+            return [self.piece(segments)]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -114,7 +114,8 @@ class Passes:
             fix="end other programs on the device; what was answered is kept",
         )
 
-    def _piece(self, segments: Sequence[Segment]) -> Piece:
+    def piece(self, segments: Sequence[Segment]) -> Piece:
+        """Compute segments by one call of the network. Raises as a failed allocation does, and may then be repeated."""
         rows = self._chunk_rows(sum(map(len, segments)))
         chunks = [pack(part, self.weights.device) for part in split(segments, rows)]
         chosen = network.choose(self.weights, self.pool, chunks, self.backend)
@@ -161,14 +162,14 @@ def cut(segments: Sequence[Segment], rows: int) -> tuple[list[Segment], list[Seg
         if rows < len(segment):
             if rows == 0:
                 return first, list(segments[index:])
-            wanted_behind = min(segment.wanted, len(segment) - rows)
+            behind = min(segment.output_rows, len(segment) - rows)
             head = replace(
                 segment,
                 tokens=segment.tokens[:rows],
                 context=segment.context[: segment.start + rows],
-                wanted=segment.wanted - wanted_behind,
+                output_rows=segment.output_rows - behind,
             )
-            tail = replace(segment, tokens=segment.tokens[rows:], start=segment.start + rows, wanted=wanted_behind)
+            tail = replace(segment, tokens=segment.tokens[rows:], start=segment.start + rows, output_rows=behind)
             return [*first, head], [tail, *segments[index + 1 :]]
         first.append(segment)
         rows -= len(segment)

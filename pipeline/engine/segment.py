@@ -24,8 +24,8 @@ class Segment:
     """Position of the first of them."""
     context: Ints
     """K/V slots of positions 0 … start + len(tokens) - 1; the last ones are those that the new tokens fill."""
-    wanted: int
-    """How many rows at the end want logits."""
+    output_rows: int
+    """How many tokens at the end get logits."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -38,37 +38,38 @@ def first_row(segment: Segment) -> Segment:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A pass on the device. T rows in all, W of them want logits."""
+    """A pass on the device. T tokens in all, W of them output rows, which get logits."""
 
     tokens: Tensor  # (T)
     positions: Tensor  # (T)
-    slots: Tensor  # (T): where each row's K/V goes
-    wanted: Tensor  # (W): rows, ascending
+    slots: Tensor  # (T): where each token's K/V goes
+    output_rows: Tensor  # (W): positions in the pass, ascending
     query_lengths: Ints  # (segments), on the host
     contexts: tuple[Ints, ...]  # one a segment, on the host
 
     @property
     def rows(self) -> int:
+        """T."""
         return len(self.tokens)
 
 
 def pack(segments: Sequence[Segment], device: torch.device) -> Packed:
     """Lay segments end to end; there is at least one."""
-    lengths, starts, asked = (
+    lengths, starts, outputs = (
         np.array(counts, dtype=np.int64)
-        for counts in zip(*[(len(s.tokens), s.start, s.wanted) for s in segments], strict=True)
+        for counts in zip(*[(len(s.tokens), s.start, s.output_rows) for s in segments], strict=True)
     )
     ends = np.cumsum(lengths)
-    tokens, positions, slots, wanted = upload(
+    tokens, positions, slots, output_rows = upload(
         [
             np.concatenate([s.tokens for s in segments]),
             runs(starts, lengths),
             np.concatenate([s.context[s.start :] for s in segments]),
-            runs(ends - asked, asked),
+            runs(ends - outputs, outputs),
         ],
         device,
     )
-    return Packed(tokens, positions, slots, wanted, lengths, tuple(s.context for s in segments))
+    return Packed(tokens, positions, slots, output_rows, lengths, tuple(s.context for s in segments))
 
 
 def runs(first: Ints, counts: Ints) -> Ints:

@@ -1,4 +1,4 @@
-"""What the scheduler keeps books on: the limits, the nodes of the tree, the answers on their way, a pass's works."""
+"""The scheduler's state: limits, nodes of the tree, running answers, the works of a pass."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline.engine.segment import Segment
 
 @dataclass(frozen=True)
 class Limits:
-    """What memory and the device allow."""
+    """What memory and the device allow; the keys are those of a run's manifest."""
 
     budget_rows: int
     """Rows of a pass at most."""
     slots: int
     """Slots of the pool."""
     live: int
-    """Answers that are being written at the same time."""
+    """Running answers at most."""
     chunk_rows: int | None = None
     """Rows that go through a layer together, where a pass takes several such chunks from layer to layer since each
     layer comes from a disk. None: all of them."""
@@ -29,19 +29,19 @@ class Limits:
 
 @dataclass(slots=True)
 class Prefix:
-    """What is known of one node of the tree."""
+    """The state of one node of the tree."""
 
     node: Node
     unfinished: int = 0
     """Prompts through this node that have no full answer yet."""
-    live: int = 0
-    """Those of them that are being answered, or let in, now."""
+    running: int = 0
+    """Those of them whose answers are admitted now."""
     slots: Ints = field(default_factory=lambda: EMPTY)
     """K/V of the first len(slots) tokens."""
     context: Ints = field(default_factory=lambda: EMPTY)
     """Slots of every position up to the end of this node, once all are there."""
     next_token: int | None = None
-    """What the model says after this node's last token, if a prompt ends there."""
+    """The model's choice after this node's last token, if a prompt ends there."""
 
     @property
     def missing(self) -> int:
@@ -55,21 +55,21 @@ class Answer:
     prompt: int
     tokens: list[int]
     slots: Ints = field(default_factory=lambda: EMPTY)
-    running: bool = False
-    """The device is at its newest rows."""
+    in_flight: bool = False
+    """Its newest tokens are in a pass whose results are not taken in yet."""
     guesses: list[Guess] = field(default_factory=list)
     """Before its first token is known: whole answers that are looked at in the pass that computes its prompt."""
 
 
 @dataclass(slots=True)
 class Guess:
-    """What an answer may be from its first token on."""
+    """One candidate for a whole answer, checked in the pass that computes the prompt."""
 
     answer: Answer
     draft: Draft
     slots: Ints
     out: Sequence[int] = ()
-    """What the model says after each of its tokens."""
+    """The model's choice after each of its tokens."""
 
 
 @dataclass(frozen=True, slots=True)

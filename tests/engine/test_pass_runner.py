@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.small_network import KINDS, NEW, PROMPTS, STOP, Failing, ran_out, weights
+from support.watched_passes import watched
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.engine.cost import UNKNOWN, PassCost
 from pipeline.engine.engine import Engine, Result
-from pipeline.engine.pass_runner import GROW_AFTER, Piece, Started, cut, is_out_of_memory
+from pipeline.engine.pass_runner import GROW_AFTER, cut, is_out_of_memory
 from pipeline.engine.segment import Segment
 from pipeline.engine.state import Limits
 from pipeline.errors import ResourceError
@@ -41,14 +43,7 @@ LIMITS = Limits(budget_rows=24, slots=400, live=8)
 
 def answers(mode: TorchDispatchMode, limits: Limits = LIMITS, cost: PassCost = UNKNOWN) -> Result:
     """The set, `mode` watching all that passes do on the device."""
-    engine = Engine(weights(), limits, cost)
-    run = engine._passes.run
-
-    def watched(segments: list[Segment]) -> Started:
-        with mode:
-            return run(segments)
-
-    engine._passes.run = watched  # type: ignore[method-assign]
+    engine = Engine(weights(), limits, cost, make_passes=watched(mode))
     return engine.generate(PROMPTS, max_new_tokens=NEW, stop_tokens=STOP)
 
 
@@ -89,15 +84,8 @@ def test_failures_again_and_again_change_no_token(every: int) -> None:
 
 def test_passes_stay_small_for_a_while_and_grow_back() -> None:
     rows: list[int] = []
-    engine = Engine(weights(), Limits(budget_rows=24, slots=2000, live=64))
-    run, mode = engine._passes._piece, Failing(lambda count: count == 5)
-
-    def watched(segments: list[Segment]) -> Piece:
-        rows.append(sum(map(len, segments)))
-        with mode:
-            return run(segments)
-
-    engine._passes._piece = watched  # type: ignore[method-assign]
+    passes = watched(Failing(lambda count: count == 5), rows)
+    engine = Engine(weights(), Limits(budget_rows=24, slots=2000, live=64), make_passes=passes)
     engine.generate([[2 + i % 30, 3 + i // 30, 5, 6, 7, 8] for i in range(120)], max_new_tokens=2, stop_tokens=STOP)
     assert rows[0] == 24
     assert max(rows[1 : 1 + GROW_AFTER]) == 12
@@ -133,7 +121,7 @@ def rows_of(segments: list[Segment]) -> list[Row]:
         Row(
             int(segment.tokens[at]),
             tuple(segment.context[: segment.start + at + 1].tolist()),
-            at >= len(segment) - segment.wanted,
+            at >= len(segment) - segment.output_rows,
         )
         for segment in segments
         for at in range(len(segment))
@@ -156,14 +144,8 @@ def test_a_cut_pass_has_the_same_rows_in_the_same_order(parts: list[tuple[int, i
 
 def test_passes_that_are_filled_up_give_the_same_tokens() -> None:
     rows: list[int] = []
-    engine = Engine(weights(), LIMITS, PassCost((1, 8, 24), (9.0, 8.0, 1.0)))
-    run = engine._passes.run
-
-    def watched(segments: list[Segment]) -> Started:
-        rows.append(sum(map(len, segments)))
-        return run(segments)
-
-    engine._passes.run = watched  # type: ignore[method-assign]
+    cost = PassCost((1, 8, 24), (9.0, 8.0, 1.0))
+    engine = Engine(weights(), LIMITS, cost, make_passes=watched(nullcontext(), rows))
     result = engine.generate(PROMPTS, max_new_tokens=NEW, stop_tokens=STOP)
     assert result.tokens == undisturbed()[0]
     assert set(rows) == {24}

@@ -94,7 +94,7 @@ def run(
         chosen = []
         for work in works:
             segment = work.segment
-            for end in range(len(segment.context) - segment.wanted + 1, len(segment.context) + 1):
+            for end in range(len(segment.context) - segment.output_rows + 1, len(segment.context) + 1):
                 seen = [stored[slot] for slot in segment.context[:end].tolist()]
                 assert [position for position, _ in seen] == list(range(end))
                 chosen.append(next_token(tuple(token for _, token in seen)))
@@ -105,7 +105,7 @@ def run(
         finished += ended
         idle = 0 if ended or passes else idle + 1
         assert idle < 3, "passes that neither computed a row nor began an answer"
-        assert len(scheduler.live) <= limits.live
+        assert len(scheduler.running) <= limits.live
     assert sorted(finished) == list(range(len(prompts)))
     assert pool.free == pool.slots
     tokens = [scheduler.finished[index] for index in range(len(prompts))]

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.small_network import NEW, PROMPTS, SHAPE, STOP, Failing, weights
+from support.watched_passes import watched
 
 from pipeline import text_generation
 from pipeline.engine import memory
@@ -73,14 +74,9 @@ def test_chunks_that_go_through_streamed_layers_give_the_same_tokens(
 
 @pytest.mark.parametrize("every", [260, 401, 900])
 def test_failed_allocations_in_streamed_passes_change_no_token(every: int) -> None:
-    engine = Engine(replace(weights(), layers=OneAtATime(weights().layers)), Limits(200, 400, 8, 24))
-    run, failing = engine._passes.run, Failing(lambda count: count % every == 0)
-
-    def watched(segments: list) -> object:
-        with failing:
-            return run(segments)
-
-    engine._passes.run = watched  # type: ignore[method-assign]
+    failing = Failing(lambda count: count % every == 0)
+    streamed = replace(weights(), layers=OneAtATime(weights().layers))
+    engine = Engine(streamed, Limits(200, 400, 8, 24), make_passes=watched(failing))
     result = engine.generate(PROMPTS, max_new_tokens=NEW, stop_tokens=STOP)
     assert result.tokens == answer(weights(), Limits(64, 600, 16)).tokens
     assert result.stats.failed_allocations > 1

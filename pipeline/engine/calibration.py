@@ -1,0 +1,83 @@
+"""Warm-up: time passes of made-up tokens, and derive from their cost how large passes are and how many answers run.
+
+Sees no data of the run. The curve itself and how it is timed: `cost.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.engine import cost
+from pipeline.engine.cost import PassCost
+from pipeline.engine.pass_runner import Passes
+from pipeline.engine.segment import Segment
+from pipeline.engine.state import Limits
+
+SIZES = (1, 8, 16, 32, 64, 128, 192, 256, 384, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
+"""Tokens of the passes that are timed: close together where reading the weights stops to be what takes the time."""
+
+HEAT_UP_S = 1.5
+"""Full passes on a GPU for so long before any is timed."""
+
+CONTEXT = 128
+"""Tokens that each segment of a timed pass has as its context: about what the contest's prompts have."""
+
+ANSWERS = 128
+"""Tokens of a timed pass that are answers'; beyond them a pass grows by prompt tokens."""
+
+TOKENS_PER_ANSWER = 8
+"""So many tokens of the largest pass for one running answer at least: a pass of short prompts begins that many."""
+
+
+def measure(passes: Passes, limits: Limits) -> PassCost:
+    """The cost curve of this model on this device, in seconds. Raises ResourceError (R304) as any pass does."""
+    weights, computing = passes.weights, passes
+    if weights.streamed:
+        # What a pass computes is timed with one layer in the place of all, what it reads by one pass.
+        layers = (next(iter(weights.layers)),) * weights.shape.layers
+        computing = Passes(replace(weights, layers=layers), passes.pool, passes.backend)
+    largest = min(limits.chunk_rows or limits.budget_rows, limits.slots)
+    sizes = [n for n in SIZES if n <= largest]
+    if weights.device.type == "cuda" and sizes:
+        _heat_up(computing, sizes[-1])
+    curve = cost.measure(lambda tokens: _run(computing, tokens), sizes)
+    if weights.streamed:
+        start = time.perf_counter()
+        _run(passes, 1)
+        curve = curve.reading(time.perf_counter() - start, limits.budget_rows)
+    return curve
+
+
+def fitting(limits: Limits, curve: PassCost) -> Limits:
+    """`limits` with passes no larger than makes their tokens cheaper, and no more running answers than fill them, since
+    each holds slots: one for `TOKENS_PER_ANSWER` tokens of the largest pass at least."""
+    if curve is cost.UNKNOWN:
+        return limits
+    budget = curve.best_budget(limits.budget_rows)
+    answers = max(curve.good_size(budget), budget // TOKENS_PER_ANSWER)
+    return replace(limits, budget_rows=budget, live=min(limits.live, answers))
+
+
+def _heat_up(passes: Passes, tokens: int) -> None:
+    """A GPU runs faster than it can go on for about a second, until it is at its power limit."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < HEAT_UP_S:
+        _run(passes, tokens)
+
+
+def _run(passes: Passes, tokens: int) -> None:
+    """A pass of so many tokens: answers of one token up to `ANSWERS`, the rest as prompts come: runs of tokens, one of
+    which is an output row. All over the same made-up context."""
+    context = np.arange(min(CONTEXT, passes.pool.slots))
+    passes.pool.store[:, : len(context)].zero_()  # whatever lay there could be slow numbers
+    lengths = [1] * min(tokens, ANSWERS)
+    while (left := tokens - sum(lengths)) > 0:
+        lengths.append(min(left, len(context) // 2))
+    # Different tokens: a GPU that multiplies equal rows needs less power and runs faster than it will.
+    ids = np.random.default_rng(tokens).integers(0, passes.weights.shape.vocab, tokens)
+    ends = np.cumsum(lengths)
+    segments = [Segment(ids[end - n : end], len(context) - n, context, 1) for n, end in zip(lengths, ends, strict=True)]
+    passes.run(segments).tokens()
