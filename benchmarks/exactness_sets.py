@@ -99,7 +99,9 @@ def work(options: argparse.Namespace, shard: int) -> None:
     kept = read_kept(options.kept)
     missing = [each for each in picked(options) if each.key not in kept]
     pipe = reference.load(options.model, dtype="float32", device=options.device)
-    for each in missing[shard :: options.workers]:
+    for each in missing:
+        if int(each.key, 16) % options.workers != shard:
+            continue  # by the key, not in turn: a process would get always the same sets
         if time.monotonic() > until:
             break
         tokens: list[list[int]] = []

@@ -228,7 +228,6 @@ class Published(Strict):
     shots: int
     score: float
     """Percent, from 0 to 100."""
-    rows: int
 
 
 class ModelCard(Strict):

@@ -1,6 +1,6 @@
 """When an answer counts as right, by the rule that its set's YAML names.
 
-* `exact`: the organiser's, see `score`.
+* `exact`: the organiser's, see `is_exact`.
 * `last-number`: the last number in the text, without commas, as GSM8K is commonly scored (its own answers stand behind
   "####").
 * `alias`: TriviaQA's own normalisation (its triviaqa_evaluation.py), then equal to any alias.
@@ -25,16 +25,23 @@ def is_exact(text: str, answer: str) -> bool:
     return text.lstrip().replace("\n", "") == answer
 
 
+def is_escaped(prompt: str, answer: str) -> bool:
+    r"""Whether the prompt's list of choices prints the answer escaped, as Python does with backslashes and with quotes
+    of both kinds (`\\frac` for `\frac`): what is printed, copied, is then not the answer."""
+    printed = repr(answer)
+    return printed[1:-1] != answer and printed in prompt
+
+
 def is_last_number(text: str, answer: str) -> bool:
-    found, wanted = last_number(text), last_number(answer)
-    return found is not None and found == wanted
+    given, expected = last_number(text), last_number(answer)
+    return given is not None and given == expected
 
 
 def last_number(text: str) -> Decimal | None:
     """The last number of a text: "$1,200.50." is 1200.50."""
-    found = NUMBER.findall(text)
+    numbers = NUMBER.findall(text)
     try:
-        return Decimal(re.sub("[$,]", "", found[-1])) if found else None
+        return Decimal(re.sub("[$,]", "", numbers[-1])) if numbers else None
     except InvalidOperation:
         return None  # digits of another script
 
@@ -51,7 +58,7 @@ def normalised(text: str) -> str:
 
 
 def humaneval_program(text: str, scoring: dict[str, Any]) -> str:
-    """The prompt, what the model made of it, and the tests, as one program.
+    """The prompt, the model's answer to it and the tests, as one program.
 
     A chat model repeats the function as a rule: then its own version counts, behind the imports and helpers of the
     prompt. Otherwise the text goes on where the prompt ends.

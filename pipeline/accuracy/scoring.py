@@ -68,7 +68,14 @@ def verdicts(dataset: str, rows: Sequence[Record], texts: Sequence[str], execute
         None if row.answer is None else _is_right(rule, text, row.answer, scoring.get(row.index, {}))
         for row, text in zip(rows, texts, strict=True)
     ]
-    return Verdicts(rule, tuple(right), note)
+    notes = [each for each in (note, _escaped(rows) if rule == "exact" else None) if each]
+    return Verdicts(rule, tuple(right), "; ".join(notes) or None)
+
+
+def _escaped(rows: Sequence[Record]) -> str | None:
+    """How many rows can be right only by undoing the escapes of the printed list, which is the organiser's form."""
+    count = sum(metrics.is_escaped(row.messages[-1]["content"], row.answer) for row in rows if row.answer is not None)
+    return f"answers that stand escaped in their prompts (wrong if copied as printed): {count:,}" if count else None
 
 
 def _is_right(rule: str, text: str, answer: str, scoring: dict[str, Any]) -> bool:

@@ -2,7 +2,8 @@
 
 The contest's private board ended with 14 teams out of memory on one long item. So the longest prompts, the prompts that
 list the most choices (the widest tries of drafts) and the rows with the longest answers come first, as a file and a run
-of their own.
+of their own. A private set may be like none of the public ones: chats of many turns and texts in other scripts, which
+are several tokens a character, have kinds of their own.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ EACH = 10
 """Rows of each kind."""
 
 KINDS: dict[str, Callable[[Record], int]] = {
-    "longest prompt": lambda row: sum(len(message["content"]) for message in row.messages),
+    "longest prompt": lambda row: sum(len(message["content"].encode()) for message in row.messages),
+    "most turns": lambda row: len(row.messages),
+    "least ASCII": lambda row: sum(character > "\x7f" for message in row.messages for character in message["content"]),
     "widest branching": lambda row: len(choices.listed(row.messages[-1]["content"])),
-    "longest answer": lambda row: len(row.answer or ""),
+    "longest answer": lambda row: len((row.answer or "").encode()),
 }
-"""By characters: the order is what counts, and it needs no tokenizer."""
+"""By bytes of UTF-8, which follow a tokenizer's tokens better than characters do: the order is what counts, and it
+needs no tokenizer."""
 
 
 @dataclass(frozen=True)

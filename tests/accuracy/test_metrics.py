@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.accuracy import metrics as rules
-from pipeline.accuracy import sandbox
+from pipeline.accuracy import metrics, sandbox
 from pipeline.accuracy.scoring import verdicts
 from pipeline.dataset import fetch
 from pipeline.dataset.records import Record, read
@@ -42,7 +41,7 @@ def rows(*answers: str | None) -> list[Record]:
     ],
 )
 def test_what_the_organiser_takes_as_right(text: str, answer: str, counts: bool) -> None:
-    assert rules.is_exact(text, answer) == counts
+    assert metrics.is_exact(text, answer) == counts
 
 
 # The last number
@@ -63,19 +62,19 @@ def test_what_the_organiser_takes_as_right(text: str, answer: str, counts: bool)
     ],
 )
 def test_the_last_number_of_a_text(text: str, number: str) -> None:
-    assert rules.last_number(text) == Decimal(number)
+    assert metrics.last_number(text) == Decimal(number)
 
 
 @pytest.mark.parametrize("text", ["", "none", "$", "-", "..", "٣"])
 def test_a_text_without_a_number(text: str) -> None:
-    assert not rules.is_last_number(text, "3") or text == "٣"
+    assert not metrics.is_last_number(text, "3") or text == "٣"
 
 
 @given(st.integers(-(10**9), 10**9), st.text(st.characters(exclude_categories=["Nd", "No", "Nl"])))
 def test_any_number_behind_any_words(number: int, words: str) -> None:
     words = words.rstrip("$-.,")
-    assert rules.is_last_number(f"{words} {number:,}", str(number))
-    assert not rules.is_last_number(f"{words} {number:,}", str(number + 1))
+    assert metrics.is_last_number(f"{words} {number:,}", str(number))
+    assert not metrics.is_last_number(f"{words} {number:,}", str(number + 1))
 
 
 # Aliases
@@ -95,7 +94,7 @@ def test_any_number_behind_any_words(number: int, words: str) -> None:
 )
 def test_any_alias_as_triviaqa_normalises_it(text: str, counts: bool) -> None:
     aliases = ["Sunset Blvd", "West Sunset Boulevard", "Sunset Blvd.", "The"]
-    assert rules.is_alias(text, "Sunset Boulevard", aliases) == counts
+    assert metrics.is_alias(text, "Sunset Boulevard", aliases) == counts
 
 
 # Programs
@@ -125,14 +124,14 @@ HUMANEVAL = {
     ],
 )
 def test_humaneval(text: str, counts: bool) -> None:
-    assert sandbox.passes(rules.humaneval_program(text, HUMANEVAL)) == counts
+    assert sandbox.passes(metrics.humaneval_program(text, HUMANEVAL)) == counts
 
 
 def test_mbpp_s_set_up_may_use_what_the_program_defines() -> None:
     scoring = {"setup": "root = Node(1)", "tests": ["assert value(root) == 1"]}
     text = "```python\nclass Node:\n    def __init__(self, v): self.v = v\r\ndef value(n): return n.v\n```"
-    assert sandbox.passes(rules.mbpp_program(text, scoring))
-    assert not sandbox.passes(rules.mbpp_program(text.replace("n.v", "0"), scoring))
+    assert sandbox.passes(metrics.mbpp_program(text, scoring))
+    assert not sandbox.passes(metrics.mbpp_program(text.replace("n.v", "0"), scoring))
 
 
 @pytest.mark.parametrize(
@@ -195,6 +194,25 @@ def test_without_any_answer_there_is_no_share() -> None:
 def test_an_output_too_few_is_not_passed_over() -> None:
     with pytest.raises(ValueError, match="zip"):
         verdicts("my/rows.jsonl", rows("a", "b"), ["a"], execute_code=False)
+
+
+ESCAPED = [
+    pytest.param(r"\frac{1}{2}", True, id="a backslash"),
+    pytest.param("""a "b" isn't""", True, id="both quotes"),
+    pytest.param("it isn't", False, id="an apostrophe"),
+    pytest.param('a "b"', False, id="quotes"),
+    pytest.param("가 – é", False, id="other letters"),
+]
+
+
+@pytest.mark.parametrize(("answer", "escaped"), ESCAPED)
+def test_an_answer_that_its_prompt_prints_escaped_is_counted_in_the_note(answer: str, escaped: bool) -> None:
+    listed = Record(0, [{"role": "user", "content": f"?\nchoices: {[answer, 'other']}\n"}], answer)
+    plain = Record(1, [{"role": "user", "content": f"? {answer}"}], answer)
+    result = verdicts("my/rows.jsonl", [listed, plain], [repr(answer)[1:-1], answer], execute_code=False)
+    assert result.right == (not escaped, True)
+    note = "answers that stand escaped in their prompts (wrong if copied as printed): 1"
+    assert result.note == (note if escaped else None)
 
 
 def test_each_set_is_scored_by_its_own_rule() -> None:

@@ -30,6 +30,12 @@ def test_every_kind_is_chosen_and_the_longest_prompt_comes_first() -> None:
     }
 
 
+def test_many_turns_and_other_scripts_are_kinds_of_their_own() -> None:
+    turns = [{"role": role, "content": "q"} for role in ("user", "assistant", "user")]
+    rows = [row(0, "q" * 90), Record(1, turns, "a"), row(2, "한강"), row(3, "q")]
+    assert hardest.choose(rows, each=1) == {0: ("longest prompt",), 2: ("least ASCII",), 1: ("most turns",)}
+
+
 def test_a_row_may_be_chosen_for_several_reasons() -> None:
     assert hardest.choose([row(0, "q"), row(1, "qq", "bb")], each=1) == {1: ("longest prompt", "longest answer")}
 
@@ -42,12 +48,13 @@ def test_rows_that_are_all_alike() -> None:
 def test_what_is_left_out_is_never_longer_than_what_is_in(made: list[tuple[str, str | None]]) -> None:
     rows = [row(index, content, answer) for index, (content, answer) in enumerate(made)]
     chosen = hardest.choose(rows, each=3)
-    assert 1 <= len(chosen) <= 9
-    lengths = [len(rows[index].messages[0]["content"]) for index in chosen]
+    assert 1 <= len(chosen) <= 3 * len(hardest.KINDS)
+    lengths = [len(rows[index].messages[0]["content"].encode()) for index in chosen]
     assert lengths == sorted(lengths, reverse=True)
-    assert lengths[0] == max(len(each.messages[0]["content"]) for each in rows)
-    if len({len(each.answer or "") for each in rows}) > 1:
-        assert max(len(rows[index].answer or "") for index in chosen) == max(len(each.answer or "") for each in rows)
+    assert lengths[0] == max(len(each.messages[0]["content"].encode()) for each in rows)
+    answers = [len((each.answer or "").encode()) for each in rows]
+    if len(set(answers)) > 1:
+        assert max(answers[index] for index in chosen) == max(answers)
 
 
 def test_the_organisers_longest_sample_is_among_the_hardest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
