@@ -20,7 +20,7 @@ import torch
 from loguru import logger
 
 from pipeline.dataset import records
-from pipeline.engine import backend, memory, projection
+from pipeline.engine import backend, invariance, memory, projection
 from pipeline.engine.device import STREAMED, pick_device
 from pipeline.engine.engine import Engine, Progress, Stats
 from pipeline.engine.free_memory import free_bytes
@@ -136,6 +136,7 @@ class TextGenerator:
                 "attention": self.engine.backend.attention_name,
                 "passed_over": self.engine.backend.passed_over,
             },
+            "invariant": asdict(self.engine.backend.invariance),
             "cost": {"rows": cost.rows, "elapsed_s": cost.elapsed_s},
             "stats": asdict(stats),
             "tokens_saved_by_sharing": stats.prompt_tokens - stats.tree_tokens,
@@ -186,12 +187,20 @@ def load(
     left_bytes = min(free_bytes(place), allowed_bytes - held_bytes)
     planned = memory.plan(shape, kind, place, left_bytes, fused=chosen.fused, streamed=streamed)
     logger.info("memory beside the weights: {}", planned.text())
+    chosen = invariance.settle(chosen, weights, planned.limits)
     engine = Engine(weights, planned.limits, backend=chosen)
     logger.info(
         "between the products: {}, attention: {}; passed over: {}",
         chosen.ops_name,
         chosen.attention_name,
         "; ".join(f"{name} ({reason})" for name, reason in chosen.passed_over.items()) or "none",
+    )
+    settled = chosen.invariance
+    logger.info(
+        "answers depend on their prompts alone: {}, {}{}",
+        "yes" if settled.holds else "no",
+        settled.why,
+        "".join(f"; {name}: {ways}" for name, ways in settled.products.items()),
     )
     return TextGenerator(engine, tokenizer, stop_tokens, planned)
 

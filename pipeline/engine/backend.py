@@ -12,7 +12,9 @@ from functools import partial
 
 import torch
 
+from pipeline.engine import projection
 from pipeline.engine.attention import Plan, buckets, flash, paged
+from pipeline.engine.invariance import NOT_TRIED, Invariance
 from pipeline.engine.kernels import build, library
 from pipeline.engine.ops import Ops, TorchOps
 from pipeline.engine.self_test import attention_error, ops_error, refusal
@@ -29,6 +31,9 @@ class Backend:
     attention_name: str
     passed_over: dict[str, str]
     """Ways that would have been better, and why they are not taken."""
+    linear: Callable[[Tensor, Tensor], Tensor] = projection.linear
+    """x (T, in) times weight (out, in) transposed."""
+    invariance: Invariance = NOT_TRIED
 
     @property
     def fused(self) -> bool:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from pipeline.engine.backend import Backend
 from pipeline.engine.pool import SlotPool
-from pipeline.engine.projection import linear
 from pipeline.engine.segment import Packed
 from pipeline.engine.shape import Shape
 from pipeline.engine.weights import LayerWeights, Weights
@@ -31,7 +30,7 @@ def choose(weights: Weights, pool: SlotPool, chunks: Sequence[Packed], backend: 
     may continue those before it.
     """
     last = _layers(weights, pool, chunks, backend)
-    return torch.cat([linear(part, weights.head).argmax(-1) for part in last.split(HEAD_ROWS)])
+    return torch.cat([backend.linear(part, weights.head).argmax(-1) for part in last.split(HEAD_ROWS)])
 
 
 @torch.inference_mode()
@@ -41,7 +40,7 @@ def forward(weights: Weights, pool: SlotPool, packed: Packed, backend: Backend) 
     K/V goes into the pool before attention reads it, so a segment may continue another one of the
     same pass. Nothing here waits for the device.
     """
-    return linear(_layers(weights, pool, [packed], backend), weights.head)
+    return backend.linear(_layers(weights, pool, [packed], backend), weights.head)
 
 
 def _layers(weights: Weights, pool: SlotPool, chunks: Sequence[Packed], backend: Backend) -> Tensor:
@@ -58,14 +57,14 @@ class _Rows:
     """The rows of a chunk on their way through the layers."""
 
     def __init__(self, packed: Packed, weights: Weights, backend: Backend) -> None:
-        self.packed, self.shape, self.ops = packed, weights.shape, backend.ops
+        self.packed, self.shape, self.ops, self.linear = packed, weights.shape, backend.ops, backend.linear
         self.attend = backend.plan(packed, weights.shape, weights.dtype)
         self.cos, self.sin = rotary(packed.positions, weights.shape, weights.dtype)
         self.hidden = F.embedding(packed.tokens, weights.embed)  # (T, H)
         self.delta: Tensor | None = None  # (T, H), what the layer before adds to it
 
     def advance(self, layer: LayerWeights, kv: Tensor, last: bool) -> None:
-        shape, ops = self.shape, self.ops
+        shape, ops, linear = self.shape, self.ops, self.linear
         x = ops.add_norm(self.hidden, self.delta, layer.norm_attention, shape.norm_eps)
         self.delta = None  # added: attention needs the room
         qkv = linear(x, layer.qkv).view(self.packed.rows, -1, shape.head_dim)  # (T, Q + 2K, D)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.engine.kernels import build
+from pipeline.engine.padding import roomy
 from pipeline.engine.shape import Shape
 
 HEAD_DIMS = (64, 96, 128)
@@ -23,6 +24,9 @@ LOWEST_CAPABILITY = (8, 0)
 
 TILE_ROWS = 64
 """ROWS in attention.cu."""
+
+TILING_ROWS = (16, 32, 64, 64, 128, 128, 256)
+"""Rows of a tile in each tiling of product.cu."""
 
 WIDEST_ROW = 32_768
 """Values of a row of hidden states that add_norm can hold."""
@@ -62,11 +66,10 @@ class Kernels:
         self._attend.argtypes = [c_void_p, c_int, *[c_void_p] * 4, *[c_int] * 5, c_float, c_void_p]
         self._product = library.product
         self._product.argtypes = [c_void_p, c_int, c_void_p, c_void_p, *[c_int] * 4, c_void_p]
-        self.tilings: int = library.product_tilings()
 
     def add_norm(self, hidden: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> Tensor:
         """hidden (T, H) += delta; returns its RMS norm times weight, (T, H)."""
-        normed = torch.empty_like(hidden)
+        normed = roomy(hidden.shape[0], hidden.shape[1], like=hidden)
         if len(hidden):
             add = None if delta is None else delta.data_ptr()
             pointers = hidden.data_ptr(), add, weight.data_ptr(), normed.data_ptr()
@@ -90,15 +93,15 @@ class Kernels:
 
     def attend(self, qkv: Tensor, layer: Tensor, slots: Tensor, tiles: Tensor, shape: Shape, window: int) -> Tensor:
         """(T, Q·D). slots: int32, the contexts end to end; tiles: int32 (tiles, 5), as struct Tile in attention.cu."""
-        out = torch.empty(len(qkv), shape.heads * shape.head_dim, dtype=qkv.dtype, device=qkv.device)
+        out = roomy(len(qkv), shape.heads * shape.head_dim, like=qkv)
         pointers = layer.data_ptr(), slots.data_ptr(), tiles.data_ptr(), out.data_ptr()
         sizes = len(tiles), shape.kv_heads, shape.heads // shape.kv_heads, shape.head_dim, window
         _check(self._attend(qkv.data_ptr(), qkv.stride(0), *pointers, *sizes, shape.head_dim**-0.5, _stream()))
         return out
 
     def product(self, x: Tensor, weight: Tensor, y: Tensor, tiling: int) -> None:
-        """y (M, N) = x (M, K) · weight (N, K)ᵀ, the same bits with each of `tilings`; M at least 1, N and K multiples
-        of 8."""
+        """y (M, N) = x (M, K) · weight (N, K)ᵀ, the same bits with each tiling of `TILING_ROWS`; M at least 1, N and K
+        multiples of 8."""
         pointers = x.data_ptr(), x.stride(0), weight.data_ptr(), y.data_ptr()
         _check(self._product(*pointers, len(x), *weight.shape, tiling, _stream()))
 

@@ -174,7 +174,6 @@ using Tiles64x128 = Tiling<64, 128, 64, 32, 64, 4, 2>;
 using Tiles128x128 = Tiling<128, 128, 64, 64, 64, 3, 2>;
 using Tiles128x256 = Tiling<128, 256, 64, 64, 64, 3, 1>;
 using Tiles256x128 = Tiling<256, 128, 64, 64, 64, 3, 1>;
-constexpr int TILINGS = 7;
 
 template <class T>
 int launch(const void* x, int x_stride, const void* w, void* y, int M, int N, int K, cudaStream_t stream) {
@@ -186,9 +185,7 @@ int launch(const void* x, int x_stride, const void* w, void* y, int M, int N, in
     return cudaGetLastError();
 }
 
-// Refused (cudaErrorInvalidConfiguration or cudaErrorInvalidValue) where a device has too little shared memory for a tiling.
-extern "C" int product_tilings() { return TILINGS; }
-
+// An error where a device has too little shared memory for the tiling.
 extern "C" int product(const void* x, int x_stride, const void* w, void* y, int M, int N, int K, int tiling, cudaStream_t stream) {
     if (M < 1 || N < 1 || K < 1 || N % 8 || K % 8 || x_stride % 8) return cudaErrorInvalidValue;
     switch (tiling) {

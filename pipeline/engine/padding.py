@@ -1,0 +1,35 @@
+"""The few sizes that products are computed with, and tensors with room for what a product is padded to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FINE_ROWS = 256
+"""Up to so many rows a product takes about the time of reading its weights."""
+
+STEPS = {FINE_ROWS: 16, 512: 32, 1024: 64}
+"""Sizes up to so many rows are multiples of this."""
+
+LARGE_STEP = 128
+"""Beyond, where tiles are of 128 rows: padding costs next to nothing."""
+
+
+def padded(rows: int) -> int:
+    """The size that a product of so many rows is computed with."""
+    step = next((step for limit, step in STEPS.items() if rows <= limit), LARGE_STEP)
+    return max(1, -(-rows // step)) * step
+
+
+def sizes(largest: int) -> list[int]:
+    """All sizes up to that of `largest` rows, ascending."""
+    found, size = [], 0
+    while size < padded(largest):
+        size = padded(size + 1)
+        found.append(size)
+    return found
+
+
+def roomy(rows: int, width: int, like: Tensor) -> Tensor:
+    """An uninitialised (rows, width) with room behind its last row for what a product pads it to."""
+    return torch.empty(padded(rows), width, dtype=like.dtype, device=like.device)[:rows]

@@ -1,0 +1,126 @@
+"""Matrix products whose rows have the same bits whatever comes beside them: which way computes which size.
+
+A product is called with one of few sizes (`padded`): what lies behind the last row is computed and thrown away, and
+nothing of it gets into a row. For every weight shape and each of these sizes, `Products` has a way that was tried on
+the device and gave the bits of one class (`product_trial.py`): torch's own product, cuBLASLt without split K, or our
+kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.engine.kernels import cublaslt, library
+from pipeline.engine.padding import padded
+
+TORCH, CUBLASLT, OURS = "torch", "cublaslt", "ours"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How one product of one size is computed."""
+
+    name: str
+    """TORCH, CUBLASLT or OURS."""
+    tiling: int = 0
+    """Of ours."""
+    algorithm: bytes = b""
+    """Of cuBLASLt."""
+
+    def text(self) -> str:
+        return f"{self.name} {self.tiling}" if self.name == OURS else self.name
+
+
+@dataclass(frozen=True)
+class Key:
+    """What kind of product it is, its rows left out."""
+
+    outputs: int
+    inputs: int
+    stride: int
+    """Values from one row of x to the next."""
+
+    @classmethod
+    def of(cls, x: Tensor, weight: Tensor) -> Key:
+        return cls(weight.shape[0], weight.shape[1], x.stride(0))
+
+
+class Runner:
+    """Computes a product of exactly `len(x)` rows in a given way."""
+
+    def __init__(self, kernels: library.Kernels | None, blas: cublaslt.Library | None) -> None:
+        self.kernels, self.blas = kernels, blas
+
+    def __call__(self, way: Way, x: Tensor, weight: Tensor) -> Tensor:
+        """(M, N). Raises RuntimeError where the device or its library refuses."""
+        if way.name == TORCH:
+            return F.linear(x, weight)
+        y = torch.empty(len(x), len(weight), dtype=x.dtype, device=x.device)
+        if way.name == OURS and self.kernels is not None:
+            self.kernels.product(x, weight, y, way.tiling)
+        elif way.name == CUBLASLT and self.blas is not None:
+            self.blas.product(x, weight, y, way.algorithm)
+        else:
+            raise RuntimeError(f"{way.name} is not there")
+        return y
+
+
+Run = Callable[[Way, Tensor, Tensor], Tensor]
+"""As `Runner`."""
+
+
+class Products:
+    """x · weightᵀ by what was tried, for weights and sizes that were tried."""
+
+    def __init__(self, run: Run, ways: Mapping[Key, Mapping[int, Way]]) -> None:
+        self._run, self.ways = run, ways
+
+    def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x (T, in) times weight (out, in) transposed, (T, out). Raises KeyError for a weight that was not tried."""
+        if len(x) == 0:
+            return x.new_empty(0, len(weight))
+        table = self.ways.get(Key.of(x, weight))
+        if table is None:
+            x = x.clone(memory_format=torch.contiguous_format)
+            table = self.ways[Key.of(x, weight)]
+        size = padded(len(x))
+        if size in table:
+            return self._run(table[size], _with_room(x, size), weight)[: len(x)]
+        largest = max(table)
+        return torch.cat([self(part, weight) for part in x.split(largest)])
+
+
+def _with_room(x: Tensor, size: int) -> Tensor:
+    """x with rows behind it up to `size`: those that lie there if they are its own storage's, else of a copy."""
+    if size == len(x):
+        return x
+    end = x.storage_offset() + (size - 1) * x.stride(0) + x.shape[1]
+    if end * x.element_size() <= x.untyped_storage().nbytes():
+        return x.as_strided((size, x.shape[1]), x.stride())
+    copy = x.new_empty(size, x.stride(0))[:, : x.shape[1]]  # the same stride: it was tried with it
+    copy[: len(x)] = x
+    return copy
+
+
+def summary(ways: Mapping[Key, Mapping[int, Way]]) -> dict[str, str]:
+    """For each kind of product which way computes which sizes, in one line: "≤ 64: ours 0, ≤ 8192: torch"."""
+    lines = {}
+    for key, table in ways.items():
+        runs: list[tuple[int, str]] = []
+        for size, way in sorted(table.items()):
+            if runs and runs[-1][1] == way.text():
+                runs[-1] = size, way.text()
+            else:
+                runs.append((size, way.text()))
+        lines[f"{key.outputs} × {key.inputs}"] = ", ".join(f"≤ {size:,}: {name}" for size, name in runs)
+    return lines
+
+
+def names(ways: Mapping[Key, Mapping[int, Way]]) -> Sequence[str]:
+    """All ways in use, each once."""
+    return sorted({way.name for table in ways.values() for way in table.values()})
