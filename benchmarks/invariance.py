@@ -5,9 +5,9 @@
     python benchmarks/invariance.py phi3_ids.json --attention OLD/attention.cu    # "before" has that kernel
     python benchmarks/invariance.py phi3_ids.json --shape tiny        # the same on a small model: tries the script out
 
-cost: each set through two engines of one process, on the same weights with the same pass size: "before", with torch's
-products, and "settled", with those that the trial chose. They alternate, which of them is first too; medians of the
-rounds, with the least and the most.
+cost: each set through engines of one process, on the same weights with the same pass size: "before", with torch's
+products; "settled", with those that the trial chose; with --attention, "attention" between them, with torch's products
+and today's kernel. They alternate, which of them is first too; medians of the rounds, with the least and the most.
 schedules: free greedy answers under other pass sizes, pools and orders, and alone: how many differ from those of the
 largest passes. Weights are random, so near ties are everywhere. The last line is JSON.
 """
@@ -15,6 +15,7 @@ largest passes. Weights are random, so near ties are everywhere. The last line i
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import shutil
 import statistics
@@ -79,20 +80,25 @@ def cost(
     print(f"\npasses of {limits.budget_rows} rows; ms, median (least to most) of {rounds} rounds")
     for data in sets:
         times: dict[str, list[float]] = {name: [] for name in engines}
+        device: dict[str, list[float]] = {name: [] for name in engines}
         names = list(engines)
         for turn in range(rounds + 1):
             for name in names if turn % 2 else reversed(names):
-                elapsed_s, _ = engines[name].answer(data)
+                elapsed_s, result = engines[name].answer(data)
                 if turn:
                     times[name].append(elapsed_s * 1e3)
-        found[data.name] = times
+                    device[name].append(engines[name].device_s() * 1e3)
+                    log = result.log
+        rows = [prompt + answer for prompt, answer in zip(log.prompt_rows, log.answer_rows, strict=True)]
+        found[data.name] = {"ms": times, "device_ms": device, "pass_rows": rows}
         medians = {name: statistics.median(values) for name, values in times.items()}
         line = "".join(
             f"  {name} {medians[name]:8.1f} ({min(values):.1f} to {max(values):.1f})" for name, values in times.items()
         )
         base = medians[names[0]]
         shares = ", ".join(f"{medians[name] / base - 1:+.2%}" for name in names[1:])
-        print(f"{data.name:<10}{line}  {shares}", flush=True)
+        busy = ", ".join(f"{name} {statistics.median(values):.1f}" for name, values in device.items() if values)
+        print(f"{data.name:<10}{line}  {shares}\n          passes of {rows}; device busy: {busy}", flush=True)
     return found
 
 
@@ -163,6 +169,10 @@ def main() -> None:
         for shape, line in settled.invariance.products.items():
             print(f"  {shape:<14} {line}", flush=True)
         ways = {"before": with_attention(plain, options.attention), "settled": settled}
+        if options.attention:
+            ways = {"before": ways["before"], "attention": plain, "settled": settled}
+        gc.collect()
+        gc.freeze()  # as text_generation.py does after warm-up
         if "schedules" in options.only:
             prompts = [prompt for data in sets for prompt in data.prompts[:60]][:120]
             report["schedules"] = schedules(weights, ways, limits, prompts)

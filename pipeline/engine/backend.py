@@ -6,11 +6,12 @@ float64 is passed over, and the reason is kept for the log and the run's manifes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from pipeline.engine import projection
 from pipeline.engine.attention import Plan, buckets, flash, paged

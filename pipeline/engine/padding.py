@@ -8,7 +8,7 @@ from torch import Tensor
 FINE_ROWS = 256
 """Up to so many rows a product takes about the time of reading its weights."""
 
-STEPS = {FINE_ROWS: 16, 512: 32, 1024: 64}
+STEPS = {FINE_ROWS: 16, 512: 32, 2048: 64}
 """Sizes up to so many rows are multiples of this."""
 
 LARGE_STEP = 128

@@ -8,8 +8,8 @@ kernel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -45,10 +45,6 @@ class Key:
     stride: int
     """Values from one row of x to the next."""
 
-    @classmethod
-    def of(cls, x: Tensor, weight: Tensor) -> Key:
-        return cls(weight.shape[0], weight.shape[1], x.stride(0))
-
 
 class Runner:
     """Computes a product of exactly `len(x)` rows in a given way."""
@@ -60,7 +56,7 @@ class Runner:
         """(M, N). Raises RuntimeError where the device or its library refuses."""
         if way.name == TORCH:
             return F.linear(x, weight)
-        y = torch.empty(len(x), len(weight), dtype=x.dtype, device=x.device)
+        y = x.new_empty(x.shape[0], weight.shape[0])
         if way.name == OURS and self.kernels is not None:
             self.kernels.product(x, weight, y, way.tiling)
         elif way.name == CUBLASLT and self.blas is not None:
@@ -79,20 +75,31 @@ class Products:
 
     def __init__(self, run: Run, ways: Mapping[Key, Mapping[int, Way]]) -> None:
         self._run, self.ways = run, ways
+        self._known: dict[tuple[torch.Size, int, int], tuple[int, Way]] = {}  # by shape of the weight, stride, rows
 
     def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
         """x (T, in) times weight (out, in) transposed, (T, out). Raises KeyError for a weight that was not tried."""
+        rows = x.shape[0]
+        known = self._known.get((weight.shape, x.stride(0), rows))
+        if known is None:
+            return self._first(x, weight)
+        size, way = known
+        return self._run(way, x, weight) if size == rows else self._run(way, _with_room(x, size), weight)[:rows]
+
+    def _first(self, x: Tensor, weight: Tensor) -> Tensor:
+        """A product that was not called before."""
         if len(x) == 0:
             return x.new_empty(0, len(weight))
-        table = self.ways.get(Key.of(x, weight))
-        if table is None:
+        key = Key(weight.shape[0], weight.shape[1], x.stride(0))
+        if key not in self.ways:
             x = x.clone(memory_format=torch.contiguous_format)
-            table = self.ways[Key.of(x, weight)]
+            key = replace(key, stride=x.stride(0))
+        table = self.ways[key]
         size = padded(len(x))
-        if size in table:
-            return self._run(table[size], _with_room(x, size), weight)[: len(x)]
-        largest = max(table)
-        return torch.cat([self(part, weight) for part in x.split(largest)])
+        if size not in table:
+            return torch.cat([self(part, weight) for part in x.split(max(table))])
+        self._known[weight.shape, key.stride, len(x)] = size, table[size]
+        return self(x, weight)
 
 
 def _with_room(x: Tensor, size: int) -> Tensor:
@@ -119,8 +126,3 @@ def summary(ways: Mapping[Key, Mapping[int, Way]]) -> dict[str, str]:
                 runs.append((size, way.text()))
         lines[f"{key.outputs} × {key.inputs}"] = ", ".join(f"≤ {size:,}: {name}" for size, name in runs)
     return lines
-
-
-def names(ways: Mapping[Key, Mapping[int, Way]]) -> Sequence[str]:
-    """All ways in use, each once."""
-    return sorted({way.name for table in ways.values() for way in table.values()})

@@ -60,8 +60,12 @@ class Library:
         except RuntimeError as error:
             raise CannotLoad(str(error)) from error
         self._layouts: dict[tuple[int, int, int], c_void_p] = {}
-        self._one, self._zero = c_float(1.0), c_float(0.0)
+        self._triples: dict[tuple[torch.Size, int, int], tuple[c_void_p, c_void_p, c_void_p]] = {}
+        one, zero = c_float(1.0), c_float(0.0)
+        self._kept_alive = one, zero
+        self._one, self._zero = c_void_p(ctypes.addressof(one)), c_void_p(ctypes.addressof(zero))
         self._workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=device)
+        self._space = self._workspace.data_ptr()
 
     def _set_up(self) -> None:
         library = self._library
@@ -88,13 +92,12 @@ class Library:
         """The library's first `count` proposals for `rows` rows of x with `stride` values a row; none: it has none."""
         results, found = (HeuristicResult * count)(), c_int()
         outputs, inputs = weight.shape
-        a, b, c = self._layout(inputs, outputs, inputs), self._layout(inputs, rows, stride), None
+        a, b = self._layout(inputs, outputs, inputs), self._layout(inputs, rows, stride)
         c = self._layout(outputs, rows, outputs)
         error = self._library.cublasLtMatmulAlgoGetHeuristic(
             self._handle, self._operation, a, b, c, c, self._preference, count, results, byref(found)
         )
         proposals = results[: found.value] if error == 0 else []
-        # `raw`: an array of c_char as such ends at its first zero.
         return [
             bytes(result)[:ALGORITHM_BYTES]
             for result in proposals
@@ -103,16 +106,23 @@ class Library:
 
     def product(self, x: Tensor, weight: Tensor, y: Tensor, algorithm: bytes) -> None:
         """y (M, N) = x (M, K) · weight (N, K)ᵀ. Raises RuntimeError where the library refuses."""
-        outputs, inputs = weight.shape
-        rows, stride = x.shape[0], x.stride(0)
-        a, b = self._layout(inputs, outputs, inputs), self._layout(inputs, rows, stride)
-        c, out = self._layout(outputs, rows, outputs), y.data_ptr()
+        rows, stride, out = x.shape[0], x.stride(0), y.data_ptr()
+        layouts = self._triples.get((weight.shape, stride, rows))
+        if layouts is None:
+            outputs, inputs = weight.shape
+            layouts = (
+                self._layout(inputs, outputs, inputs),
+                self._layout(inputs, rows, stride),
+                self._layout(outputs, rows, outputs),
+            )
+            self._triples[weight.shape, stride, rows] = layouts
+        a, b, c = layouts
         error = self._matmul(
-            self._handle, self._operation, byref(self._one), weight.data_ptr(), a, x.data_ptr(), b, byref(self._zero),
-            out, c, out, c, algorithm, self._workspace.data_ptr(), WORKSPACE_BYTES,
-            torch.cuda.current_stream().cuda_stream,
+            self._handle, self._operation, self._one, weight.data_ptr(), a, x.data_ptr(), b, self._zero,
+            out, c, out, c, algorithm, self._space, WORKSPACE_BYTES, torch.cuda.current_stream().cuda_stream,
         )  # fmt: skip
-        _check(error)
+        if error:
+            _check(error)
 
     def _layout(self, rows: int, columns: int, stride: int) -> c_void_p:
         """Column-major, as cuBLAS counts: a row-major (columns, rows) matrix with `stride` values a row."""
