@@ -124,6 +124,6 @@ def bench(_context: Context, model: str = "standin", rows: str = "100", max_new_
 def lock(_context: Context) -> None:
     """Compile requirements/*.in into locked files with hashes."""
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
-    for name in ("cpu", "host", "dev", "browser", "oldest", "jetpack6"):
+    for name in ("cpu", "host", "dev", "browser", "nvcc", "oldest", "jetpack6"):
         flags = ["--universal", "--python-version", "3.10", "--generate-hashes", "--no-header", "--quiet"]
         call([uv, "pip", "compile", *flags, "-o", f"{name}.lock", f"{name}.in"], folder=paths.ROOT / "requirements")
