@@ -170,18 +170,23 @@ def edit(recorded: Path, change: Callable[[dict[str, Any]], object]) -> None:
 SPOILT = {
     "another model": (lambda m: m["model"].update(lock_sha256="0" * 64), 4, "M601"),
     "another file": (lambda m: m["dataset"].update(sha256="0" * 64), 4, "M602"),
+    "a model that is not here": (lambda m: m["request"].update(model="not/here"), 4, "M601"),
+    "a file that is not here": (lambda m: m["request"].update(dataset="not/here.jsonl"), 4, "M602"),
     "unfinished": (lambda m: m.update(state="failed"), 2, "U501"),
     "no manifest of ours": (lambda m: m.clear(), 2, "U501"),
 }
 
 
 @pytest.mark.parametrize("case", SPOILT)
-def test_what_cannot_be_reproduced_says_why(recorded: Path, invoke: Invoke, case: str) -> None:
+def test_what_cannot_be_reproduced_says_why_and_is_not_run(
+    recorded: Path, invoke: Invoke, runs: Path, case: str
+) -> None:
     change, status, code = SPOILT[case]
     edit(recorded, change)
     done = invoke("reproduce", "--run", recorded)
     assert done.returncode == status, done.stderr
     assert code in done.stderr
+    assert list(runs.iterdir()) == [recorded]
 
 
 def test_a_run_that_is_not_there(invoke: Invoke) -> None:
