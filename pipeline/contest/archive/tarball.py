@@ -54,7 +54,8 @@ def members(file: BinaryIO, where: str) -> Iterator[Member]:
     member's, F403 an extension that has no place here; IntegrityError: M701 neither a file nor a folder.
     """
     end = file.seek(0, os.SEEK_END)
-    at, extended = 0, {}
+    at = 0
+    extended: dict[str, str] = {}
     while True:
         file.seek(at)
         block = file.read(BLOCK)

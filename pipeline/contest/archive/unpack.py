@@ -83,12 +83,14 @@ def checked(found: Iterable[Member], where: str, bounds: Bounds, exempt: str = "
     """
     kept: list[Member] = []
     seen: dict[str, bool] = {}
+    holders: set[str] = set()  # folders, as far as a name behind theirs says so
     total = 0
     for member in found:
         name = member.name.rstrip("/") if member.is_folder else member.name
         _check_name(name, where, bounds)
         same = unicodedata.normalize("NFC", name).casefold()
-        if same in seen or any(seen.get(above) is False for above in _above(same)):
+        is_both = (same in holders and not member.is_folder) or any(seen.get(above) is False for above in _above(same))
+        if same in seen or is_both:
             raise IntegrityError(
                 "M703",
                 "two members of the archive would be one file",
@@ -97,6 +99,7 @@ def checked(found: Iterable[Member], where: str, bounds: Bounds, exempt: str = "
                 fix="do not unpack it by other means; have it packed by invoke submit",
             )
         seen[same] = member.is_folder
+        holders.update(_above(same))
         is_image = bool(exempt) and name.split("/", 1)[-1] == exempt
         limit = bounds.image_bytes if is_image else bounds.one_bytes
         total += 0 if is_image else member.size_bytes
@@ -192,8 +195,8 @@ def _listed(folder: Path, top: str) -> dict[str, str]:
     try:
         content = (folder / MANIFEST).read_bytes()
         lines = content.decode("utf-8").split("\n")
-        pairs = [_LINE.fullmatch(line) for line in lines[:-1]]
-        if lines[-1] or not all(pairs):
+        pairs = [pair for line in lines[:-1] if (pair := _LINE.fullmatch(line))]
+        if lines[-1] or len(pairs) < len(lines) - 1:
             raise ValueError("a line that is not '<sha256>  <path>'")  # noqa: TRY301
         names = [pair[2] for pair in pairs]
         if names != sorted(set(names)):

@@ -157,7 +157,7 @@ def _in_two_teams(read: Sequence[Verdict]) -> tuple[str, ...]:
     for each in sorted(read, key=lambda verdict: (verdict.submitted, verdict.submission)):
         for name in each.team.members if each.team else ():
             names[_person(name)] = name
-            teams.setdefault(_person(name), {})[team_key(each)] = each.team.name
+            teams.setdefault(_person(name), {})[team_key(each)] = _team_name(each)
     return tuple(
         f"{names[person]} is in {' and in '.join(found[key] for key in sorted(found))}"
         for person, found in sorted(teams.items())

@@ -66,7 +66,8 @@ def of_run(manifest: Mapping[str, Any], checkout: Path) -> Source:
 def read(source: Source) -> dict[str, bytes]:
     """Its regular files by their paths."""
     with tarfile.open(fileobj=io.BytesIO(source.tar)) as archive:
-        return {member.name: archive.extractfile(member).read() for member in archive if member.isreg()}
+        opened = {member.name: archive.extractfile(member) for member in archive if member.isreg()}
+        return {name: content.read() for name, content in opened.items() if content is not None}
 
 
 def tree(checkout: Path) -> dict[str, bytes]:

@@ -31,7 +31,8 @@ def make(manifest: Mapping[str, Any], source: Mapping[str, bytes], committed_s: 
     path = lock_of(manifest, source)
     content = source.get(path, b"")
     commit = manifest["code"]["commit"]
-    made = {
+    components = [*_packages(manifest, content, cited), *_works(manifest, cited)]
+    bill = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -47,10 +48,10 @@ def make(manifest: Mapping[str, Any], source: Mapping[str, bytes], committed_s: 
                 "properties": [{"name": "lock", "value": f"{path} sha256 {hashlib.sha256(content).hexdigest()}"}],
             },
         },
-        "components": [*_packages(manifest, content, cited), *_works(manifest, cited)],
+        "components": components,
+        "dependencies": [{"ref": "pipeline", "dependsOn": [each["bom-ref"] for each in components]}],
     }
-    made["dependencies"] = [{"ref": "pipeline", "dependsOn": [each["bom-ref"] for each in made["components"]]}]
-    return json_bytes(made)
+    return json_bytes(bill)
 
 
 def lock_of(manifest: Mapping[str, Any], source: Mapping[str, bytes]) -> str:
