@@ -193,11 +193,11 @@ def test_what_gives_people_away_is_replaced_and_listed(made: Clone, tmp_path: Pa
     names = redact.Names(users=frozenset({"kimchul"}), hosts=frozenset({"orin-lab-3"}))
     answered = (made.run / "outputs.jsonl").read_bytes()
     found = unpacked(packed(made, tmp_path / "out", names=names))
-    for name, content in found.items():
-        if name.startswith("run/") and name != "run/outputs.jsonl":
-            assert not any(word in content for word in (b"kimchul", b"orin-lab-3", b"hf_x", b"10.20.30", b"sesame")), (
-                name
-            )
+    told = {name for name in found if name.startswith("run/")} - {"run/outputs.jsonl"}
+    private = (b"kimchul", b"orin-lab-3", b"hf_x", b"10.20.30", b"sesame")
+    assert {"run/manifest.json", "run/run.log"} <= told
+    for name in told:
+        assert not any(word in found[name] for word in private), name
     assert found["run/outputs.jsonl"] == answered
     listed = {
         (each["file"], each["kind"], each["count"], each["left"])

@@ -203,8 +203,8 @@ def test_the_window_matters_here() -> None:
     """Were it ignored, or the prompts shorter than it, the tests above would show nothing."""
     kind = KINDS[2]
     if loader.read_shape(saved(kind, torch.float32)).window is None:
-        assert version("transformers").startswith(("4.44.", "4.45."))  # they alone ignore it, and so do we then
-        return
+        assert version("transformers").startswith(("4.44.", "4.45."))
+        pytest.skip("these versions of transformers ignore the window, and so do we with them")
     prompts = [[2 + (i * step) % 37 for i in range(16)] for step in range(1, 12)]
     seen_by_last = [[2, *prompt[1:]] for prompt in prompts]
     assert [choice(kind, torch.float32, tuple(p)) for p in prompts] != [
