@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support.audited import Ground, in_state, verified
 from support.drafts_of_submissions import Draft
-from support.forgeries import BY_CHANCE, LIES, UNSETTLED, UNTOLD
+from support.forgeries import BY_CHANCE, LIES, UNSETTLED, UNTOLD, team_of_four
 
 from pipeline import paths
 from pipeline.contest.check import FAIL, HUMAN, OK, UNKNOWN
@@ -91,6 +91,11 @@ def test_what_is_left_out_makes_nothing_valid(
 ) -> None:
     verdict = told(lie, draft, ground, tmp_path)
     assert (verdict.state, in_state(verdict, UNKNOWN)) == (CANNOT_TELL, UNTOLD[lie]), verdict.reasons
+
+
+def test_a_team_of_four_is_told_that_it_is_four(draft: Draft, ground: Ground, tmp_path: Path) -> None:
+    verdict = told(team_of_four, draft, ground, tmp_path)
+    assert verdict.reasons == ["rule-team: Blue: 4 members; wanted: 1 to 3 members in team.yaml"]
 
 
 # Lies of form: contents that our own programs would not write

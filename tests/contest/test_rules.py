@@ -20,7 +20,7 @@ from pipeline.contest.rules import run_rules as run_checks
 from pipeline.contest.rules import source_rules as source_checks
 from pipeline.contest.rules.evidence import Accuracy, Evidence, Pins
 from pipeline.contest.rules.rules import Judged
-from pipeline.contest.team import Team
+from pipeline.contest.team import Team, TeamWords
 from pipeline.errors import IntegrityError
 
 RULES = rules.load()
@@ -66,7 +66,7 @@ GOOD = Evidence(
         b"  - {name: torch, licence: BSD-3-Clause, source: x, use: x, imports: [torch]}\n",
         "docs/method.md": b"word " * 200,
     },
-    team=Team(
+    team=TeamWords(
         name="Blue",
         members=("Kim", "Lee"),
         image="example.org/blue@sha256:" + "d" * 64,
@@ -112,7 +112,7 @@ def with_source(name: str, text: str | None) -> Evidence:
 
 
 def with_team(**changes: object) -> Evidence:
-    return dataclasses.replace(GOOD, team=GOOD.team.model_copy(update=changes))
+    return dataclasses.replace(GOOD, team=dataclasses.replace(GOOD.team, **changes))
 
 
 def test_a_good_submission_is_ok_by_every_rule_that_no_human_decides() -> None:

@@ -120,7 +120,7 @@ def test_the_status_is_that_of_the_first_failing_rules_kind(kind: str) -> None:
     failing = [replace(each, state="fail" if each.kind == kind else each.state, found="x") for each in judged]
     failing = [each for each in failing if each.kind == kind]
     with pytest.raises(PipelineError) as caught:
-        submit.conclude(submit.Submission("run", failing, False, "", None, None, None, 0, ()))
+        submit.conclude(submit.Submission("run", failing, False, ""))
     assert caught.value.exit_status == STATUS[kind]
     assert caught.value.code[1:] == "622"
     assert failing[0].id in caught.value.what
@@ -174,7 +174,6 @@ def test_a_run_that_is_not_there_is_named_like_elsewhere(made: Clone) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("name: A\nmembers: [a, b, c, d]", "members"),
         ("name: A\nmembers: []", "members"),
         ("name: A\nmembers: [a, a]", "twice"),
         ("name: A\nmembers: [a]\nphone: 1", "phone"),
@@ -189,6 +188,19 @@ def test_a_team_that_cannot_be_is_refused_with_the_key(made: Clone, text: str, s
         submitted(made)
     assert caught.value.code == "M101"
     assert says in str(caught.value)
+
+
+def test_a_team_of_four_is_told_that_it_is_four(made: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_team(made)
+    path = made.path / "team.yaml"
+    path.write_text(path.read_text().replace("[Kim, Lee]", "[Kim, Lee, Park, Choi]"))
+    on_the_board(made, monkeypatch)
+    done = submitted(made)
+    assert [each.id for each in rules.refused(done.judged, rehearsal=False)] == ["team"]
+    with pytest.raises(UsageError) as caught:
+        submit.conclude(done)
+    assert (caught.value.code, caught.value.actual) == ("U622", "Blue Team: 4 members")
+    assert not (made.path / "dist").exists()
 
 
 def test_without_the_libraries_that_draw_it_says_which_lock_has_them(

@@ -36,7 +36,7 @@ WRONG = 4
 """A row whose answer in the file is another one."""
 DIGEST = f"sha256:{'ab' * 32}"
 DECLARED = {rule.id: True for rule in rules.load().rules if rule.by == "declaration"}
-PAPERS = dict.fromkeys(identity.DOCUMENTS, b"What test_submit.py makes for real.")
+PAPERS = dict.fromkeys(identity.DOCUMENTS, b"Documents that test_submit.py makes for real. " * 30)
 NO_NETWORK = {"interfaces": [], "received_bytes": 0, "sent_bytes": 0}
 """As a run in our container sees it."""
 
@@ -66,6 +66,11 @@ class Ground:
     reference: Path
     run: Path
     clone: Clone
+    light_organiser_commit: str
+
+    def organiser_of(self, checkout: Path) -> Organiser:
+        """The organiser's data, model and reference, and another checkout."""
+        return Organiser(self.data, self.reference, str(self.model), checkout)
 
 
 def build(tiny: Path, folder: Path) -> Ground:
@@ -109,6 +114,7 @@ def build(tiny: Path, folder: Path) -> Ground:
         reference=reference,
         run=checkout.run,
         clone=checkout,
+        light_organiser_commit=commit,
     )
 
 

@@ -457,6 +457,10 @@ def no_image(d: Draft, tokenizer: Any) -> None:
     d.submission["image"] = {"reference": None, "digest": None}
 
 
+def image_that_is_an_option(d: Draft, tokenizer: Any) -> None:
+    d.submission["image"]["reference"] = "--privileged"
+
+
 def without(d: Draft, name: str) -> None:
     put_source(d, {path: each for path, each in source_of(d).items() if path != name})
 
@@ -471,7 +475,7 @@ def clock_around_nothing(d: Draft, tokenizer: Any) -> None:
 
 
 def no_explanation(d: Draft, tokenizer: Any) -> None:
-    without(d, "docs/method.md")
+    d.files["method.md"] = b"Trust us."
 
 
 def a_token_in_the_source(d: Draft, tokenizer: Any) -> None:
@@ -559,15 +563,16 @@ LIES: dict[Callable[[Draft, Any], None], set[str]] = {
     no_citations: {"rule-third-party", "source"},
     citation_bomb: {"rule-third-party", "source"},
     nested_source: {"rule-third-party", "source"},
-    team_of_four: {"rule-team", "rule-image"},
-    team_with_a_terminals_escape: {"rule-team", "rule-image"},
+    team_of_four: {"rule-team"},
+    team_with_a_terminals_escape: {"rule-team"},
     no_paper: {"documents"},
     an_empty_picture: {"documents"},
     nothing_declared: DECLARED_RULES,
     no_image: {"rule-image"},
+    image_that_is_an_option: {"rule-image"},
     no_script: {"rule-script", "source"},
     clock_around_nothing: {"rule-script", "source"},
-    no_explanation: {"rule-method", "source"},
+    no_explanation: {"rule-method"},
     a_token_in_the_source: {"rule-no-secrets", "source"},
     listing_of_other_sizes: {"listing"},
 }

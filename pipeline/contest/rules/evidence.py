@@ -13,7 +13,7 @@ from typing import Any
 from pipeline import paths, schemas, settings
 from pipeline.contest import team as teams
 from pipeline.contest.source import commit as source
-from pipeline.contest.team import Team
+from pipeline.contest.team import TeamWords
 from pipeline.errors import PipelineError
 from pipeline.model import lock
 from pipeline.record import run_folder
@@ -52,7 +52,7 @@ class Evidence:
     """Files by path."""
     source_doubt: str | None = None
     """Why the source may not be what made the run."""
-    team: Team | None = None
+    team: TeamWords | None = None
     """None while there is only the example."""
     image_packed: bool = False
     image_digest: str | None = None
@@ -73,7 +73,7 @@ def here(run: Path | None, checkout: Path = paths.ROOT, **known: Any) -> Evidenc
     Raises IntegrityError (M101 of the team's file) and UsageError (U501 no finished run).
     """
     team, example = teams.load(checkout)
-    about = {"team": None if example else team, "pins": pins(), **known}
+    about = {"team": None if example else team.words, "pins": pins(), **known}
     if run is None:
         return Evidence(source=source.tree(checkout), source_doubt="no run was looked at", **about)
     manifest = run_folder.finished_manifest(run)
@@ -128,18 +128,24 @@ def accuracy(run: Path, manifest: Mapping[str, Any]) -> Accuracy | None:
     """Against the newest run of transformers' own pipe() on the same rows and model; None where there is none."""
     if manifest["engine"]["name"] == "reference":
         return Accuracy("kept", "this is the unmodified pipeline")
-    references = [
-        path.parent for path in sorted(run.resolve().parent.glob("*/manifest.json")) if _is_reference(path, manifest)
-    ]
-    if not references:
+    reference = reference_of(run, manifest)
+    if reference is None:
         return None
     from pipeline.accuracy import compare  # noqa: PLC0415 - takes half a second
 
     try:
-        made = compare.compare(str(references[-1]), str(run))
+        made = compare.compare(str(reference), str(run))
     except PipelineError as error:
-        return Accuracy("cannot tell", f"{references[-1].name}: {error.what}")
-    return Accuracy(made.verdict, f"{made.words} Against {references[-1].name}.")
+        return Accuracy("cannot tell", f"{reference.name}: {error.what}")
+    return Accuracy(made.verdict, f"{made.words} Against {reference.name}.")
+
+
+def reference_of(run: Path, manifest: Mapping[str, Any]) -> Path | None:
+    """The newest run of transformers' own pipe() beside this run, on the same rows and model; itself if it is one."""
+    if manifest["engine"]["name"] == "reference":
+        return run
+    beside = sorted(run.resolve().parent.glob("*/manifest.json"))
+    return next((path.parent for path in reversed(beside) if _is_reference(path, manifest)), None)
 
 
 def _is_reference(path: Path, manifest: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pipeline.contest.finding import Contest, Finding, fail, found, unknown
 from pipeline.contest.rules.evidence import Evidence
 from pipeline.contest.source import secrets, third_party
+from pipeline.contest.team import ADDRESS
 
 SCRIPT, METHOD = "test_script.py", "docs/method.md"
 FEWEST_WORDS = 150
@@ -52,6 +53,8 @@ def image(evidence: Evidence, _contest: Contest) -> Finding:
         return found(True, "it is packed", wanted)
     if evidence.team is None or evidence.team.image is None:
         return fail("no image is named", wanted)
+    if not ADDRESS.fullmatch(evidence.team.image):
+        return fail(f"{evidence.team.image} is no address", wanted)
     if evidence.image_digest is None and "@sha256:" not in evidence.team.image:
         return unknown(f"{evidence.team.image}, without its digest", wanted)
     return found(True, evidence.team.image, wanted)
@@ -86,7 +89,11 @@ def team(evidence: Evidence, contest: Contest) -> Finding:
     if evidence.team is None:
         return fail("there is no team.yaml, only the example", wanted)
     members = len(evidence.team.members)
-    return found(1 <= members <= contest.largest_team, f"{evidence.team.name}: {members}", wanted)
+    if not 1 <= members <= contest.largest_team:
+        return fail(f"{evidence.team.name}: {members} members", wanted)
+    if evidence.team.trouble is not None:
+        return fail(evidence.team.trouble, wanted)
+    return found(True, f"{evidence.team.name}: {members}", wanted)
 
 
 def _calls(tree: ast.AST) -> Iterator[tuple[str, int]]:

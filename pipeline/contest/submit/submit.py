@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pipeline import files, paths, process
+from pipeline import files, paths, process, settings
 from pipeline.contest import team as teams
 from pipeline.contest.finding import UNKNOWN
 from pipeline.contest.format import IMAGE
@@ -25,6 +25,9 @@ from pipeline.contest.rules.rules import Judged
 from pipeline.contest.source import commit as source
 from pipeline.contest.source import sbom, third_party
 from pipeline.contest.submit import pack
+from pipeline.contest.verify import verify
+from pipeline.contest.verify.organiser import Organiser
+from pipeline.contest.verify.verify import Verdict
 from pipeline.errors import (
     AccuracyError,
     EnvironmentProblem,
@@ -57,11 +60,13 @@ class Submission:
     judged: Sequence[Judged]
     rehearsal: bool
     why_rehearsal: str
-    path: Path | None
-    sha256: str | None
-    size_bytes: int | None
-    redactions: int
-    notes: tuple[str, ...]
+    verdict: Verdict | None = None
+    """On what was packed; None where a rule forbade packing."""
+    path: Path | None = None
+    sha256: str | None = None
+    size_bytes: int = 0
+    redactions: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def newest() -> Path:
@@ -77,11 +82,14 @@ def newest() -> Path:
     return found
 
 
-def submit(asked: Asked, out: Path | None = None, checkout: Path = paths.ROOT) -> Submission:
-    """Pack a run into `out`, unless a rule forbids it: then the path is None, and `conclude` raises why.
+def submit(
+    asked: Asked, out: Path | None = None, checkout: Path = paths.ROOT, known: Organiser | None = None
+) -> Submission:
+    """Pack a run into `out` and verify what was packed, as the organiser will, with `known` or what this disk holds.
 
-    Raises what `run_folder.finished_manifest`, `source.of_run`, `team.load` and `method.make` raise, EnvironmentProblem
-    (E621 the image cannot be saved, E623 what draws is not installed) and ResourceError.
+    Where a rule forbids it or the verdict is INVALID, nothing is left in `out`, the path is None, and `conclude` raises
+    why. Raises what `run_folder.finished_manifest`, `source.of_run`, `team.load` and `method.make` raise,
+    EnvironmentProblem (E621 the image cannot be saved, E623 what draws is not installed) and ResourceError.
     """
     manifest = run_folder.finished_manifest(asked.run)
     made_by = source.of_run(manifest, checkout)
@@ -89,13 +97,12 @@ def submit(asked: Asked, out: Path | None = None, checkout: Path = paths.ROOT) -
     team, example = teams.load(checkout)
     why = _why_rehearsal(manifest, asked)
     digest = _digest(team.image)
-    known = {"image_packed": asked.save_image, "image_digest": digest}
     # The explanation may be written after the run: it is the newest commit's.
     texts = {**source.read(made_by), source_checks.METHOD: _read(checkout / source_checks.METHOD)}
-    seen = evidence.here(asked.run, checkout, **known)
+    seen = evidence.here(asked.run, checkout, image_packed=asked.save_image, image_digest=digest)
     judged = rules.judge(evidence.with_source(seen, texts))
     if rules.refused(judged, rehearsal=bool(why)):
-        return Submission(asked.run.name, judged, bool(why), why, None, None, None, 0, ())
+        return Submission(asked.run.name, judged, bool(why), why)
     about = method.About(
         team, asked.run.resolve().name, made_by.commit, made_by.committed_s, bool(why), seen.accuracy, team.image
     )
@@ -105,22 +112,35 @@ def submit(asked: Asked, out: Path | None = None, checkout: Path = paths.ROOT) -
         third_party.NAME: texts[third_party.NAME],
     }
     out = out or checkout / FOLDER
-    with _saved_image(team.image, out) if asked.save_image else contextlib.nullcontext() as image_tar:
-        path = pack.pack(
+    out.mkdir(parents=True, exist_ok=True)
+    known = known or organiser_for(asked.run, manifest, checkout)
+    # Packed where nobody takes it for the submission, until it is verified; on the same disk, for an image's gigabytes.
+    with contextlib.ExitStack() as stack:
+        private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".packing-", dir=out)))
+        image_tar = stack.enter_context(_saved_image(team.image, private)) if asked.save_image else None
+        packed = pack.pack(
             asked.run,
             team,
-            out,
+            private,
             checkout=checkout,
             rehearsal=bool(why),
             image=pack.Image(team.image, digest),
             image_tar=image_tar,
             documents=documents,
         )
+        verdict = verify.verify(packed, known, out=private / "verdict")
+        path = out / packed.name
+        if verdict.state == verify.INVALID:
+            # Of the same name, so of the same bytes: from a time when less was known here.
+            path.unlink(missing_ok=True)
+            return Submission(asked.run.name, judged, bool(why), why, verdict=verdict)
+        packed.replace(path)
     return Submission(
         run=asked.run.name,
         judged=judged,
         rehearsal=bool(why),
         why_rehearsal=why,
+        verdict=verdict,
         path=path,
         sha256=files.sha256_of(path),
         size_bytes=path.stat().st_size,
@@ -129,10 +149,25 @@ def submit(asked: Asked, out: Path | None = None, checkout: Path = paths.ROOT) -
     )
 
 
+def organiser_for(run: Path, manifest: Mapping[str, Any], checkout: Path = paths.ROOT) -> Organiser:
+    """What this disk holds to verify one's own run with: data and model that the run named by their paths, and the
+    newest reference run beside it. Raises what `Organiser` raises."""
+    data, model = (Path(str(manifest["request"][key])).expanduser() for key in ("dataset", "model"))
+    named_data = data if settings.dataset_name(str(data)) not in settings.dataset_names() and data.is_file() else None
+    named_model = str(model) if str(model) not in settings.model_names() and model.is_dir() else None
+    return Organiser(named_data, evidence.reference_of(run, manifest), named_model, checkout)
+
+
 def conclude(made: Submission) -> None:
-    """Raise the error of the first rule that forbids packing, by its kind; nothing where it was packed."""
+    """Raise the error of the first rule that forbids packing, by its kind, or that of an INVALID verdict, as `invoke
+    verify` raises it; nothing where it was packed."""
     refused = rules.refused(made.judged, made.rehearsal)
     if not refused:
+        if made.verdict is not None and made.verdict.state == verify.INVALID:
+            fix = "mend what the reasons name, and run again; invoke verify says the same of such a file"
+            error = verify.error_of(made.verdict, "nothing was packed: the verdict is INVALID", fix)
+            assert error is not None
+            raise error
         return
     first = refused[0]
     kind, code = _ERRORS[first.kind or "usage"]
@@ -155,13 +190,15 @@ def text(made: Submission) -> str:
         lines += ["", f"REHEARSAL, no result of the contest: {made.why_rehearsal}"]
         lines += ["  rules marked - are the contest's own, and not asked here"]
     if made.path is not None:
-        unseen = [each for each in made.judged if each.state == UNKNOWN]
-        unknown = [each.id for each in unseen if not (made.rehearsal and rules.is_waived(each))]
-        lines += ["", f"packed {made.run}"]
+        unknown = [each.id for each in made.verdict.checks if each.state == UNKNOWN] if made.verdict else []
+        lines += [
+            "",
+            f"packed {made.run}; invoke verify says {made.verdict.state if made.verdict else 'nothing'}",
+        ]
         lines += [f"  {'file':<10}{paths.shown(made.path)}", f"  {'size':<10}{made.size_bytes / 1e6:,.1f} MB"]
         lines += [f"  {'sha256':<10}{made.sha256}"]
         lines += (
-            [f"  {'unknown':<10}{', '.join(unknown)}: could not be seen here, and will be asked again"]
+            [f"  {'unknown':<10}{', '.join(unknown)}: could not be told here, and will be asked again"]
             if unknown
             else []
         )
@@ -180,7 +217,9 @@ def as_json(made: Submission) -> dict[str, Any]:
         "rehearsal": made.rehearsal,
         "file": None if made.path is None else str(made.path),
         "sha256": made.sha256,
-        "size_bytes": made.size_bytes,
+        "size_bytes": made.size_bytes or None,
+        "verdict": None if made.verdict is None else made.verdict.state,
+        "reasons": [] if made.verdict is None else made.verdict.reasons,
         "rules": rules.as_json(made.judged),
     }
 

@@ -14,7 +14,8 @@ from pipeline.contest.format import IMAGE
 from pipeline.contest.rules import rules
 from pipeline.contest.rules.evidence import Evidence, Pins
 from pipeline.contest.rules.rules import Judged
-from pipeline.contest.team import Team
+from pipeline.contest.rules.source_rules import METHOD
+from pipeline.contest.team import TeamWords
 from pipeline.contest.verify.submitted import Claims
 
 ANSWERED = {
@@ -35,7 +36,10 @@ ANSWERED = {
 KINDS = {"integrity": INTEGRITY, "form": FORM, "accuracy": ACCURACY}
 """The rest makes a run invalid."""
 
-NEED_SOURCE = {"script", "method", "no-secrets", "third-party"}
+DOCUMENT = "method.md"
+"""The explanation, as it is handed in."""
+
+NEED_SOURCE = {"script", "no-secrets", "third-party"}
 """Rules that only the source answers."""
 
 
@@ -55,25 +59,18 @@ def _evidence(claims: Claims, source: Mapping[str, bytes]) -> Evidence:
     return Evidence(
         manifest=claims.manifest.model_dump(mode="json"),
         rows=rows,
-        source=source,
-        team=_team(claims),
+        # The explanation is what is handed in, and may have been written after the run.
+        source={**source, METHOD: _explanation(claims)},
+        team=TeamWords(told.team.name, tuple(told.team.members), told.declarations, told.image.reference),
         image_packed=(claims.folder / IMAGE).is_file(),
         image_digest=told.image.digest,
         pins=Pins(arguments=arguments),
     )
 
 
-def _team(claims: Claims) -> Team | None:
-    told = claims.submission
-    try:
-        return Team(
-            name=told.team.name,
-            members=tuple(told.team.members),
-            image=told.image.reference,
-            declarations=told.declarations,
-        )
-    except ValueError:  # pydantic's, too
-        return None
+def _explanation(claims: Claims) -> bytes:
+    path = claims.folder / DOCUMENT
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _check(each: Judged, claims: Claims, no_source: bool) -> Check:

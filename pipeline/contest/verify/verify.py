@@ -49,6 +49,13 @@ VALID, INVALID, CANNOT_TELL = "VALID", "INVALID", "CANNOT TELL"
 CLASSES = (INTEGRITY, FORM, INVALID_RUN, ACCURACY)
 """Of several reasons the first here is the verdict's."""
 
+ERRORS: dict[str, tuple[type[PipelineError], str]] = {
+    INTEGRITY: (IntegrityError, "M721"),
+    FORM: (FormError, "F421"),
+    ACCURACY: (AccuracyError, "A421"),
+    INVALID_RUN: (InvalidRun, "I421"),
+}
+
 JSON, PAGE, LOG = "verdict.json", "verdict.html", "verify.log"
 
 
@@ -142,21 +149,22 @@ def write(verdict: Verdict, out: Path) -> None:
 
 
 def conclude(verdict: Verdict, out: Path) -> None:
-    """Raise the error of the verdict's class: IntegrityError (M721), FormError (F421), AccuracyError (A421), InvalidRun
-    (I421), CannotTell (C101). A VALID one raises nothing."""
-    what = f"the verdict is {verdict.state}"
-    told = {"where": plain(verdict.name), "actual": "\n            ".join(verdict.reasons[:5])}
+    """Raise the error of the verdict's class (`error_of`); a VALID one raises nothing."""
     fix = f"see {paths.shown(out / PAGE)} for every check; tell the team the reasons"
     if verdict.state == CANNOT_TELL:
-        raise CannotTell("C101", what, **told, fix="bring what the reasons name, then verify again")
-    if verdict.kind == INTEGRITY:
-        raise IntegrityError("M721", what, **told, fix=fix)
-    if verdict.kind == FORM:
-        raise FormError("F421", what, **told, fix=fix)
-    if verdict.kind == ACCURACY:
-        raise AccuracyError("A421", what, **told, fix=fix)
-    if verdict.kind == INVALID_RUN:
-        raise InvalidRun("I421", what, **told, fix=fix)
+        fix = "bring what the reasons name, then verify again"
+    if (error := error_of(verdict, f"the verdict is {verdict.state}", fix)) is not None:
+        raise error
+
+
+def error_of(verdict: Verdict, what: str, fix: str) -> PipelineError | None:
+    """The error of the verdict's class, with its first reasons: IntegrityError (M721), FormError (F421), AccuracyError
+    (A421), InvalidRun (I421), CannotTell (C101). None of a VALID one."""
+    if verdict.state == VALID:
+        return None
+    error, code = (CannotTell, "C101") if verdict.kind is None else ERRORS[verdict.kind]
+    reasons = "\n            ".join(verdict.reasons[:5])
+    return error(code, what, where=plain(verdict.name), actual=reasons, fix=fix)
 
 
 MARKS = {OK: "ok", FAIL: "FAIL", UNKNOWN: "?", HUMAN: "people"}
