@@ -65,6 +65,11 @@ def on_the_board(made: Clone, monkeypatch: pytest.MonkeyPatch, **changes: Any) -
     monkeypatch.setattr(evidence, "pins", lambda: known)
 
 
+def without_verification(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a run whose words are made up, which verification sees (test_submit_verifies.py)."""
+    monkeypatch.setattr(submit.verify, "verify", lambda tar, *_, **__: submit.Verdict(tar.stem, ()))
+
+
 def submitted(made: Clone, **how: Any) -> submit.Submission:
     return submit.submit(submit.Asked(made.run, **how), checkout=made.path)
 
@@ -99,6 +104,7 @@ def test_make_run_and_make_submit_on_a_laptop_give_a_rehearsal(original: Clone) 
 def test_a_run_on_the_board_is_the_contests(made: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     write_team(made)
     on_the_board(made, monkeypatch)
+    without_verification(monkeypatch)
     done = submitted(made)
     assert rules.refused(done.judged, rehearsal=False) == []
     assert not done.rehearsal
@@ -142,6 +148,7 @@ def test_nothing_is_packed_while_a_rule_fails(made: Clone, monkeypatch: pytest.M
 
 def test_the_same_can_be_rehearsed_where_it_is_asked_for(made: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     on_the_board(made, monkeypatch)
+    without_verification(monkeypatch)
     assert submitted(made).path is None
     done = submitted(made, rehearsal=True)
     assert done.path.name.startswith("example-team-rehearsal-")
