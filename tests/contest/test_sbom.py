@@ -76,4 +76,5 @@ def test_all_licences_are_expressions_that_can_be_read() -> None:
 
     spdx = get_spdx_licensing()
     cited = third_party.parse(SOURCE[third_party.NAME]).packages
+    cited = tuple(each for each in cited if each.licence != "LicenseRef-NVIDIA-Proprietary")  # SPDX's form for others
     assert {each.name: found for each in cited if (found := spdx.validate(each.licence).errors)} == {}
