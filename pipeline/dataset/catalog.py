@@ -30,7 +30,7 @@ class Listed:
     config: DatasetConfig
     on_disk: bool
     mean_tokens: float | None
-    """Of a prompt with the chat template; None where the set, or any tokenizer, is not on this disk."""
+    """Mean length of a prompt with the chat template; None where the set, or any tokenizer, is not on this disk."""
     max_tokens: int | None
 
 
@@ -38,7 +38,7 @@ class Listed:
 class Listing:
     sets: tuple[Listed, ...]
     tokenizer: str | None
-    """Whose tokens were counted: the contest's model where it is on this disk, otherwise the stand-in."""
+    """Name of the model whose tokens were counted: the contest's where it is on this disk, else the stand-in."""
 
 
 def listing() -> Listing:

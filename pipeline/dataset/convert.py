@@ -50,12 +50,12 @@ class Converted:
     prompt: str
     answer: str
     scoring: dict[str, Any]
-    """What scoring needs beside the answer."""
+    """Further values that scoring needs, by name."""
 
 
 @dataclass(frozen=True)
 class _Choices:
-    texts: list[bool] | list[str]
+    texts: Sequence[bool | str]
     labels: list[str]
     """The names by which the source's answers call them, where it prints any."""
 
@@ -169,10 +169,10 @@ def _changed(
     text: str, match: re.Pattern[str] | None, replace: Sequence[tuple[re.Pattern[str], str]], at: Located
 ) -> str:
     if match is not None:
-        found = match.search(text)
-        if found is None:
+        matched = match.search(text)
+        if matched is None:
             raise _shape_error(at, "a text is not as the set's YAML expects it", match.pattern, repr(text[-60:]))
-        text = found[1]
+        text = matched[1]
     for pattern, substitute in replace:
         text = pattern.sub(substitute, text)
     return text
@@ -188,8 +188,8 @@ def _choices(config: tuple[bool | str, ...] | ChoicesConfig | None, at: Located)
         texts = list(config.by_file[at.file])
         return _Choices(texts, texts)
     if config.listed_in is not None:
-        found = LISTED.findall(value_at(config.listed_in, at.row, at))
-        texts, labels = [one_line(text) for _, text in found], [label or one_line(text) for label, text in found]
+        lines = LISTED.findall(value_at(config.listed_in, at.row, at))
+        texts, labels = [one_line(text) for _, text in lines], [label or one_line(text) for label, text in lines]
     else:
         value = value_at(config.path or "choices", at.row, at)
         if not isinstance(value, list | Mapping):
@@ -209,11 +209,11 @@ def _without_marks(mark: re.Pattern[str], printed: Sequence[str], at: Located) -
     The letters need not come in order (a list set in two columns reads A, C, B, D). Raises FormError (F303) where two
     choices have the same one.
     """
-    found = [mark.match(text) for text in printed]
-    texts = [text if match is None else text[match.end() :] for text, match in zip(printed, found, strict=True)]
+    marks = [mark.match(text) for text in printed]
+    texts = [text if match is None else text[match.end() :] for text, match in zip(printed, marks, strict=True)]
     places = list(string.ascii_uppercase[: len(printed)])
     letters = [
-        place if match is None else match[match.lastindex or 0] for place, match in zip(places, found, strict=True)
+        place if match is None else match[match.lastindex or 0] for place, match in zip(places, marks, strict=True)
     ]
     if sorted(letters) != places:
         raise _shape_error(at, "the choices' letters are not one each", ", ".join(places), ", ".join(letters))

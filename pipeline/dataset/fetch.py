@@ -31,7 +31,7 @@ def resolve(name_or_path: str, say: Say = print) -> Path:
     """
     if (name := settings.dataset_name(name_or_path)) in settings.dataset_names():
         return ensure(name, say)
-    separators = {os.sep, os.altsep, "/"} - {None}
+    separators = {os.sep, os.altsep or os.sep, "/"}
     looks_like_path = name_or_path.endswith(".jsonl") or any(mark in name_or_path for mark in separators)
     if not looks_like_path and not os.path.exists(name_or_path):
         settings.dataset(name_or_path)  # raises: the name is unknown

@@ -59,12 +59,12 @@ def write_line(messages: list[dict[str, str]], answer: str | None) -> str:
 def check_path(path: Path) -> None:
     """Raise UsageError: U111 there is no such file (with the nearest names), U112 it is a folder."""
     if os.path.isdir(path):
-        found = [name for name in _names(path) if name.endswith(".jsonl")]
+        files = [name for name in _names(path) if name.endswith(".jsonl")]
         raise UsageError(
             "U112",
             "a folder was named where a data file belongs",
             where=paths.shown(path),
-            expected="a .jsonl file" + (f", for instance {', '.join(sorted(found)[:3])}" if found else ""),
+            expected="a .jsonl file" + (f", for instance {', '.join(sorted(files)[:3])}" if files else ""),
             fix="name the file",
         )
     if not os.path.exists(path):

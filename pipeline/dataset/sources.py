@@ -57,13 +57,13 @@ def rows(config: DatasetConfig, origin: Origin, say: Say) -> list[Located]:
     files = []
     for member, content in _contents(origin, say):
         try:
-            found = rows_of(member, content, rows_at)
+            rows = rows_of(member, content, rows_at)
         except Exception as error:
             # Whatever a foreign file can hold: each reader fails in its own way.
             raise UnfitError(f"{member} cannot be read ({type(error).__name__}: {error})") from error
         name = _name(member)
         left_out = config.leave_out.get(name, ())
-        files.append([Located(name, number, row) for number, row in enumerate(found) if number not in left_out])
+        files.append([Located(name, number, row) for number, row in enumerate(rows) if number not in left_out])
     whole = chain.from_iterable(zip_longest(*files)) if config.interleave else chain.from_iterable(files)
     return [at for at in whole if at is not None][: config.first_rows]
 

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import paths, settings
-from pipeline.dataset import catalog as listing
-from pipeline.dataset import fetch, records
+from pipeline.dataset import catalog, fetch, records
 from pipeline.dataset.convert import HEAD, Converted, Located, check_repeats, convert, one_line
 from pipeline.errors import FormError, IntegrityError
 from pipeline.files import sha256_of
@@ -22,7 +21,7 @@ from pipeline.schemas import FormConfig
 PROMPT = "{head}question: {question}\nchoices: {choices}\n"
 
 
-def made(form: dict[str, Any], row: dict[str, Any], file: str = "rows") -> Converted:
+def converted_row(form: dict[str, Any], row: dict[str, Any], file: str = "rows") -> Converted:
     return convert(FormConfig(**form), Located(file, 7, row))
 
 
@@ -32,7 +31,7 @@ def choice_form(choices: Any, answer: dict[str, Any], **more: Any) -> dict[str, 
 
 def refused(form: dict[str, Any], row: dict[str, Any]) -> FormError:
     with pytest.raises(FormError) as caught:
-        made(form, row)
+        converted_row(form, row)
     assert caught.value.where == "rows row 7"
     return caught.value
 
@@ -118,7 +117,7 @@ def refused(form: dict[str, Any], row: dict[str, Any]) -> FormError:
     ],
 )
 def test_every_shape(choices: Any, answer: dict[str, Any], row: dict[str, Any], listed: str, right: str) -> None:
-    result = made(choice_form(choices, answer), {"question": "Why?", **row})
+    result = converted_row(choice_form(choices, answer), {"question": "Why?", **row})
     assert result == Converted(f"{HEAD}question: Why?\nchoices: {listed}\n", right, {})
 
 
@@ -126,7 +125,7 @@ def test_choices_by_the_file_that_the_row_is_in() -> None:
     form = choice_form(
         {"listed_in": "question", "by_file": {"sports": ["yes", "no"]}}, {"kind": "listed", "of": "target"}
     )
-    assert made(form, {"question": "Is it?", "target": "no"}, file="sports").answer == "no"
+    assert converted_row(form, {"question": "Is it?", "target": "no"}, file="sports").answer == "no"
 
 
 def test_the_head_is_the_organisers() -> None:
@@ -149,12 +148,12 @@ TEXT_FORM = {"answer": {"kind": "text", "of": "{a}"}, "prompt": "{question}"}
 )
 def test_fields_of_a_prompt(field: Any, row: dict[str, Any], expected: str) -> None:
     form = {"fields": {"question": field}, "answer": {"kind": "text", "of": "x"}, "prompt": "{question}"}
-    assert made(form, row).prompt == expected
+    assert converted_row(form, row).prompt == expected
 
 
 def test_what_scoring_needs_is_taken_along() -> None:
     form = {**TEXT_FORM, "scoring": {"aliases": "more.aliases"}}
-    assert made(form, {"question": "q", "a": "b", "more": {"aliases": ["c"]}}).scoring == {"aliases": ["c"]}
+    assert converted_row(form, {"question": "q", "a": "b", "more": {"aliases": ["c"]}}).scoring == {"aliases": ["c"]}
 
 
 WORDS = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: one_line(text) != "")
@@ -164,7 +163,7 @@ WORDS = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: on
 def test_the_list_in_the_prompt_reads_back_as_the_choices(texts: Sequence[str], data: st.DataObject) -> None:
     right = data.draw(st.integers(0, len(texts) - 1))
     form = choice_form({"path": "c"}, {"kind": "index", "of": "right"})
-    result = made(form, {"question": "Why?", "c": texts, "right": right})
+    result = converted_row(form, {"question": "Why?", "c": texts, "right": right})
     listed = result.prompt.removeprefix(f"{HEAD}question: Why?\nchoices: ").removesuffix("\n")
     assert ast.literal_eval(listed) == [one_line(text) for text in texts]
     assert result.answer == one_line(texts[right])
@@ -175,7 +174,7 @@ def test_the_list_in_the_prompt_reads_back_as_the_choices(texts: Sequence[str], 
 def test_shuffling_does_not_depend_on_the_source_s_order(texts: list[str]) -> None:
     form = choice_form({"path": "c", "shuffle": True}, {"kind": "text", "of": "{right}"})
     row = {"question": "Why?", "right": texts[0]}
-    first, second = made(form, {**row, "c": texts}), made(form, {**row, "c": texts[::-1]})
+    first, second = converted_row(form, {**row, "c": texts}), converted_row(form, {**row, "c": texts[::-1]})
     assert first == second
     assert first.answer == one_line(texts[0])
 
@@ -183,7 +182,9 @@ def test_shuffling_does_not_depend_on_the_source_s_order(texts: list[str]) -> No
 def test_shuffling_depends_on_the_question() -> None:
     form = choice_form({"path": "c", "shuffle": True}, {"kind": "text", "of": "{right}"})
     row = {"right": "a", "c": list("abcdefgh")}
-    orders = {made(form, {**row, "question": f"{number}?"}).prompt.split("choices: ")[1] for number in range(9)}
+    orders = {
+        converted_row(form, {**row, "question": f"{number}?"}).prompt.split("choices: ")[1] for number in range(9)
+    }
     assert len(orders) == 9
 
 
@@ -322,14 +323,14 @@ def test_sets_come_out_byte_for_byte_as_others_made_them(name: str) -> None:
 
 def test_the_list_says_what_is_here_and_under_which_licence() -> None:
     fetch.ensure("obqa")
-    made_list = listing.listing()
-    by_name = {each.config.name: each for each in made_list.sets}
+    listed = catalog.listing()
+    by_name = {each.config.name: each for each in listed.sets}
     assert list(by_name) == settings.dataset_names()
     assert by_name["obqa"].on_disk
-    shown = listing.text(made_list)
+    shown = catalog.text(listed)
     assert "non-commercial: CC BY-NC 4.0" in shown
     assert re.search(r"^  boolq-validation +boolq +3,270 ", shown, re.MULTILINE)
-    if made_list.tokenizer == "standin":
+    if listed.tokenizer == "standin":
         assert round(by_name["obqa"].mean_tokens, 1) == 106.4
         assert by_name["obqa"].max_tokens == 135
 
@@ -337,20 +338,20 @@ def test_the_list_says_what_is_here_and_under_which_licence() -> None:
 def test_without_sets_and_without_a_tokenizer_the_list_still_stands(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("PIPELINE_MODELS", str(tmp_path / "models"))
-    made_list = listing.listing()
-    assert not any(each.on_disk for each in made_list.sets)
-    assert made_list.tokenizer is None
-    assert "no tokenizer" in listing.text(made_list)
+    listed = catalog.listing()
+    assert not any(each.on_disk for each in listed.sets)
+    assert listed.tokenizer is None
+    assert "no tokenizer" in catalog.text(listed)
     assert not (tmp_path / "data").exists()
 
 
 def test_lengths_are_counted_once(standin, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = fetch.ensure("obqa")
     monkeypatch.setenv("PIPELINE_DATA", str(tmp_path))
-    counter = listing._Counter(standin)
+    counter = catalog._Counter(standin)
     counted = counter.lengths(path)
     assert counted == (pytest.approx(106.4, abs=0.05), 135)
     monkeypatch.setattr(counter, "_counts", None)
     assert counter.lengths(path) == counted
     (tmp_path / "sets" / ".lengths.json").write_text("damaged")
-    assert listing._Counter(standin).lengths(path) == counted
+    assert catalog._Counter(standin).lengths(path) == counted
