@@ -45,13 +45,6 @@ FREE_TOKENS = 24
 SLOTS = 32768
 
 
-class Pinned(Scripted):
-    """Passes of a given size."""
-
-    def limits_in_use(self) -> Limits:
-        return self.limits
-
-
 def with_attention(chosen: Backend, source: str | None) -> Backend:
     """The backend with its attention compiled from another source."""
     if source is None:
@@ -71,7 +64,7 @@ def with_attention(chosen: Backend, source: str | None) -> Backend:
 def cost(
     weights: Weights, ways: dict[str, Backend], limits: Limits, sets: list[Set], rounds: int
 ) -> dict[str, dict[str, Any]]:
-    engines = {name: Pinned(weights, limits, backend=way) for name, way in ways.items()}
+    engines = {name: Scripted(weights, limits, backend=way) for name, way in ways.items()}
     first = next(iter(engines.values()))
     first.warm_up()
     for engine in engines.values():
@@ -84,7 +77,7 @@ def cost(
         names = list(engines)
         for turn in range(rounds + 1):
             for name in names if turn % 2 else reversed(names):
-                elapsed_s, result = engines[name].answer(data)
+                elapsed_s, result = engines[name].answer(data, limits)
                 if turn:
                     times[name].append(elapsed_s * 1e3)
                     device[name].append(engines[name].device_s() * 1e3)

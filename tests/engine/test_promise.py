@@ -155,14 +155,14 @@ def test_drafts_change_nothing(model: Model, expected, budget_rows: int) -> None
 
 
 def test_passes_done_again_in_pieces_change_nothing(model: Model, expected, monkeypatch: pytest.MonkeyPatch) -> None:
-    piece, calls = Passes._piece, iter(range(10**6))
+    piece, calls = Passes.piece, iter(range(10**6))
 
     def fails_often(self: Passes, segments):
         if next(calls) % 3 == 0 and sum(map(len, segments)) > 40:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return piece(self, segments)
 
-    monkeypatch.setattr(Passes, "_piece", fails_often)
+    monkeypatch.setattr(Passes, "piece", fails_often)
     assert answers(model.weights, model.backend, model.prompts) == expected
 
 
