@@ -43,7 +43,7 @@ SMALL_PROPOSALS, LARGE_PROPOSALS = 4, 2
 LARGE_TILINGS = (4, 5, 6)
 """Of ours, beyond FINE_ROWS: tiles of 128 rows and more."""
 
-ON_A_CPU = "not tried on a CPU: oneDNN's sums depend on the number of rows (docs/exactness.md)"
+ON_A_CPU = "not tried on a CPU, where bits may depend on what comes beside a row (docs/exactness.md)"
 
 
 @dataclass(frozen=True)
