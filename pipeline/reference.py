@@ -76,8 +76,17 @@ class Reference:
         return tokens[:end]
 
 
-def load(model_dir: Path | str, *, dtype: str | None = None, device: str | None = None) -> Reference:
-    """transformers' pipe() on a checkpoint's folder. Raises as `text_generation.load` does for dtype and device."""
+def load(
+    model_dir: Path | str,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    on_bytes: Callable[[int], object] | None = None,
+) -> Reference:
+    """transformers' pipe() on a checkpoint's folder. Raises as `text_generation.load` does for dtype and device.
+
+    `on_bytes` is taken so that both engines are loaded alike; transformers does not report what it reads.
+    """
     from transformers import AutoTokenizer, Phi3ForCausalLM, pipeline  # noqa: PLC0415 - takes seconds
     from transformers.utils import logging  # noqa: PLC0415
 

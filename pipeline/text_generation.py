@@ -151,12 +151,18 @@ class TextGenerator:
 
 
 def load(
-    model_dir: Path | str, *, dtype: str | None = None, device: str | None = None, memory_bytes: int | None = None
+    model_dir: Path | str,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    memory_bytes: int | None = None,
+    on_bytes: Callable[[int], object] | None = None,
 ) -> TextGenerator:
     """Load a checkpoint's folder. Left out, `dtype` is the checkpoint's own and `device` a GPU where there is one.
 
     `memory_bytes`: what the model, K/V and passes may take of the device; left out, what is free. Where the weights do
     not fit into it beside one longest context, each pass reads them from the disk.
+    `on_bytes`: called with the number of bytes of each read of the weights, in all `loader.file_bytes(model_dir)`.
 
     Raises IntegrityError (M…) for a checkpoint that is damaged or that the engine does not run,
     ResourceError (R…) when memory is short, UsageError (U203, U204) for a dtype or a device that is none.
@@ -178,9 +184,9 @@ def load(
     rounding = dtype is not None
     if streamed:
         logger.warning("the weights do not fit into memory: every pass reads them from the disk")
-        weights = loader.open_streamed(folder, kind, place, rounding=rounding)
+        weights = loader.open_streamed(folder, kind, place, on_bytes, rounding=rounding)
     else:
-        weights = loader.load(folder, kind, place, rounding=rounding, place=projection.packer(kind, place))
+        weights = loader.load(folder, kind, place, on_bytes, rounding=rounding, place=projection.packer(kind, place))
     if place.type == "cuda":
         torch.cuda.empty_cache()  # what probing and loading left behind
     held_bytes = memory.streamed_bytes(shape, kind) if streamed else shape.parameters * kind.itemsize

@@ -16,6 +16,7 @@ from pipeline import paths
 from pipeline.dataset import fetch, records
 from pipeline.dataset.records import Record
 from pipeline.files import write_atomically
+from pipeline.table import Say
 from pipeline.text import candidates as choices
 
 EACH = 10
@@ -40,7 +41,7 @@ class Hardest:
     """Row of the set to why it was chosen, in the order of the file: the longest prompt first."""
 
 
-def prepare(dataset: str, say: Callable[[str], None] = print) -> Hardest:
+def prepare(dataset: str, say: Say = print) -> Hardest:
     """Choose rows and write them to `data()/sets/NAME.stress.jsonl`. Raises what finding and reading the set raises,
     and ResourceError (R101, R102)."""
     source = fetch.resolve(dataset, say)

@@ -21,6 +21,7 @@ from pipeline.engine.pass_log import PassLog
 from pipeline.model.attest import Attestation
 from pipeline.model.dtype import pick_dtype
 from pipeline.model.lock import Lock
+from pipeline.runs.progress import loading
 from pipeline.runs.request import Request, arguments_of
 from pipeline.text.arguments import PromptTooLong
 
@@ -48,9 +49,13 @@ class Pipe(Protocol):
 
 
 def load(name: str, model: Path | str, *, dtype: str | None = None, device: str | None = None) -> Pipe:
-    """The engine of that name with a checkpoint's folder. Raises what its own `load` raises; KeyError for no engine."""
+    """The engine of that name with a checkpoint's folder, with a bar on a terminal while it is loaded.
+
+    Raises what its own `load` raises; KeyError for no engine.
+    """
     loaders: dict[str, Callable[..., Pipe]] = {"ours": text_generation.load, "reference": reference.load}
-    return loaders[name](model, dtype=dtype, device=device)
+    with loading(Path(model)) as on_bytes:
+        return loaders[name](model, dtype=dtype, device=device, on_bytes=on_bytes)
 
 
 def manifest_head(request: Request, model: Path, lock: Lock, provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import contextlib
 import gc
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from pipeline.runs import engines, resume
 from pipeline.runs.engines import Pipe
 from pipeline.runs.progress import Bar
 from pipeline.runs.request import Request, check
+from pipeline.table import Say
 from pipeline.text.answers import Answered
 
 SCHEMA = "phi3-offline-pipeline/evaluation/1"
@@ -73,9 +74,7 @@ class Result:
     verdicts: Verdicts
 
 
-def evaluate(
-    evaluation: Evaluation, folder: Path, execute_code: bool, say: Callable[[str], None] = print
-) -> list[Result]:
+def evaluate(evaluation: Evaluation, folder: Path, execute_code: bool, say: Say = print) -> list[Result]:
     """Answer all that is not answered yet, and score it all. `folder` is one that `begin` or `find` gave.
 
     Raises UsageError (U315) where data, model or machine are not what they were when other answers were given, and any

@@ -9,7 +9,6 @@ makes two sound runs differ. A larger one is a reason to look for a mistake.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor
@@ -19,9 +18,11 @@ from pipeline.accuracy.compare import Comparison, Differing, Margin, Run, read, 
 from pipeline.errors import IntegrityError
 from pipeline.model import fetch, lock
 from pipeline.record import run_folder
+from pipeline.runs import progress
+from pipeline.table import Say
 
 
-def measure(comparison: Comparison, run_a: str, say: Callable[[str], None] = print) -> Comparison:
+def measure(comparison: Comparison, run_a: str, say: Say = print) -> Comparison:
     """The comparison, with a margin for each row whose tokens differ. `run_a` is the first run that was compared.
 
     Raises IntegrityError (M142) where the model is not the one that run A had, and what finding and loading it raises.
@@ -46,7 +47,7 @@ def margin(logits: Tensor, tokens: tuple[int | None, int | None]) -> Margin:
     return Margin(best - second, (a, b))
 
 
-def _load(run: Run, say: Callable[[str], None]) -> text_generation.TextGenerator:
+def _load(run: Run, say: Say) -> text_generation.TextGenerator:
     """The model that answered, in its dtype, on the best device here: it need not be the run's."""
     name, pinned = run.manifest["model"]["name"], run.manifest["model"]["lock_sha256"]
     folder = fetch.resolve(name, say)
@@ -60,4 +61,5 @@ def _load(run: Run, say: Callable[[str], None]) -> text_generation.TextGenerator
             fix="bring that model back, or leave --margins out",
         )
     say(f"loading {name} to look at the rows that differ")
-    return text_generation.load(folder, dtype=run.manifest["dtype"])
+    with progress.loading(folder) as on_bytes:
+        return text_generation.load(folder, dtype=run.manifest["dtype"], on_bytes=on_bytes)

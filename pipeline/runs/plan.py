@@ -6,7 +6,6 @@ taken to be the reference answer of its row, and drafts as right as that makes t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from pipeline.errors import ResourceError
 from pipeline.model import config
 from pipeline.model import fetch as model_setup
 from pipeline.schemas import DeviceConfig, HubModelConfig
+from pipeline.table import Say
 from pipeline.text.chat_template import token_ids
 
 MIB = 2**20
@@ -53,7 +53,7 @@ class Plan:
     sets: tuple[SetPlan, ...]
 
 
-def plan(device_name: str, model: str, dataset: str, say: Callable[[str], None] = print) -> Plan:
+def plan(device_name: str, model: str, dataset: str, say: Say = print) -> Plan:
     """`dataset`: a name, a file, or 'all': every set that is on this disk.
 
     Raises UsageError (U101, U102, U104), what fetching a named set raises, and ResourceError: R302 the model does
@@ -80,7 +80,7 @@ def plan(device_name: str, model: str, dataset: str, say: Callable[[str], None] 
     )
 
 
-def _model(name: str, say: Callable[[str], None]) -> tuple[Shape, Path]:
+def _model(name: str, say: Say) -> tuple[Shape, Path]:
     """Its shape, and the folder of a tokenizer: its own, or the stand-in's while the model is not here."""
     folder = paths.models() / name
     if name in settings.model_names() and not (folder / "config.json").exists():

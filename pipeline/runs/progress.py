@@ -1,18 +1,37 @@
-"""The bar of a run: answers done, tokens done, and a truthful time left.
+"""The bars of a run, drawn on stderr where it is a terminal: bytes of weights while the model is loaded, then answers.
 
-Drawn on a terminal only. It starts without knowing the data, since it is there before the clock starts.
+The bar of answers shows tokens and a truthful time left. It starts without knowing the data, since it is there before
+the clock starts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 
 from tqdm import tqdm
 
 from pipeline.engine.engine import Progress
+from pipeline.model import loader
 
 COUNTS = "{n_fmt} of {total_fmt} answers, {postfix[0]} tokens, {elapsed}, {postfix[1]} left"
 FORMAT = "{desc} {percentage:3.0f}% |{bar}| " + COUNTS
+
+
+@contextmanager
+def loading(folder: Path) -> Iterator[Callable[[int], None]]:
+    """A bar of the checkpoint's bytes, drawn from its first bytes on, and the `on_bytes` that moves it."""
+    with tqdm(desc="loading", unit="B", unit_scale=True, disable=None, leave=False, delay=1e-3) as bar:
+
+        def loaded(size_bytes: int) -> None:
+            # The total is read with the first bytes: the loader has found the files sound by then, or has said why not.
+            if bar.total is None and not bar.disable:
+                bar.total = loader.file_bytes(folder)
+            bar.update(size_bytes)
+
+        yield loaded
 
 
 class Bar:

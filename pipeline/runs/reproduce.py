@@ -6,7 +6,6 @@ place; then every answer with its token ids, and the time. The result is `reprod
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from pipeline.record import run_folder
 from pipeline.record.outputs import read_outputs
 from pipeline.runs import timed
 from pipeline.runs.request import Request
+from pipeline.table import Say
 
 SCHEMA = "phi3-offline-pipeline/reproduction/1"
 NAME = "reproduction.json"
@@ -47,7 +47,7 @@ class Reproduction:
         return not self.differing
 
 
-def reproduce(name_or_path: str, host: Host, say: Callable[[str], None] = print) -> Reproduction:
+def reproduce(name_or_path: str, host: Host, say: Say = print) -> Reproduction:
     """Do a recorded run again and compare; writes reproduction.json.
 
     Raises UsageError (U501 no finished run there), IntegrityError (M601 the model, M602 the data here is not the run's,
@@ -100,7 +100,7 @@ def conclude(result: Reproduction) -> None:
         )
 
 
-def _check_model(name_or_path: str, lock_sha256: str, say: Callable[[str], None]) -> None:
+def _check_model(name_or_path: str, lock_sha256: str, say: Say) -> None:
     """Raise IntegrityError where the model here differs from its lock (M2xx) or from the run's (M601)."""
     known = name_or_path in settings.model_names()
     folder = paths.models() / name_or_path if known else Path(name_or_path).expanduser()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ from pipeline.runs import engines, resume, validity
 from pipeline.runs.engines import Pipe
 from pipeline.runs.progress import Bar
 from pipeline.runs.request import Request, arguments_of, check
+from pipeline.table import Say
 from pipeline.text.answers import Answered
 
 WARM_UP_TOKENS = 16
@@ -63,7 +64,7 @@ class Summary:
     """Whether the time counts; None for a run that was gone on with, which has none."""
 
 
-def run(request: Request, say: Callable[[str], None] = print, unfinished: resume.Unfinished | None = None) -> Summary:
+def run(request: Request, say: Say = print, unfinished: resume.Unfinished | None = None) -> Summary:
     """Do a run, or go on with an unfinished one whose `request` this is.
 
     Raises any PipelineError; whatever was answered until then stays in the run folder.
@@ -157,7 +158,7 @@ def _folder(request: Request, unfinished: resume.Unfinished | None) -> run_folde
 
 
 @contextmanager
-def _saying_what_is_kept(folder: run_folder.RunFolder, say: Callable[[str], None]) -> Iterator[None]:
+def _saying_what_is_kept(folder: run_folder.RunFolder, say: Say) -> Iterator[None]:
     """Where a run is stopped from outside, say how many answers are kept and how to go on."""
     try:
         yield

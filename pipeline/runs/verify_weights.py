@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline import table, text_generation
@@ -12,6 +11,8 @@ from pipeline.model import fetch as setup
 from pipeline.model import lock
 from pipeline.model.attest import Attestation, attest
 from pipeline.model.dtype import pick_dtype
+from pipeline.runs import progress
+from pipeline.table import Say
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,13 @@ class Verified:
     attestation: Attestation
 
 
-def weights(
-    model: str, dtype: str | None = None, device: str | None = None, say: Callable[[str], None] = print
-) -> Verified:
+def weights(model: str, dtype: str | None = None, device: str | None = None, say: Say = print) -> Verified:
     """Raises what `setup.resolve`, `text_generation.load` and `attest` raise: IntegrityError names what differs."""
     place = pick_device(device)
     folder = setup.resolve(model, say)
     start = time.perf_counter()
-    pipe = text_generation.load(folder, dtype=dtype, device=device)
+    with progress.loading(folder) as on_bytes:
+        pipe = text_generation.load(folder, dtype=dtype, device=device, on_bytes=on_bytes)
     synchronize(place)
     load_s = time.perf_counter() - start
     kind = str(pick_dtype(dtype, folder)).removeprefix("torch.")

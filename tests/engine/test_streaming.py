@@ -98,8 +98,12 @@ def too_little(folder: Path, dtype: torch.dtype = torch.float32) -> int:
 
 def test_a_model_that_does_not_fit_answers_the_same_from_the_disk(deep: Path) -> None:
     usual = text_generation.load(deep, dtype="float32", device="cpu")
-    tight = text_generation.load(deep, dtype="float32", device="cpu", memory_bytes=too_little(deep))
+    reads: list[int] = []
+    tight = text_generation.load(
+        deep, dtype="float32", device="cpu", memory_bytes=too_little(deep), on_bytes=reads.append
+    )
     assert (usual.engine.weights.streamed, tight.engine.weights.streamed) == (False, True)
+    assert sum(reads) == loader.file_bytes(deep)
     tight.warm_up()
     assert tight(CHATS, **ASK) == usual(CHATS, **ASK)
     assert tight.describe()["weights"] != usual.describe()["weights"]

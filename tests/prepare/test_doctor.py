@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -200,9 +201,16 @@ def test_a_data_set_that_was_changed_is_named(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_data_set_that_nobody_has_built_yet_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs, sets = tmp_path / "configs" / "datasets", tmp_path / "sets"
+    configs.mkdir(parents=True)
+    sets.mkdir()
+    pinned = (paths.CONFIGS / "datasets" / "anli-test.yaml").read_text()
+    unpinned, count = re.subn(r"^sha256: \w+$", "sha256: null", pinned, flags=re.MULTILINE)
+    assert count == 1
+    (configs / "anli-test.yaml").write_text(unpinned)
+    (sets / "anli-test.jsonl").write_text("{}\n")
+    monkeypatch.setattr(paths, "CONFIGS", configs.parent)
     monkeypatch.setenv("PIPELINE_DATA", str(tmp_path))
-    (tmp_path / "sets").mkdir()
-    (tmp_path / "sets" / "anli-test.jsonl").write_text("{}\n")
     check = software_checks._dataset("anli", quiet)
     assert (check.found, check.fix) == ("anli-test is not here", "invoke data --set anli-test")
 
