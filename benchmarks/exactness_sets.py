@@ -36,7 +36,7 @@ from pipeline.dataset import fetch, records  # noqa: E402
 from pipeline.model import lock  # noqa: E402
 
 OURS_BYTES = 24 << 30
-"""Of a GPU that the pipe's processes share."""
+"""Memory of a GPU that our engine may take where the pipe's processes share it."""
 Chat = list[dict[str, str]]
 
 

@@ -53,7 +53,7 @@ REPEATS = 3
 
 
 def ceilings(floor: Floor) -> dict[str, float]:
-    """What the device gives at best: a copy, a square product, one reading of the weights."""
+    """The device's highest rates, measured: a copy, a square product, one reading of the weights."""
     device = floor.weights.device
     side = 8192 if device.type == "cuda" else 512
     a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))

@@ -31,7 +31,7 @@ from pipeline.engine.weights import Weights  # noqa: E402
 
 MIB = 2**20
 CAP_MIB = 27_900
-"""What an Orin 32GB may leave for weights, K/V and activations."""
+"""Memory that an Orin 32GB may leave for weights, K/V and activations."""
 
 REPEATS, ENOUGH_S = 3, 1.0
 """A set is answered so many times, or until that has taken so long."""

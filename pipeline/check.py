@@ -40,7 +40,7 @@ class CheckResult:
     expected: str
     found: str
     fix: str = ""
-    """What to do where it is not ok, as a sentence."""
+    """The remedy where it is not ok, as a sentence."""
     kind: Kind | None = None
     """Class of the failure, should it fail."""
     mend: Callable[[], object] | None = field(default=None, compare=False, repr=False)

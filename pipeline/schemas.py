@@ -39,7 +39,7 @@ class TextConfig(Strict):
 
 
 class ChoicesConfig(Strict):
-    """Where the choices stand in a row; texts that are the same for all rows, or one field each, are a plain list."""
+    """The place of the choices in a row; texts that are the same for all rows, or one field each, are a plain list."""
 
     path: str | None = None
     """A list, or an object whose keys are the choices."""
@@ -48,7 +48,7 @@ class ChoicesConfig(Strict):
     by_file: dict[str, tuple[str, ...]] = {}
     """Choices that are the same for all rows of a file, by the file's name without the ending."""
     mark: re.Pattern[str] | None = None
-    """What stands before a choice and goes; its group that matched is the letter by which `letter` finds the choice. A
+    """Matches the mark before a choice, which is cut off; its group is the letter by which `letter` finds the choice. A
     choice without a mark has the letter of its place."""
     replace: tuple[tuple[re.Pattern[str], str], ...] = ()
     shuffle: bool = False

@@ -48,20 +48,20 @@ def model_names() -> list[str]:
 def dataset_aliases() -> dict[str, str]:
     """Other names that `--dataset` knows, and the sets that they mean. Raises IntegrityError (M102): a name of two."""
     names = dataset_names()
-    found: dict[str, str] = {}
+    aliases: dict[str, str] = {}
     for name in names:
         for alias in _dataset(name).aliases:
-            if alias in names or alias in found:
+            if alias in names or alias in aliases:
                 raise IntegrityError(
                     "M102",
                     f"two data sets are called {alias}",
                     where=paths.shown(paths.CONFIGS / "datasets" / f"{name}.yaml"),
                     expected="an alias that no other set has",
-                    actual=f"{found.get(alias, alias)}.yaml has it as well",
+                    actual=f"{aliases.get(alias, alias)}.yaml has it as well",
                     fix="take it out of `aliases` of one of the two",
                 )
-            found[alias] = name
-    return found
+            aliases[alias] = name
+    return aliases
 
 
 def dataset_name(name: str) -> str:

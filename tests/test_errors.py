@@ -24,7 +24,7 @@ CLASSES = {
     "C": errors.CannotTell,
 }
 NAMES = {letter: {each.__name__ for each in (kind, *kind.__subclasses__())} for letter, kind in CLASSES.items()}
-"""Of the class of each letter, and of what is derived from it."""
+"""Letter of a code to the names of its class and of the classes derived from it."""
 MODULES = [*sorted((paths.ROOT / "pipeline").rglob("*.py")), paths.ROOT / "tasks.py"]
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
 

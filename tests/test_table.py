@@ -75,7 +75,7 @@ def test_labels_are_aligned() -> None:
 
 
 def printed(terminal: bool, **environment: str) -> str:
-    """What a process prints, on a terminal of 60 columns or into a pipe."""
+    """The output of a process, on a terminal of 60 columns or into a pipe."""
     command = [sys.executable, "-c", PRINTED]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(paths.ROOT), "COLUMNS": "60", "TERM": "xterm", **environment}
     if not terminal:

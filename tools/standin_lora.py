@@ -142,9 +142,9 @@ class Judge:
 
     @torch.no_grad()
     def scores(self, name: str) -> dict[str, int]:
-        """Exact answers and answers among the choices, as `pipeline.accuracy.rules` counts them."""
+        """Exact answers and answers among the choices, as `pipeline.accuracy.metrics` counts them."""
         rows = self.sets[name]
-        said = []
+        generated: list[str] = []
         torch.set_float32_matmul_precision("highest")
         for start in range(0, len(rows), 256):
             ids = choices.token_ids(self.tokenizer, [row.messages for row in rows[start : start + 256]])
@@ -153,10 +153,10 @@ class Judge:
             with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):  # float32 and a mask
                 out = self.model.generate(**batch, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
             new = out[:, batch["input_ids"].shape[1] :].tolist()
-            said += [self.tokenizer.decode(line, skip_special_tokens=True) for line in new]
+            generated += [self.tokenizer.decode(line, skip_special_tokens=True) for line in new]
         torch.set_float32_matmul_precision("high")
-        said = [text.lstrip().replace("\n", "") for text in said]
-        exact = sum(text == row.answer for text, row in zip(said, rows, strict=True))
+        answers = [text.lstrip().replace("\n", "") for text in generated]
+        exact = sum(text == row.answer for text, row in zip(answers, rows, strict=True))
         listed = [choices.listed(row.messages[-1]["content"]) for row in rows]
-        among = sum(text in items for text, items in zip(said, listed, strict=True))
+        among = sum(text in items for text, items in zip(answers, listed, strict=True))
         return {"exact": exact, "among_choices": among, "rows": len(rows)}

@@ -41,7 +41,7 @@ from tools.standin_lora import Judge, examples, load, loss_sum, mean_loss, round
 
 SETS = {"validation": "obqa-validation", "test": "obqa-test", "pub30": "obqa"}
 BASE_SHA256 = "16eb1becfa29600fa59eacf4a5355e8efe40b69ba3a3d9b55f8391433ce618ba"
-"""Of the model.safetensors that set-up makes without an adapter."""
+"""sha256 of the model.safetensors that set-up makes without an adapter."""
 LIMIT_BYTES = 10_000_000
 BASELINE = "baseline"
 

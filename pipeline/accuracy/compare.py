@@ -23,7 +23,7 @@ from pipeline.record import run_folder
 from pipeline.record.outputs import read_outputs
 
 ALLOWED_DROP = 0.005
-"""Of accuracy, as a share, by the contest's rules."""
+"""Largest allowed drop of accuracy, as a share, by the contest's rules."""
 
 EXPLAINS = (
     "model",

@@ -22,7 +22,7 @@ class Verdicts:
     right: tuple[bool | None, ...]
     """None: not scored."""
     note: str | None
-    """What a reader must know about these numbers."""
+    """A caveat for readers of these numbers."""
 
     @property
     def correct(self) -> int:
@@ -91,6 +91,6 @@ def _is_right(rule: str, text: str, answer: str, scoring: dict[str, Any]) -> boo
 
 
 def _scoring(path: Path) -> dict[int, dict[str, Any]]:
-    """What scoring needs beside the answers, by row."""
+    """Row index to the data that scoring needs beside the answers."""
     lines = path.read_text(encoding="utf-8").split("\n")
     return {index: json.loads(line) for index, line in enumerate(lines) if line}

@@ -1,4 +1,4 @@
-"""What every invoke task does around its one call: messages instead of tracebacks, numbers out of text.
+"""Shared by all invoke tasks around their one call: messages instead of tracebacks, numbers out of text.
 
 Nothing heavy is imported here, nor at the head of the tasks' modules: each task imports what it calls, so
 that `invoke --list` is instant.

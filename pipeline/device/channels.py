@@ -81,7 +81,7 @@ def _product(a: Callable[[], float], b: Callable[[], float]) -> Callable[[], flo
 
 
 def _rails(host: Host) -> list[Channel]:
-    found = []
+    rails = []
     for folder in host.names("sys/class/hwmon/hwmon*"):
         if host.read(f"{folder}/name") != "ina3221":
             continue
@@ -90,12 +90,12 @@ def _rails(host: Host) -> list[Channel]:
             if label in {None, "NC"}:
                 continue
             volts, amperes = (_file(host, f"{folder}/{part}{number}_input", 1e-3) for part in ("in", "curr"))
-            found.append(Channel(f"{label}_W", "power", _product(volts, amperes)))
+            rails.append(Channel(f"{label}_W", "power", _product(volts, amperes)))
             for alarm in ("max", "crit"):
                 name = f"{folder}/curr{number}_{alarm}_alarm"
                 if host.path(name).exists():
-                    found.append(Channel(f"{label}_{alarm}_alarm", "alarm", _file(host, name)))
-    return found
+                    rails.append(Channel(f"{label}_{alarm}_alarm", "alarm", _file(host, name)))
+    return rails
 
 
 def _temperatures(host: Host) -> list[Channel]:

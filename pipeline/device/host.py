@@ -92,7 +92,7 @@ class Host:
             return None
         enter = [] if self.root == Path("/") else ["chroot", str(self.root)]
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 [*enter, tool, *arguments],
                 input=answer,
                 stdout=subprocess.PIPE,
@@ -107,7 +107,7 @@ class Host:
             return Ran(124, f"no end within {timeout_s:.0f} s")
         except OSError as error:
             return Ran(126, f"{error.strerror}: {error.filename}")
-        return Ran(done.returncode, done.stdout.strip())
+        return Ran(process.returncode, process.stdout.strip())
 
 
 def current() -> Host:

@@ -1,4 +1,4 @@
-"""What a pass costs, from a handful of measured sizes.
+"""The cost of a pass, from a handful of measured sizes.
 
 The curve decides the pass budget, how many answers are worth keeping live, and how much of a draft is
 worth checking; and it says how long what is left will take.
@@ -55,7 +55,7 @@ class PassCost:
 
     @cached_property
     def _least_s(self) -> tuple[float, ...]:
-        """Of a pass of so many rows or more: it can be filled up."""
+        """Least seconds of a pass of so many rows or more, by rows: a pass can be filled up."""
         return tuple(accumulate(reversed(self.elapsed_s), min))[::-1]
 
     def one_more(self, rows: int) -> float:

@@ -51,7 +51,7 @@ def guess(
 
 
 def from_choices(answer: Sequence[int], candidates: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """What every candidate that starts with `answer` goes on with."""
+    """The tokens with which every candidate that starts with `answer` goes on."""
     known, start = len(answer), list(answer)
     open_ones = [tuple(c[known:]) for c in candidates if len(c) > known and list(c[:known]) == start]
     if not open_ones:
@@ -64,7 +64,7 @@ def from_choices(answer: Sequence[int], candidates: Sequence[Sequence[int]]) -> 
 
 
 def from_lookup(sequence: Ints, longest: int) -> tuple[int, ...]:
-    """What followed the last earlier place where the newest tokens of `sequence` stood."""
+    """The tokens that followed the last earlier occurrence of the newest tokens of `sequence`."""
     for length in LOOKUP_LENGTHS:
         if len(sequence) <= length:
             continue

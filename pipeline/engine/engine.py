@@ -34,7 +34,7 @@ class Stats:
     prompt_tokens: int = 0
     """Tokens of all prompts, each counted in full."""
     tree_tokens: int = 0
-    """Of these, tokens that the prefix tree computes."""
+    """Those of them that the prefix tree computes."""
     answer_tokens: int = 0
     prompt_rows: int = 0
     answer_rows: int = 0

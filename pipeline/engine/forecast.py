@@ -1,4 +1,4 @@
-"""What a set will take on a device that need not be here: the real scheduler, a cost model, answers by a script."""
+"""A set's expected time on a device that need not be here: the real scheduler, a cost model, answers by a script."""
 
 from __future__ import annotations
 

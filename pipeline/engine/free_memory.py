@@ -17,7 +17,7 @@ ROOT = Path("/")
 
 
 def free_bytes(device: torch.device) -> int:
-    """Of the device's memory, in this moment."""
+    """Bytes of the device's memory that are free in this moment."""
     if device.type == "cuda" and not torch.cuda.get_device_properties(device).is_integrated:
         return torch.cuda.mem_get_info(device)[0]
     available = psutil.virtual_memory().available
@@ -26,7 +26,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def container_room_bytes(root: Path = ROOT) -> int | None:
-    """What the memory limit of our control group leaves (`docker run --memory`); None without a limit.
+    """Bytes that the memory limit of our control group leaves (`docker run --memory`); None without a limit.
 
     Page cache that the group could drop counts as free, as it does in the kernel's own reckoning.
     """

@@ -38,10 +38,10 @@ TRIED_LAYERS = 3
 """Whose weights take turns when products are timed."""
 
 SMALL_PROPOSALS, LARGE_PROPOSALS = 4, 2
-"""Of cuBLASLt, that are tried at a size up to FINE_ROWS, and beyond."""
+"""Number of cuBLASLt's proposals that are tried at a size up to FINE_ROWS, and beyond."""
 
 LARGE_TILINGS = (4, 5, 6)
-"""Of ours, beyond FINE_ROWS: tiles of 128 rows and more."""
+"""Our tilings that are tried beyond FINE_ROWS: tiles of 128 rows and more."""
 
 ON_A_CPU = "not tried on a CPU, where bits may depend on what comes beside a row (docs/exactness.md)"
 

@@ -21,14 +21,14 @@ MARGIN = 0.10
 """Share of the free memory that stays free: fragmentation, and what others on the device may take meanwhile."""
 
 WORKSPACE_BYTES = {"cpu": 0, "cuda": 96 * MIB}
-"""Of cuBLAS and the like: 32 MiB a handle and stream on Hopper, and the pieces that an allocator rounds up."""
+"""Workspace of cuBLAS and the like: 32 MiB a handle and stream on Hopper, and what an allocator rounds up."""
 
 BUDGET_ROWS = {"cpu": 256, "cuda": 8192}
 """Rows of a pass at most: beyond these a row gets no cheaper (`benchmarks/cpu.py`, `benchmarks/gpu.py`)."""
 
 PASS_SHARE, LEAST_ROWS = 0.25, 128
-"""Of what is usable, for the activations of a pass, of so many rows at least; the rest is for K/V, of the longest
-context at least."""
+"""Share of the usable memory for the activations of a pass, and the rows that it has at least; the rest is for K/V, of
+the longest context at least."""
 
 LIVE = 4096
 """Answers at the same time at most; the measured cost of a pass lowers it."""
@@ -120,13 +120,13 @@ def must_stream(shape: Shape, dtype: torch.dtype, device: torch.device, free_byt
 
 
 def streamed_bytes(shape: Shape, dtype: torch.dtype) -> int:
-    """What of the weights is there at the same time: all outside the layers, the layer in use, and the next."""
+    """Bytes of weights that are there at the same time: all outside the layers, the layer in use, and the next."""
     outside = shape.parameters - shape.layers * shape.parameters_per_layer
     return (outside + 2 * shape.parameters_per_layer) * dtype.itemsize
 
 
 def kept_bytes_per_row(shape: Shape, dtype: torch.dtype) -> int:
-    """Of a row that waits for the next layer: the residual, what is added to it, its rotation, its place; and one
+    """Bytes of a row that waits for the next layer: the residual, what is added to it, its rotation, its place; and one
     more when the last layer's rows are put together."""
     return (3 * shape.hidden + 2 * shape.head_dim) * dtype.itemsize + 64
 

@@ -17,7 +17,7 @@ from pipeline.engine.shape import Shape
 
 
 class Ops(Protocol):
-    """What a layer needs beside its projections and attention."""
+    """The operations of a layer beside its projections and attention."""
 
     def add_norm(self, hidden: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> Tensor:
         """hidden (T, H) += delta; returns its RMS norm (arXiv 1910.07467) times weight, (T, H)."""

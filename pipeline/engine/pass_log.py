@@ -1,4 +1,4 @@
-"""What each pass of a set held and when its choices were there: one entry a pass, in the order in which they were done.
+"""Contents of each pass of a set and the time of its choices: one entry a pass, in the order in which they were done.
 
 Kept in lists while the clock runs, which costs a few appends a pass, and written down by others after it.
 """
@@ -21,4 +21,4 @@ class PassLog:
     """When a pass's choices were there. On a GPU the next one runs by then: a pass takes as long as from the end of the
     one before."""
     handed_on_s: list[float] = field(default_factory=list)
-    """What handing on the answers that a pass finished took, right after its end: their text is made there."""
+    """Seconds of handing on the answers that a pass finished, right after its end: their text is made there."""

@@ -43,7 +43,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Piece:
-    """What one call of the network chose."""
+    """The tokens that one call of the network chose."""
 
     chosen: Tensor  # (W), on the host once `arrived`
     arrived: torch.cuda.Event | None
@@ -76,7 +76,7 @@ class Passes:
         self._went_well = 0
 
     def budget_rows(self, planned: int) -> int:
-        """Of a pass. One that takes chunks through the layers stays as large: its chunks become smaller."""
+        """Rows of a pass at most. One that goes through the layers in chunks stays as large: its chunks shrink."""
         return planned if self.most_rows is None or self.chunk_rows is not None else min(planned, self.most_rows)
 
     def run(self, segments: Sequence[Segment]) -> Started:
@@ -128,7 +128,7 @@ class Passes:
         return Piece(on_host, arrived)
 
     def _chunk_rows(self, rows: int) -> int:
-        """Of a pass of `rows` rows."""
+        """Rows of a chunk in a pass of `rows` rows."""
         if self.chunk_rows is None:
             return rows
         return self.chunk_rows if self.most_rows is None else min(self.chunk_rows, self.most_rows)

@@ -30,7 +30,7 @@ class Node:
 class PrefixTree:
     nodes: tuple[Node, ...]
     paths: tuple[tuple[int, ...], ...]
-    """Of each prompt, in the caller's order: its nodes from the top."""
+    """For each prompt, in the caller's order: its nodes from the top."""
     order: tuple[int, ...]
     """The prompts in depth-first order."""
 

@@ -29,10 +29,10 @@ COMPARED_ROWS = 512
 
 TIMED_ROUNDS, TIMED_CALLS = 3, 4
 CLEARLY_FASTER = 0.95
-"""What ours or cuBLASLt may take of torch's time to be taken instead."""
+"""Share of torch's time below which our product or cuBLASLt's is taken instead."""
 
 TIMED_SIZES = (512, 1024, 2048, 4096, 8192)
-"""Of the larger sizes; those between follow the next of these."""
+"""Rows of the larger sizes that are timed; those between follow the next of these."""
 
 Propose = Callable[[int, Tensor, int], Sequence[Way]]
 """(rows, weight, stride of x): what there is to try beside torch, cuBLASLt's first, then ours."""
@@ -166,7 +166,7 @@ class Trial:
         return _same(y, self._which[start : start + size], rows)
 
     def seconds(self, ways: Sequence[Way], size: int, clock: Clock) -> dict[Way, float]:
-        """Of one product in each way; the median of rounds in which they take turns."""
+        """Seconds of one product in each way; the median of rounds in which they take turns."""
         x = self._x[:size]
         found: dict[Way, list[float]] = {way: [] for way in ways}
         count = TIMED_CALLS if size <= FINE_ROWS else 1

@@ -28,9 +28,9 @@ class Way:
     name: str
     """TORCH, CUBLASLT or OURS."""
     tiling: int = 0
-    """Of ours."""
+    """Number of our tiling, where the product is ours."""
     algorithm: bytes = b""
-    """Of cuBLASLt."""
+    """cuBLASLt's algorithm, where the product is its."""
 
     def text(self) -> str:
         return f"{self.name} {self.tiling}" if self.name == OURS else self.name
@@ -38,7 +38,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Key:
-    """What kind of product it is, its rows left out."""
+    """A kind of product: its shape and types without the rows."""
 
     outputs: int
     inputs: int

@@ -35,8 +35,9 @@ HEADROOM = 8
 """Slots kept free for every running answer before a new prompt is admitted."""
 
 HASTE = 1.2
-"""What a row of an answer is worth more now than in a later pass that is as full: answers end and give their slots
-back sooner, few are left when the prompts are through, and longer segments are fewer (`benchmarks/gpu.py`, drafts)."""
+"""Factor by which a row of an answer is worth more now than in a later pass that is as full: answers end and give
+their slots back sooner, few are left when the prompts are through, and longer segments are fewer (`benchmarks/gpu.py`,
+drafts)."""
 
 ROUND_ROWS = 128
 """Passes of a multiple of these many rows fill the tiles of a matrix product."""

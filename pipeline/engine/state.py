@@ -14,7 +14,7 @@ from pipeline.engine.segment import Segment
 
 @dataclass(frozen=True)
 class Limits:
-    """What memory and the device allow; the keys are those of a run's manifest."""
+    """The limits that memory and the device set; the keys are those of a run's manifest."""
 
     budget_rows: int
     """Rows of a pass at most."""

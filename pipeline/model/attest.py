@@ -37,7 +37,7 @@ class Attestation:
     lock_sha256: str
     tensors: int
     size_bytes: int
-    """Of all tensors, as the files hold them."""
+    """Sum over all tensors, as the files hold them."""
     rounded: bool
     """Memory holds float32 weights rounded to bfloat16, as was asked for: compared after the same rounding."""
     files: dict[str, str]
@@ -99,7 +99,7 @@ def _compare(path: Path, entries: list[Entry], resident: Mapping[str, Tensor]) -
     with shard.Shard(path, lock.fix(path.parent)) as file:
         file.skip_to(entries[0].offset)
         for entry in entries:
-            stored, done = shard.DTYPES[entry.dtype], 0
+            stored, compared = shard.DTYPES[entry.dtype], 0
             for part in _parts(resident[entry.name]):
                 raw = torch.empty(part.numel() * stored.itemsize, dtype=torch.uint8)
                 file.fill(raw)
@@ -107,8 +107,8 @@ def _compare(path: Path, entries: list[Entry], resident: Mapping[str, Tensor]) -
                 bits = torch.int32 if part.dtype.itemsize == 4 else torch.int16
                 differing = (expected.view(bits) != actual.view(bits)).nonzero()
                 if len(differing):
-                    raise _differs(entry, done, int(differing[0]), len(differing), expected, actual)
-                done += part.numel()
+                    raise _differs(entry, compared, int(differing[0]), len(differing), expected, actual)
+                compared += part.numel()
         return file.sha256
 
 
@@ -118,9 +118,9 @@ def _parts(tensor: Tensor) -> Iterator[Tensor]:
     yield from flat.split(shard.CHUNK_BYTES // flat.element_size())
 
 
-def _differs(entry: Entry, done: int, first: int, count: int, expected: Tensor, actual: Tensor) -> IntegrityError:
+def _differs(entry: Entry, compared: int, first: int, count: int, expected: Tensor, actual: Tensor) -> IntegrityError:
     columns = entry.shape[-1]
-    row, column = divmod(done + first, columns)
+    row, column = divmod(compared + first, columns)
     place = f"[{row}, {column}]" if len(entry.shape) == 2 else f"[{column}]"
     return IntegrityError(
         "M421",

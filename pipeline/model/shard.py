@@ -28,12 +28,12 @@ CHUNK_BYTES = 16 << 20
 
 def read_at(handle: int, into: memoryview, offset: int) -> bool:
     """Fill `into` with a file's bytes from `offset` on; False where the file ends before. Raises OSError."""
-    done = 0
-    while done < len(into):
-        count = os.preadv(handle, [into[done:]], offset + done)
+    filled_bytes = 0
+    while filled_bytes < len(into):
+        count = os.preadv(handle, [into[filled_bytes:]], offset + filled_bytes)
         if count == 0:
             return False
-        done += count
+        filled_bytes += count
     return True
 
 

@@ -28,7 +28,7 @@ from pipeline.table import Say
 class Step:
     name: str
     plan: str
-    """What the step will do and what that takes; or why there is nothing to do."""
+    """One sentence: the step's work and its cost, or why there is nothing to do."""
     do: Callable[[], str] | None = None
     """Takes the step and returns its result; None where there is nothing to do, or not from here."""
     may_fail: bool = False

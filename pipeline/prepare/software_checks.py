@@ -165,10 +165,10 @@ def _read_speed(path: Path) -> float:
     """Bytes a second."""
     with path.open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, READ_BYTES, os.POSIX_FADV_DONTNEED)
-        start, done = time.perf_counter(), 0
-        while done < READ_BYTES and (piece := file.read(16 << 20)):
-            done += len(piece)
-        return done / (time.perf_counter() - start)
+        start, read_bytes = time.perf_counter(), 0
+        while read_bytes < READ_BYTES and (piece := file.read(16 << 20)):
+            read_bytes += len(piece)
+        return read_bytes / (time.perf_counter() - start)
 
 
 def _model(name: str, say: Say) -> CheckResult:

@@ -31,7 +31,7 @@ SCHEMA = "phi3-offline-pipeline/run/1"
 UNFINISHED, FAILED, FINISHED = "unfinished", "failed", "finished"
 
 REPORT = "report.html"
-"""What `invoke report` makes of a run's folder and leaves there: no part of the run."""
+"""The page that `invoke report` writes into a run's folder: no part of the run."""
 
 
 class RunFolder:

@@ -159,7 +159,7 @@ def _folder(request: Request, unfinished: resume.Unfinished | None) -> run_folde
 
 @contextmanager
 def _saying_what_is_kept(folder: run_folder.RunFolder, say: Say) -> Iterator[None]:
-    """Where a run is stopped from outside, say how many answers are kept and how to go on."""
+    """If a run is stopped from outside, say how many answers are kept and how to go on."""
     try:
         yield
     except (KeyboardInterrupt, ResourceError):

@@ -1,4 +1,4 @@
-"""What the pipe takes: chats and arguments that pipe() would answer in the same way; everything else is refused."""
+"""Inputs that the pipe takes: chats and arguments that pipe() would answer in the same way; all others are refused."""
 
 from __future__ import annotations
 

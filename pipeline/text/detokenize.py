@@ -21,7 +21,7 @@ class Form:
     with_prompt: bool
     """Decode prompt and answer together, then cut off as many characters as the prompt alone has."""
     clean_up: bool | None
-    """What is handed to `decode`; None leaves it to the tokenizer."""
+    """`clean_up_tokenization_spaces` of `decode`; None leaves it to the tokenizer."""
 
     def text(self, tokenizer: Any, prompt: Sequence[int], answer: Sequence[int]) -> str:
         """`generated_text` of a chat with return_full_text=False."""

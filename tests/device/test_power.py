@@ -1,4 +1,4 @@
-"""What board it is, and bringing it into MAXN with locked clocks: on boards that are folders, with real words."""
+"""Recognising the board, and bringing it into MAXN with locked clocks: on boards that are folders, with real words."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ FAST_S = 0.02
 
 
 def record(host: Host, folder: Path, during: Callable[[], None] = lambda: None, seconds: float = 0.12) -> Recording:
-    """What is seen in so long; half-way something happens to the board."""
+    """A recording of so many seconds; half-way `during` changes the board."""
     with Telemetry(host, folder, period_s=FAST_S) as recorded:
         time.sleep(seconds / 2)
         during()

@@ -1,4 +1,4 @@
-"""What a process could have sent: its own interfaces and their counters."""
+"""Bytes that a process could have sent: its own interfaces and their counters."""
 
 from __future__ import annotations
 

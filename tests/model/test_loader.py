@@ -1,4 +1,4 @@
-"""What the loader puts into memory is bit for bit what the files hold; what is wrong with files has a name."""
+"""The loader puts into memory, bit for bit, what the files hold; damage of files is named."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def converted(monkeypatch: pytest.MonkeyPatch) -> list[frozenset[str]]:
-    """What each conversion was asked for."""
+    """The names of the files that each conversion was to write, call by call."""
     asked: list[frozenset[str]] = []
     original = standin.convert
 

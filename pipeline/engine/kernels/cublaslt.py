@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 ALGORITHM_BYTES = 64
-"""Of cublasLtMatmulAlgo_t, which may be stored and used again with the same version of the library."""
+"""Size of cublasLtMatmulAlgo_t, which may be stored and used again with the same version of the library."""
 
 WORKSPACE_BYTES = 4 * 2**20
 
