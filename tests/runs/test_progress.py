@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,7 @@ with loading(folder) as on_bytes:
 def on_a_terminal(code: str, *arguments: object) -> str:
     """Runs Python code and returns all that it writes to stderr, which is a pseudo-terminal."""
     ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # one of no rows gets no bar
     with subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)], stdin=its, stdout=subprocess.DEVNULL, stderr=its
     ) as process:
