@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from pipeline import table, text_generation
 from pipeline.engine.device import pick_device, synchronize
-from pipeline.model import fetch as setup
-from pipeline.model import lock
+from pipeline.model import fetch, lock
 from pipeline.model.attest import Attestation, attest
 from pipeline.model.dtype import pick_dtype
 from pipeline.runs import progress
@@ -25,9 +24,9 @@ class Verified:
 
 
 def weights(model: str, dtype: str | None = None, device: str | None = None, say: Say = print) -> Verified:
-    """Raises what `setup.resolve`, `text_generation.load` and `attest` raise: IntegrityError names what differs."""
+    """Raises what `fetch.resolve`, `text_generation.load` and `attest` raise: IntegrityError names what differs."""
     place = pick_device(device)
-    folder = setup.resolve(model, say)
+    folder = fetch.resolve(model, say)
     start = time.perf_counter()
     with progress.loading(folder) as on_bytes:
         pipe = text_generation.load(folder, dtype=dtype, device=device, on_bytes=on_bytes)

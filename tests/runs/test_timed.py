@@ -683,8 +683,9 @@ def test_a_model_folder_that_may_not_be_read_gives_a_message(
     tmp_path.chmod(0o755)
     (tmp_path / "model").chmod(0)
     said = as_nobody(
-        "import tasks, pipeline.run, pipeline.summary, pipeline.files\nfrom invoke import Exit",
-        "try: tasks.run.body(None, dataset='rows.jsonl', model='./model')\n"
+        "from pipeline import files\nfrom pipeline.commands import answer\n"
+        "from pipeline.runs import summary, timed, validity\nfrom invoke import Exit",
+        "try: answer.run.body(None, dataset='rows.jsonl', model='./model')\n"
         "except Exit as end: print(end.code, end.message)",
         PIPELINE_RUNS="runs",
     )

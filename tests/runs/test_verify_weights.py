@@ -12,8 +12,8 @@ import pytest
 from invoke import Exit
 from support.checkpoints import flip_a_bit
 
-import tasks
 from pipeline import text_generation
+from pipeline.commands import prepare
 from pipeline.model import lock
 from pipeline.runs import verify_weights as verify
 
@@ -44,7 +44,7 @@ def test_a_bit_that_tips_after_loading_is_named(tiny: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(text_generation, "load", load_into_failing_memory)
     with pytest.raises(Exit) as caught:
-        tasks.verify_weights.body(None, model=str(tiny), device="cpu")
+        prepare.verify_weights.body(None, model=str(tiny), device="cpu")
     assert caught.value.code == 4
     assert "M421 the tensor model.embed_tokens.weight in memory" in caught.value.message
     assert f"model.embed_tokens.weight[{12345 // 32}, {12345 % 32}]" in caught.value.message
@@ -53,7 +53,7 @@ def test_a_bit_that_tips_after_loading_is_named(tiny: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(("options", "code"), [({"model": "standim"}, "U102"), ({"dtype": "int8"}, "U203")])
 def test_wrong_options(tiny: Path, options: dict[str, str], code: str) -> None:
     with pytest.raises(Exit) as caught:
-        tasks.verify_weights.body(None, **{"model": str(tiny), **options})
+        prepare.verify_weights.body(None, **{"model": str(tiny), **options})
     assert caught.value.code == 2
     assert code in caught.value.message
 
