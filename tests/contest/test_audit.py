@@ -18,7 +18,7 @@ from support.drafts_of_submissions import Draft
 from support.forgeries import BY_CHANCE, LIES, UNSETTLED, UNTOLD, team_of_four
 
 from pipeline import paths
-from pipeline.contest.check import FAIL, HUMAN, OK, UNKNOWN
+from pipeline.check import FAIL, HUMAN, OK, UNKNOWN
 from pipeline.contest.verify import verify
 from pipeline.contest.verify.organiser import Organiser
 from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
@@ -191,7 +191,7 @@ def test_a_submission_that_does_not_say_whose_it_is(
 
 # The audit of the audit
 
-OF_A_SUBMISSION = ("answer_checks", "submitted", "provenance_checks", "board_checks", "timing_checks", "verify")
+OF_A_SUBMISSION = ("answer_checks", "read_submitted", "provenance_checks", "board_checks", "timing_checks", "verify")
 """Modules with checks that have a name of their own."""
 
 
@@ -202,7 +202,7 @@ def test_every_check_catches_a_lie(ground: Ground, tmp_path: Path) -> None:
     assert len(ids) > 40
     caught = set().union(*LIES.values(), *UNTOLD.values(), {check for _, _, check in FORMS.values()})
     assert ids == caught | {"unpack", "submission"}
-    written = r'(?:check|unknown|Check)\(\s*"([a-z][\w-]*)"'
+    written = r'(?:decided|unknown|CheckResult)\(\s*"([a-z][\w-]*)"'
     modules = [paths.ROOT / "pipeline/contest/verify" / f"{name}.py" for name in OF_A_SUBMISSION]
     in_source = {name for path in modules for name in re.findall(written, path.read_text(encoding="utf-8"))}
     assert in_source == {name for name in ids if not name.startswith("rule-")} - {"submission", "manifest"}

@@ -14,7 +14,7 @@ import pytest
 from support.audited import DIGEST, Ground, in_state
 from support.drafts_of_submissions import Draft
 
-from pipeline.contest.check import FAIL, HUMAN, UNKNOWN
+from pipeline.check import FAIL, HUMAN, UNKNOWN
 from pipeline.contest.verify import rerun, verify
 from pipeline.contest.verify.rerun import Asked
 from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict

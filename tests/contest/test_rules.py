@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 
 from pipeline import paths, settings
-from pipeline.contest.finding import FAIL, HUMAN, OK, UNKNOWN
+from pipeline.check import FAIL, HUMAN, OK, UNKNOWN, CheckResult
 from pipeline.contest.rules import evidence as gathering
 from pipeline.contest.rules import rules
 from pipeline.contest.rules import run_rules as run_checks
 from pipeline.contest.rules import source_rules as source_checks
 from pipeline.contest.rules.evidence import Accuracy, Evidence, Pins
-from pipeline.contest.rules.rules import Judged
 from pipeline.contest.team import Team, TeamWords
 from pipeline.errors import IntegrityError
 
@@ -82,7 +81,7 @@ GOOD = Evidence(
 """A submission to the contest's rules."""
 
 
-def judged(evidence: Evidence) -> dict[str, Judged]:
+def judged(evidence: Evidence) -> dict[str, CheckResult]:
     return {each.id: each for each in rules.judge(evidence, RULES)}
 
 

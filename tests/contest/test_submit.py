@@ -130,7 +130,7 @@ def test_the_status_is_that_of_the_first_failing_rules_kind(kind: str) -> None:
     assert caught.value.exit_status == STATUS[kind]
     assert caught.value.code[1:] == "622"
     assert failing[0].id in caught.value.what
-    assert failing[0].remedy in caught.value.fix
+    assert failing[0].fix in caught.value.fix
     assert "invoke submit --rehearsal" in caught.value.fix
 
 

@@ -17,9 +17,9 @@ from support.audited import ROWS, Ground, in_state, verified
 from support.drafts_of_submissions import Draft
 from support.rows import write_rows
 
+from pipeline import check as checks
 from pipeline import paths
-from pipeline.contest import check as checks
-from pipeline.contest.check import UNKNOWN
+from pipeline.check import UNKNOWN
 from pipeline.contest.ranking import verdict_files as verdicts
 from pipeline.contest.verify import answer_checks as answers
 from pipeline.contest.verify import board_checks as surroundings
@@ -83,7 +83,7 @@ def test_the_exit_status_is_that_of_the_reasons_class(kind: str, draft: Draft, g
     changed = draft.copy()
     lie(changed)
     verdict = verified(changed.pack(tmp_path), ground)
-    assert verdict.kind == (None if kind == "cannot tell" else kind)
+    assert verdict.as_json()["class"] == (None if kind == "cannot tell" else kind)
     with pytest.raises(PipelineError) as caught:
         verify.conclude(verdict, tmp_path)
     assert (caught.value.exit_status, caught.value.code) == (status, code)
@@ -205,7 +205,7 @@ def test_a_later_verification_takes_the_place_of_an_earlier(draft: Draft, ground
 def test_a_check_that_fails_itself_makes_nothing_valid_and_is_seen(
     ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> list[checks.Check]:
+    def broken(*_: object) -> list[checks.CheckResult]:
         raise ZeroDivisionError("a mistake of ours")
 
     monkeypatch.setattr(surroundings, "checks", broken)

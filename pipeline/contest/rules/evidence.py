@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import paths, schemas, settings
+from pipeline.check import FAIL, OK, UNKNOWN, CheckResult
 from pipeline.contest import team as teams
 from pipeline.contest.source import commit as source
 from pipeline.contest.team import TeamWords
@@ -155,3 +156,16 @@ def _is_reference(path: Path, manifest: Mapping[str, Any]) -> bool:
         return same and other["state"] == run_folder.FINISHED and other["engine"]["name"] == "reference"
     except (OSError, ValueError, KeyError, TypeError):
         return False  # of another program, or a run that broke off
+
+
+def found(fine: bool, what: str, expected: str = "") -> CheckResult:
+    """What a rule's check found, before the rule gives it its id."""
+    return CheckResult("", OK if fine else FAIL, expected, what)
+
+
+def fail(what: str, expected: str = "") -> CheckResult:
+    return CheckResult("", FAIL, expected, what)
+
+
+def unknown(what: str, expected: str = "") -> CheckResult:
+    return CheckResult("", UNKNOWN, expected, what)

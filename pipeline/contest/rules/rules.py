@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import model_validator
 
 from pipeline import paths, schemas, settings
-from pipeline.contest.finding import FAIL, HUMAN, OK, UNKNOWN, Contest, Finding, State, found, unknown
+from pipeline.check import FAIL, HUMAN, OK, UNKNOWN, CheckResult, Kind, State
+from pipeline.contest.numbers import Contest
 from pipeline.contest.rules import run_rules as run_checks
 from pipeline.contest.rules import source_rules as source_checks
-from pipeline.contest.rules.evidence import Evidence
+from pipeline.contest.rules.evidence import Evidence, found, unknown
 
-Check = Callable[[Evidence, Contest], Finding]
+Check = Callable[[Evidence, Contest], CheckResult]
+"""Its result has no id yet: that is the rule's."""
 
 OF_A_RUN: dict[str, Check] = {
     "device": run_checks.device,
@@ -53,8 +56,6 @@ OF_A_SOURCE: dict[str, Check] = {
 
 NO_RUN = "no run yet"
 
-Kind = Literal["usage", "environment", "integrity", "resource", "form", "accuracy", "invalid"]
-
 
 class Rule(schemas.Strict):
     id: str
@@ -85,64 +86,68 @@ class Rules(schemas.Strict):
     rules: tuple[Rule, ...]
 
 
-@dataclass(frozen=True)
-class Judged:
-    """One rule and how it stands."""
-
-    id: str
-    text: str
-    by: str
-    state: State
-    found: str
-    wanted: str
-    kind: Kind | None
-    contest: bool
-    remedy: str
-
-
 def load() -> Rules:
     """Raises IntegrityError (M101)."""
     return settings.load(paths.CONFIGS / "rules.yaml", Rules)
 
 
-def judge(evidence: Evidence, rules: Rules | None = None) -> list[Judged]:
+def judge(evidence: Evidence, rules: Rules | None = None) -> list[CheckResult]:
     """Every rule, in the file's order; those of `configs/rules.yaml` when none are given."""
     rules = rules or load()
-    return [_judged(rule, _finding(rule, evidence, rules.contest)) for rule in rules.rules]
+    return [_result(rule, evidence, rules.contest) for rule in rules.rules]
 
 
-def refused(judged: Sequence[Judged], rehearsal: bool) -> list[Judged]:
+def refused(judged: Sequence[CheckResult], rehearsal: bool) -> list[CheckResult]:
     """What keeps a submission from being packed; a rehearsal is held only to what is not the contest's own."""
     return [each for each in judged if each.state == FAIL and not (rehearsal and is_waived(each))]
 
 
-def as_json(judged: Sequence[Judged]) -> list[dict[str, Any]]:
-    return [asdict(each) for each in judged]
+def as_json(judged: Sequence[CheckResult]) -> list[dict[str, Any]]:
+    by_id = {rule.id: rule for rule in load().rules}
+    return [
+        {
+            "id": each.id,
+            "text": by_id[each.id].text,
+            "by": by_id[each.id].by,
+            "state": each.state,
+            "found": each.found,
+            "wanted": each.expected,
+            "kind": each.kind,
+            "contest": by_id[each.id].contest,
+            "remedy": each.fix,
+        }
+        for each in judged
+    ]
 
 
-def table(judged: Sequence[Judged], rehearsal: bool = False, width: int = 110) -> str:
+def table(judged: Sequence[CheckResult], rehearsal: bool = False, width: int = 110) -> str:
     """A line a rule; what is not well says what was wanted, and what to do. A rehearsal is not told what it need not
     do."""
     wide = max(len(each.id) for each in judged)
     margin = " " * (wide + 12)
     lines = []
     for each in judged:
-        said = each.text if each.state == HUMAN else each.found
+        said = each.found
         waived = rehearsal and is_waived(each)
         lines += _folded(f"  {'-' if waived else _SHOWN[each.state]:<8}{each.id:<{wide}}  ", said, margin, width)
         if each.state in {FAIL, UNKNOWN} and each.found != NO_RUN and not waived:
-            if each.wanted:
-                lines += _folded(f"{margin}wanted: ", each.wanted, margin, width)
-            lines += _folded(f"{margin}do: ", each.remedy, margin, width)
+            if each.expected:
+                lines += _folded(f"{margin}wanted: ", each.expected, margin, width)
+            lines += _folded(f"{margin}do: ", each.fix, margin, width)
     return "\n".join([*lines, "", f"  {counts(judged, rehearsal)}"])
 
 
-def is_waived(each: Judged) -> bool:
+def is_waived(each: CheckResult) -> bool:
     """Whether a rehearsal goes on although this rule is not met."""
-    return each.contest and each.state in {FAIL, UNKNOWN}
+    return each.state in {FAIL, UNKNOWN} and each.id in _of_the_contest()
 
 
-def counts(judged: Sequence[Judged], rehearsal: bool = False) -> str:
+@cache
+def _of_the_contest() -> frozenset[str]:
+    return frozenset(rule.id for rule in load().rules if rule.contest)
+
+
+def counts(judged: Sequence[CheckResult], rehearsal: bool = False) -> str:
     """As `20 ok, 1 failed, 2 unknown, 8 for people`."""
     asked = [each for each in judged if not (rehearsal and is_waived(each))]
     number = {state: sum(each.state == state for each in asked) for state in (OK, FAIL, UNKNOWN, HUMAN)}
@@ -150,13 +155,18 @@ def counts(judged: Sequence[Judged], rehearsal: bool = False) -> str:
     return ", ".join([*told, f"{len(judged) - len(asked)} not asked"] if rehearsal else told)
 
 
-_SHOWN = {OK: "ok", FAIL: "FAIL", UNKNOWN: "unknown", HUMAN: "human"}
-_COUNTED = {OK: "ok", FAIL: "failed", UNKNOWN: "unknown", HUMAN: "for people"}
+_SHOWN: dict[State, str] = {OK: "ok", FAIL: "FAIL", UNKNOWN: "unknown", HUMAN: "human"}
+_COUNTED: dict[State, str] = {OK: "ok", FAIL: "failed", UNKNOWN: "unknown", HUMAN: "for people"}
 
 
-def _finding(rule: Rule, evidence: Evidence, contest: Contest) -> Finding:
+def _result(rule: Rule, evidence: Evidence, contest: Contest) -> CheckResult:
+    result = _asked(rule, evidence, contest)
+    return replace(result, id=rule.id, expected=result.expected or rule.text, fix=rule.remedy, kind=rule.kind)
+
+
+def _asked(rule: Rule, evidence: Evidence, contest: Contest) -> CheckResult:
     if rule.by == "human":
-        return Finding(HUMAN, "")
+        return CheckResult("", HUMAN, rule.text, rule.text)
     if rule.by == "declaration":
         if evidence.team is None:
             return unknown("there is no team to declare it")
@@ -164,13 +174,8 @@ def _finding(rule: Rule, evidence: Evidence, contest: Contest) -> Finding:
         return found(declared, "declared by the team" if declared else "not declared", rule.text)
     if rule.check in OF_A_RUN:
         return unknown(NO_RUN) if evidence.manifest is None else OF_A_RUN[rule.check](evidence, contest)
+    assert rule.check is not None  # as _whole holds
     return OF_A_SOURCE[rule.check](evidence, contest)
-
-
-def _judged(rule: Rule, finding: Finding) -> Judged:
-    return Judged(
-        rule.id, rule.text, rule.by, finding.state, finding.found, finding.wanted, rule.kind, rule.contest, rule.remedy
-    )
 
 
 def _folded(head: str, text: str, margin: str, width: int) -> list[str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from pipeline.contest.finding import Contest, Finding, fail, found, unknown
-from pipeline.contest.rules.evidence import Evidence
+from pipeline.check import CheckResult
+from pipeline.contest.numbers import Contest
+from pipeline.contest.rules.evidence import Evidence, fail, found, unknown
 from pipeline.device import board, verdict
 from pipeline.record.outputs import is_output
 
@@ -19,7 +20,7 @@ CLOSE_S = 1e-6
 """As near as two ways to the same median come."""
 
 
-def device(evidence: Evidence, _contest: Contest) -> Finding:
+def device(evidence: Evidence, _contest: Contest) -> CheckResult:
     wanted = f"{board.MODULES[board.TARGET_MODULE]} ({board.TARGET_MODULE})"
     if evidence.at("board.before.board.is_jetson") is False:
         return fail(f"not a Jetson: {evidence.at('environment.gpu') or evidence.at('environment.processor')}", wanted)
@@ -29,7 +30,7 @@ def device(evidence: Evidence, _contest: Contest) -> Finding:
     return found(module == board.TARGET_MODULE, f"{board.MODULES.get(module, 'another module')} ({module})", wanted)
 
 
-def jetpack(evidence: Evidence, _contest: Contest) -> Finding:
+def jetpack(evidence: Evidence, _contest: Contest) -> CheckResult:
     wanted = f"JetPack {board.TARGET_JETPACK}"
     if evidence.at("board.before.board.is_jetson") is False:
         return fail("none: not a Jetson", wanted)
@@ -40,7 +41,7 @@ def jetpack(evidence: Evidence, _contest: Contest) -> Finding:
     return found(release == board.TARGET_JETPACK, f"JetPack {release} (L4T {l4t})", wanted)
 
 
-def power_mode(evidence: Evidence, _contest: Contest) -> Finding:
+def power_mode(evidence: Evidence, _contest: Contest) -> CheckResult:
     before, after = (evidence.at(f"board.{moment}.mode.name") for moment in ("before", "after"))
     if not isinstance(before, str) or not isinstance(after, str):
         return unknown(f"the power mode {UNSEEN}", "one mode, before and after")
@@ -49,7 +50,7 @@ def power_mode(evidence: Evidence, _contest: Contest) -> Finding:
     )
 
 
-def framework(evidence: Evidence, contest: Contest) -> Finding:
+def framework(evidence: Evidence, contest: Contest) -> CheckResult:
     wanted = f"torch {contest.torch_major}.x"
     version = evidence.at("environment.packages.torch")
     if not isinstance(version, str):
@@ -57,7 +58,7 @@ def framework(evidence: Evidence, contest: Contest) -> Finding:
     return found(version.split(".")[0] == str(contest.torch_major), f"torch {version}", wanted)
 
 
-def model(evidence: Evidence, contest: Contest) -> Finding:
+def model(evidence: Evidence, contest: Contest) -> CheckResult:
     name, root = evidence.at("model.name"), evidence.at("model.lock_sha256")
     pinned = evidence.pins.models.get(contest.model)
     wanted = f"{contest.model}, lock {_short(pinned)}"
@@ -70,7 +71,7 @@ def model(evidence: Evidence, contest: Contest) -> Finding:
     return unknown(f"{name}, lock {_short(root)}; there is no lock here to hold it against", wanted)
 
 
-def weights(evidence: Evidence, _contest: Contest) -> Finding:
+def weights(evidence: Evidence, _contest: Contest) -> CheckResult:
     wanted = "memory compared with the lock of the run's model"
     root, attested = evidence.at("model.lock_sha256"), evidence.at("weights.lock_sha256")
     tensors = evidence.at("weights.tensors")
@@ -80,7 +81,7 @@ def weights(evidence: Evidence, _contest: Contest) -> Finding:
     return found(same, f"{tensors} tensors as in lock {_short(attested)}", wanted)
 
 
-def precision(evidence: Evidence, contest: Contest) -> Finding:
+def precision(evidence: Evidence, contest: Contest) -> CheckResult:
     wanted = f"{contest.tensors} tensors, {contest.weights_bytes:,} bytes, {contest.dtype}, not rounded"
     dtype, rounded = evidence.at("dtype"), evidence.at("weights.rounded")
     tensors, size_bytes = evidence.at("weights.tensors"), evidence.at("weights.size_bytes")
@@ -90,7 +91,7 @@ def precision(evidence: Evidence, contest: Contest) -> Finding:
     return found(same, f"{tensors} tensors, {size_bytes:,} bytes, {dtype}{', rounded' * rounded}", wanted)
 
 
-def dataset(evidence: Evidence, _contest: Contest) -> Finding:
+def dataset(evidence: Evidence, _contest: Contest) -> CheckResult:
     name, sha256 = evidence.at("dataset.name"), evidence.at("dataset.sha256")
     pinned = evidence.pins.datasets.get(name) if isinstance(name, str) else None
     if not isinstance(sha256, str):
@@ -100,7 +101,7 @@ def dataset(evidence: Evidence, _contest: Contest) -> Finding:
     return found(sha256 == pinned[0], f"{name}, sha256 {_short(sha256)}", f"{name}, sha256 {_short(pinned[0])}")
 
 
-def whole_set(evidence: Evidence, _contest: Contest) -> Finding:
+def whole_set(evidence: Evidence, _contest: Contest) -> CheckResult:
     name, limit = evidence.at("dataset.name"), evidence.at("request.limit")
     pinned = evidence.pins.datasets.get(name) if isinstance(name, str) else None
     answered = [row.get("index") for row in evidence.rows]
@@ -111,7 +112,7 @@ def whole_set(evidence: Evidence, _contest: Contest) -> Finding:
     return unknown(f"{_rows_found(answered)}; how many the set has is not known here", "all rows")
 
 
-def memory(evidence: Evidence, _contest: Contest) -> Finding:
+def memory(evidence: Evidence, _contest: Contest) -> CheckResult:
     rows, peak_bytes = evidence.at("dataset.rows"), evidence.at("peak_memory.host_bytes")
     failed = evidence.at("engine.stats.failed_allocations")
     wanted = f"{rows} rows answered"
@@ -123,7 +124,7 @@ def memory(evidence: Evidence, _contest: Contest) -> Finding:
     )
 
 
-def output_form(evidence: Evidence, _contest: Contest) -> Finding:
+def output_form(evidence: Evidence, _contest: Contest) -> CheckResult:
     rows, wanted = evidence.rows, "each row once: [{'generated_text': str}] and its token ids"
     indices = [row.get("index") for row in rows]
     if not rows or indices != list(range(len(rows))) or len(rows) != evidence.at("dataset.rows"):
@@ -132,7 +133,7 @@ def output_form(evidence: Evidence, _contest: Contest) -> Finding:
     return found(not wrong, f"{len(rows) - len(wrong)} of {len(rows)} rows have it", wanted)
 
 
-def arguments(evidence: Evidence, _contest: Contest) -> Finding:
+def arguments(evidence: Evidence, _contest: Contest) -> CheckResult:
     pinned = evidence.pins.arguments
     given = {key: evidence.at(f"arguments.{key}") for key in pinned}
     wanted = _words(pinned)
@@ -143,7 +144,7 @@ def arguments(evidence: Evidence, _contest: Contest) -> Finding:
     return found(same, _words(given), wanted)
 
 
-def accuracy(evidence: Evidence, _contest: Contest) -> Finding:
+def accuracy(evidence: Evidence, _contest: Contest) -> CheckResult:
     wanted = "a drop of at most 0.5 %"
     if evidence.accuracy is None:
         return unknown("no run of the unmodified pipeline to hold it against", wanted)
@@ -152,7 +153,7 @@ def accuracy(evidence: Evidence, _contest: Contest) -> Finding:
     return unknown(evidence.accuracy.words, wanted)
 
 
-def timed_section(evidence: Evidence, _contest: Contest) -> Finding:
+def timed_section(evidence: Evidence, _contest: Contest) -> CheckResult:
     wanted = "one section or more, from the first row to the last, and their median"
     timed, elapsed_s = evidence.at("phases_s.timed"), evidence.at("elapsed_s")
     if evidence.at("resumed"):
@@ -175,7 +176,7 @@ def timed_section(evidence: Evidence, _contest: Contest) -> Finding:
     return found(True, said, wanted)
 
 
-def valid_time(evidence: Evidence, _contest: Contest) -> Finding:
+def valid_time(evidence: Evidence, _contest: Contest) -> CheckResult:
     wanted = f"{verdict.VALID}, with or without notes"
     state, notes, reasons = (evidence.at(f"verdict.{key}") for key in ("state", "notes", "reasons"))
     if state == verdict.INVALID:
@@ -185,7 +186,7 @@ def valid_time(evidence: Evidence, _contest: Contest) -> Finding:
     return unknown("the run has no verdict", wanted)
 
 
-def network(evidence: Evidence, _contest: Contest) -> Finding:
+def network(evidence: Evidence, _contest: Contest) -> CheckResult:
     wanted = "no network, or not a byte over it under the clock"
     interfaces = evidence.at("network.interfaces")
     received, sent = evidence.at("network.received_bytes"), evidence.at("network.sent_bytes")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from pipeline.contest.finding import Contest, Finding, fail, found, unknown
-from pipeline.contest.rules.evidence import Evidence
+from pipeline.check import CheckResult
+from pipeline.contest.numbers import Contest
+from pipeline.contest.rules.evidence import Evidence, fail, found, unknown
 from pipeline.contest.source import secrets, third_party
 from pipeline.contest.team import ADDRESS
 
@@ -16,7 +17,7 @@ FEWEST_WORDS = 150
 SHOWN = 3
 
 
-def source_known(evidence: Evidence, _contest: Contest) -> Finding:
+def source_known(evidence: Evidence, _contest: Contest) -> CheckResult:
     wanted = "the commit of a tree without changes, and that commit here"
     commit = evidence.at("code.commit")
     if evidence.source_doubt:
@@ -24,7 +25,7 @@ def source_known(evidence: Evidence, _contest: Contest) -> Finding:
     return found(isinstance(commit, str) and bool(evidence.source), f"commit {str(commit)[:12]}", wanted)
 
 
-def script(evidence: Evidence, _contest: Contest) -> Finding:
+def script(evidence: Evidence, _contest: Contest) -> CheckResult:
     """The organiser's script, by its structure: between the two clock readings the data are loaded and answered."""
     wanted = f"{SCRIPT}: load_dataset and pipe between the clock's start and end, paths from sys.argv"
     if SCRIPT not in evidence.source:
@@ -47,7 +48,7 @@ def script(evidence: Evidence, _contest: Contest) -> Finding:
     return found(arguments, "four sections" if arguments else "paths are no arguments", wanted)
 
 
-def image(evidence: Evidence, _contest: Contest) -> Finding:
+def image(evidence: Evidence, _contest: Contest) -> CheckResult:
     wanted = "an address with a digest, or the image itself"
     if evidence.image_packed:
         return found(True, "it is packed", wanted)
@@ -60,19 +61,19 @@ def image(evidence: Evidence, _contest: Contest) -> Finding:
     return found(True, evidence.team.image, wanted)
 
 
-def method(evidence: Evidence, _contest: Contest) -> Finding:
+def method(evidence: Evidence, _contest: Contest) -> CheckResult:
     words = len(evidence.source.get(METHOD, b"").split())
     return found(words >= FEWEST_WORDS, f"{METHOD}: {words} words", f"{FEWEST_WORDS} or more")
 
 
-def no_secrets(evidence: Evidence, _contest: Contest) -> Finding:
+def no_secrets(evidence: Evidence, _contest: Contest) -> CheckResult:
     if not evidence.source:
         return unknown("there is no source", "no access token in the source")
     holds = [path for path, content in evidence.source.items() if secrets.tokens_in(content.decode("utf-8", "replace"))]
     return found(not holds, _some(holds) or "none found", "no access token in the source")
 
 
-def third_party_cited(evidence: Evidence, _contest: Contest) -> Finding:
+def third_party_cited(evidence: Evidence, _contest: Contest) -> CheckResult:
     wanted = f"each in {third_party.NAME}"
     if third_party.NAME not in evidence.source:
         return fail(f"there is no {third_party.NAME}", wanted)
@@ -84,7 +85,7 @@ def third_party_cited(evidence: Evidence, _contest: Contest) -> Finding:
     return found(not missing, _some(missing) or f"{len(cited.packages)} packages, {len(cited.ideas)} ideas", wanted)
 
 
-def team(evidence: Evidence, contest: Contest) -> Finding:
+def team(evidence: Evidence, contest: Contest) -> CheckResult:
     wanted = f"1 to {contest.largest_team} members in team.yaml"
     if evidence.team is None:
         return fail("there is no team.yaml, only the example", wanted)

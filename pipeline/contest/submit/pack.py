@@ -80,7 +80,10 @@ def pack(
 def told(path: Path) -> dict[str, Any]:
     """submission.json of a file that `pack` wrote."""
     with tarfile.open(path) as archive:
-        return json.loads(archive.extractfile(f"{path.stem}/{SUBMISSION}").read())
+        member = archive.extractfile(f"{path.stem}/{SUBMISSION}")
+        assert member is not None  # `write` puts only files into it
+        submission: dict[str, Any] = json.loads(member.read())
+    return submission
 
 
 def write(packed: Mapping[str, bytes | Path], prefix: str, time_s: int, out: Path) -> Path:

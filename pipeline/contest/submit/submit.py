@@ -16,12 +16,11 @@ from types import ModuleType
 from typing import Any
 
 from pipeline import files, paths, process, settings
+from pipeline.check import UNKNOWN, CheckResult, Kind
 from pipeline.contest import team as teams
-from pipeline.contest.finding import UNKNOWN
 from pipeline.contest.format import IMAGE
 from pipeline.contest.rules import evidence, rules
 from pipeline.contest.rules import source_rules as source_checks
-from pipeline.contest.rules.rules import Judged
 from pipeline.contest.source import commit as source
 from pipeline.contest.source import sbom, third_party
 from pipeline.contest.submit import pack
@@ -57,7 +56,7 @@ class Submission:
     """What was packed, or what keeps it from being packed."""
 
     run: str
-    judged: Sequence[Judged]
+    judged: Sequence[CheckResult]
     rehearsal: bool
     why_rehearsal: str
     verdict: Verdict | None = None
@@ -176,10 +175,10 @@ def conclude(made: Submission) -> None:
     raise kind(
         code,
         f"nothing was packed: the rule {first.id} forbids it{also}",
-        where=f"{made.run}: {first.text}",
-        expected=first.wanted,
+        where=f"{made.run}: {next(rule.text for rule in rules.load().rules if rule.id == first.id)}",
+        expected=first.expected,
         actual=first.found,
-        fix=first.remedy + ("" if made.rehearsal else "; to try the procedure all the same: invoke submit --rehearsal"),
+        fix=first.fix + ("" if made.rehearsal else "; to try the procedure all the same: invoke submit --rehearsal"),
     )
 
 
@@ -224,7 +223,7 @@ def as_json(made: Submission) -> dict[str, Any]:
     }
 
 
-_ERRORS: dict[str, tuple[type[PipelineError], str]] = {
+_ERRORS: dict[Kind, tuple[type[PipelineError], str]] = {
     "usage": (UsageError, "U622"),
     "environment": (EnvironmentProblem, "E622"),
     "integrity": (IntegrityError, "M622"),

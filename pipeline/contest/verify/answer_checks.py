@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline import settings
-from pipeline.accuracy import compare, stats
-from pipeline.accuracy import metrics as rules
+from pipeline.accuracy import compare, metrics, stats
 from pipeline.accuracy.scoring import NEEDS_CODE, Verdicts, verdicts
-from pipeline.contest.check import ACCURACY, FORM, INTEGRITY, INVALID_RUN, Check, check, listed, unknown
+from pipeline.check import ACCURACY, FORM, INTEGRITY, INVALID_RUN, CheckResult, decided, listed, unknown
 from pipeline.contest.verify.organiser import Data, Model, Organiser
 from pipeline.contest.verify.submitted import Claims
 from pipeline.dataset import fetch
@@ -48,7 +47,7 @@ class Accuracy:
         }
 
 
-def checks(claims: Claims, organiser: Organiser) -> tuple[list[Check], Accuracy | None]:
+def checks(claims: Claims, organiser: Organiser) -> tuple[list[CheckResult], Accuracy | None]:
     """All of them, and the accuracy where the data's answers are known."""
     name = claims.manifest.dataset.name
     data, model = organiser.data(name), organiser.model(claims.manifest.model.name)
@@ -67,19 +66,19 @@ def checks(claims: Claims, organiser: Organiser) -> tuple[list[Check], Accuracy 
     return found, accuracy
 
 
-def _dataset(claims: Claims, data: Data | None) -> Check:
+def _dataset(claims: Claims, data: Data | None) -> CheckResult:
     told = claims.manifest.dataset
     of_both = [(each.sha256, each.rows) for each in (claims.submission.dataset, told)]
     if of_both[0] != of_both[1]:
-        return check("dataset", INTEGRITY, False, "submission.json and the manifest name two", "one data set")
+        return decided("dataset", INTEGRITY, False, "submission.json and the manifest name two", "one data set")
     if data is None:
         why = f"{told.name}, sha256 {told.sha256[:12]}…; the organiser's copy is not here (--data FILE)"
         return unknown("dataset", INTEGRITY, why, "the organiser's file")
     wanted = f"{data.path.name}, sha256 {data.sha256[:12]}…"
-    return check("dataset", INTEGRITY, told.sha256 == data.sha256, f"{told.name}, sha256 {told.sha256[:12]}…", wanted)
+    return decided("dataset", INTEGRITY, told.sha256 == data.sha256, f"{told.name}, sha256 {told.sha256[:12]}…", wanted)
 
 
-def _rows(claims: Claims, data: Data | None) -> Check:
+def _rows(claims: Claims, data: Data | None) -> CheckResult:
     """Every row of the data once, and no other; a rehearsal may have been of the first rows."""
     told, limit = claims.manifest.dataset.rows, claims.manifest.request.limit
     if data is not None:
@@ -94,19 +93,19 @@ def _rows(claims: Claims, data: Data | None) -> Check:
     said = [f"{what}: rows {listed(rows)}" for what, rows in wrong.items() if rows]
     said += [f"the manifest says {told:,} rows"] * (told != wanted)
     fine = False if said else None if data is None else True
-    return check("rows", FORM, fine, "; ".join(said) or f"{len(counts):,} rows", f"each of {wanted:,} rows once")
+    return decided("rows", FORM, fine, "; ".join(said) or f"{len(counts):,} rows", f"each of {wanted:,} rows once")
 
 
-def _digest(claims: Claims) -> Check:
+def _digest(claims: Claims) -> CheckResult:
     """The outputs' hash that the run noted when its section ended."""
     by_row = claims.by_row
     outputs = [[{"generated_text": by_row[index].text}] for index in sorted(by_row)]
     actual, told = outputs_digest(outputs), [section.outputs_sha256 for section in claims.manifest.sections]
     fine = set(told) == {actual}
-    return check("outputs-hash", INTEGRITY, fine, f"{actual[:12]}…", f"as every section noted: {listed(set(told))}")
+    return decided("outputs-hash", INTEGRITY, fine, f"{actual[:12]}…", f"as every section noted: {listed(set(told))}")
 
 
-def _tokens(claims: Claims, model: Model | None, encoded: list[list[int]] | None) -> Check:
+def _tokens(claims: Claims, model: Model | None, encoded: list[list[int]] | None) -> CheckResult:
     wanted = "every text is what its token ids decode to"
     if model is None or model.tokenizer is None:
         why = f"the tokenizer of {claims.manifest.model.name} is not on this disk (invoke setup --model …, or --model)"
@@ -115,7 +114,7 @@ def _tokens(claims: Claims, model: Model | None, encoded: list[list[int]] | None
     size = len(tokenizer)
     outside = [answer.index for answer in claims.answers if any(each >= size for each in answer.token_ids)]
     if outside:
-        return check("tokens", INTEGRITY, False, f"rows {listed(outside)}: ids that no token has", wanted)
+        return decided("tokens", INTEGRITY, False, f"rows {listed(outside)}: ids that no token has", wanted)
     best: list[int] | None = None
     for form in FORMS:
         if form.with_prompt and not encoded:
@@ -125,7 +124,7 @@ def _tokens(claims: Claims, model: Model | None, encoded: list[list[int]] | None
         if not wrong:
             break
     found = f"rows {listed(best)}: another text" if best else f"{len(claims.answers):,} texts"
-    return check("tokens", INTEGRITY, not best, found, wanted)
+    return decided("tokens", INTEGRITY, not best, found, wanted)
 
 
 def _otherwise(claims: Claims, form: Form, tokenizer: object, encoded: list[list[int]]) -> Iterator[int]:
@@ -136,7 +135,7 @@ def _otherwise(claims: Claims, form: Form, tokenizer: object, encoded: list[list
             yield answer.index
 
 
-def _ends(claims: Claims, model: Model | None) -> Check:
+def _ends(claims: Claims, model: Model | None) -> CheckResult:
     """An answer goes on until the model ends it: with one end token, the last; or as long as was allowed."""
     wanted = "each answer has one end token, its last, or all tokens that were allowed"
     stops = None if model is None else model.stop_tokens
@@ -152,15 +151,15 @@ def _ends(claims: Claims, model: Model | None) -> Check:
         or not answer.token_ids
         or (answer.token_ids[-1] not in stops and len(answer.token_ids) != most)
     ]
-    return check("ends", INVALID_RUN, not wrong, f"rows {listed(wrong)}" if wrong else "all do", wanted)
+    return decided("ends", INVALID_RUN, not wrong, f"rows {listed(wrong)}" if wrong else "all do", wanted)
 
 
-def _limit(claims: Claims) -> Check:
+def _limit(claims: Claims) -> CheckResult:
     most = _most_tokens(claims)
     wrong = [answer.index for answer in claims.answers if most is None or len(answer.token_ids) > most]
     longest = max((len(answer.token_ids) for answer in claims.answers), default=0)
     found = f"rows {listed(wrong)}: up to {longest:,}" if wrong else f"at most {longest:,}"
-    return check("limit", INVALID_RUN, not wrong, found, f"at most {most} new tokens an answer")
+    return decided("limit", INVALID_RUN, not wrong, found, f"at most {most} new tokens an answer")
 
 
 def _most_tokens(claims: Claims) -> int | None:
@@ -185,7 +184,7 @@ def _can_score(name: str) -> bool:
     return not needs or fetch.scoring_place(name).is_file()
 
 
-def _score(claims: Claims, data: Data | None, judged: Verdicts | None) -> Check:
+def _score(claims: Claims, data: Data | None, judged: Verdicts | None) -> CheckResult:
     told, wanted = claims.manifest.score, "as counted anew"
     said = f"claimed {told.correct} of {told.scored}"
     if data is None or judged is None or (not judged.scored and judged.rule in NEEDS_CODE):
@@ -195,13 +194,13 @@ def _score(claims: Claims, data: Data | None, judged: Verdicts | None) -> Check:
         return unknown("score", ACCURACY, f"{said}; {why}", wanted)
     by_row = claims.by_row
     scored = [row for row in data.rows if row.index in by_row and row.answer is not None]
-    exact = (sum(rules.is_exact(by_row[row.index].text, row.answer) for row in scored), len(scored))
+    exact = (sum(metrics.is_exact(by_row[row.index].text, row.answer or "") for row in scored), len(scored))
     # A run scores by the contest's exact match, whatever the set.
     fine = (told.correct, told.scored) in {(judged.correct, judged.scored), exact}
-    return check("score", ACCURACY, fine, f"{said}; counted {judged.correct} of {judged.scored}", wanted)
+    return decided("score", ACCURACY, fine, f"{said}; counted {judged.correct} of {judged.scored}", wanted)
 
 
-def _reference(claims: Claims, organiser: Organiser, data: Data | None) -> list[Check]:
+def _reference(claims: Claims, organiser: Organiser, data: Data | None) -> list[CheckResult]:
     """The contest's 0.5 %, and how many rows are not the reference's own."""
     rule, same = f"a drop of at most {compare.ALLOWED_DROP:.1%}", "the reference run's answers, but for rounding"
     reference = organiser.reference
@@ -216,8 +215,10 @@ def _reference(claims: Claims, organiser: Organiser, data: Data | None) -> list[
         if _can_score(reference.manifest["dataset"]["name"])
         else "the set's scoring file is not here (invoke data)"
     )
-    common = [] if trouble else sorted(set(reference.outputs) & set(claims.by_row) & set(range(len(data.rows))))
-    if not common:
+    common: list[int] = []
+    if reference is not None and data is not None and trouble is None:
+        common = sorted(set(reference.outputs) & set(claims.by_row) & set(range(len(data.rows))))
+    if reference is None or data is None or not common:
         why = trouble or "the reference run has no row in common"
         return [unknown("accuracy", ACCURACY, why, rule), unknown("reference", ACCURACY, why, same)]
     mine = compare.Run(claims.folder / "run", claims.manifest.model_dump(), _as_outputs(claims))
@@ -233,8 +234,8 @@ def _reference(claims: Claims, organiser: Organiser, data: Data | None) -> list[
     differing = f"{len(made.differing)} of {made.rows} rows differ{where}"
     in_float32 = claims.manifest.dtype == reference.manifest.get("dtype") == "float32"
     return [
-        check("accuracy", ACCURACY, fine, made.words, rule),
-        check(
+        decided("accuracy", ACCURACY, fine, made.words, rule),
+        decided(
             "reference", ACCURACY, share <= most or (False if in_float32 else None), differing, f"{same}: {most:.1%}"
         ),
     ]

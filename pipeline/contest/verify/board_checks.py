@@ -11,7 +11,7 @@ import math
 from itertools import pairwise
 from pathlib import Path
 
-from pipeline.contest.check import INVALID_RUN, Check, check, listed, unknown
+from pipeline.check import INVALID_RUN, CheckResult, decided, listed, unknown
 from pipeline.contest.verify.organiser import ITEM_BYTES, Model, Organiser
 from pipeline.contest.verify.submitted import Claims, Manifest, StateClaim
 from pipeline.device import channels, power, verdict
@@ -31,7 +31,7 @@ NEEDED = ("gpu clock", "alarm", "cooling")
 MOST_BYTES = 64 << 20
 
 
-def checks(claims: Claims, organiser: Organiser) -> list[Check]:
+def checks(claims: Claims, organiser: Organiser) -> list[CheckResult]:
     told = claims.manifest
     recording, trouble = _recording(claims)
     return [
@@ -41,11 +41,11 @@ def checks(claims: Claims, organiser: Organiser) -> list[Check]:
     ]
 
 
-def _telemetry(told: Manifest, recording: Recording | None, trouble: str) -> Check:
+def _telemetry(told: Manifest, recording: Recording | None, trouble: str) -> CheckResult:
     """The recording is whole: as many samples as were taken, without a hole, around every timed section."""
     wanted = f"samples from before the first section to behind the last, none {LONGEST_GAP_S:.0f} s from the next"
     if recording is None:
-        return check("telemetry", INVALID_RUN, False, trouble, wanted)
+        return decided("telemetry", INVALID_RUN, False, trouble, wanted)
     moments = [sample.at_s for sample in recording.samples]
     line = told.timeline_s
     first_s, last_s = moments[0] + line.telemetry[0], moments[-1] + line.telemetry[0]
@@ -55,42 +55,50 @@ def _telemetry(told: Manifest, recording: Recording | None, trouble: str) -> Che
     wrong += [f"a gap of {max(gaps, default=0):.1f} s"] * any(gap > LONGEST_GAP_S for gap in gaps)
     wrong += ["begins after the first section"] * (first_s > line.timed[0][0] + PERIOD_S)
     wrong += ["ends before the last section"] * (last_s < line.timed[-1][1] - PERIOD_S / 10)
-    return check("telemetry", INVALID_RUN, not wrong, listed(wrong) or f"{len(moments)} samples", wanted)
+    return decided("telemetry", INVALID_RUN, not wrong, listed(wrong) or f"{len(moments)} samples", wanted)
 
 
-def _board(told: Manifest, recording: Recording | None) -> Check:
+def _board(told: Manifest, recording: Recording | None) -> CheckResult:
     """Power mode, clocks, throttling: the run's verdict on itself, made anew."""
     wanted = f"{power.TARGET_MODE}, nothing held back, and the verdict that the run came to"
     if recording is None:
         return unknown("board", INVALID_RUN, f"{NAME} cannot be read", wanted)
     made = verdict.judge(_state(told.board.before), _state(told.board.after), recording)
     if told.board.before.board != told.board.after.board:
-        return check("board", INVALID_RUN, False, "another board after the run than before it", wanted)
+        return decided("board", INVALID_RUN, False, "another board after the run than before it", wanted)
     if made.state == verdict.INVALID:
-        return check("board", INVALID_RUN, False, listed(made.reasons), wanted)
+        return decided("board", INVALID_RUN, False, listed(made.reasons), wanted)
     if made.state != told.verdict.state:
-        return check("board", INVALID_RUN, False, f"{made.state}; the run says {told.verdict.state}", wanted)
+        return decided("board", INVALID_RUN, False, f"{made.state}; the run says {told.verdict.state}", wanted)
     unseen = [kind for kind in NEEDED if not any(recording.of_kind(kind).values())]
     unseen += ["power mode"] * (None in (told.board.before.mode, told.board.after.mode))
     if made.counts and unseen:
         return unknown("board", INVALID_RUN, f"not to be seen: {listed(unseen)}", wanted)
-    return check(
+    return decided(
         "board", INVALID_RUN, True, f"{made.state}: {listed(made.notes)}" if made.notes else made.state, wanted
     )
 
 
-def _resident(told: Manifest, model: Model | None) -> Check:
+def _resident(told: Manifest, model: Model | None) -> CheckResult:
     """Weights that lie in memory need their room: quantised ones need less than they claim. Of weights that were read
     from the disk in every pass, two layers and the embeddings lie there."""
     wanted = "a peak of memory that holds the weights in the claimed dtype"
-    if model is None or model.shape is None or model.size_bytes is None or told.dtype not in ITEM_BYTES:
+    if (
+        model is None
+        or model.shape is None
+        or model.size_bytes is None
+        or model.dtype is None
+        or told.dtype not in ITEM_BYTES
+    ):
         return unknown("resident", INVALID_RUN, f"the size of {told.model.name} is not known here", wanted)
     if told.engine.weights == STREAMED:
         needed = memory.streamed_bytes(model.shape, DTYPES[told.dtype])
     else:
         needed = model.size_bytes * ITEM_BYTES[told.dtype] // ITEM_BYTES[model.dtype]
     peak = told.peak_memory.host_bytes + (told.peak_memory.gpu_bytes or 0)
-    return check("resident", INVALID_RUN, peak >= needed, f"{peak / 1e6:,.0f} MB", f"{wanted}: {needed / 1e6:,.0f} MB")
+    return decided(
+        "resident", INVALID_RUN, peak >= needed, f"{peak / 1e6:,.0f} MB", f"{wanted}: {needed / 1e6:,.0f} MB"
+    )
 
 
 def _recording(claims: Claims) -> tuple[Recording | None, str]:
@@ -108,12 +116,13 @@ def _read(path: Path, told: Manifest) -> Recording:
         head, *lines = csv.reader(file)
     if not head or head[0] != "time_s" or len(set(head)) < len(head) or not lines:
         raise ValueError("not a table of times and channels")
-    kinds = [channels.kind_of(name) for name in head[1:]]
-    if None in kinds:
-        raise ValueError(f"a channel of no known kind: {head[1 + kinds.index(None)]!r}")
+    kinds = {name: kind for name in head[1:] if (kind := channels.kind_of(name)) is not None}
+    strange = [name for name in head[1:] if name not in kinds]
+    if strange:
+        raise ValueError(f"a channel of no known kind: {strange[0]!r}")
     if any(len(line) != len(head) for line in lines):
         raise ValueError("a line with more or fewer columns than the first")
-    found = tuple(Channel(name, kind, _nothing) for name, kind in zip(head[1:], kinds, strict=True))
+    found = tuple(Channel(name, kind, _nothing) for name, kind in kinds.items())
     samples = tuple(Sample(_number(line[0]), tuple(map(_number_or_none, line[1:]))) for line in lines)
     return Recording(found, samples, told.telemetry.elapsed_s, 0.0, told.telemetry.others_share)
 

@@ -161,7 +161,7 @@ def _model(name: str, own: Path | None) -> Model | None:
                 fix=lock.fix(folder),
             )
         shape, dtype = (found.shape, found.dtype) if found else (None, known.dtype)
-        return Model(name, found and found.folder, pinned.root, _weights(pinned), shape, dtype)
+        return Model(name, found.folder if found else None, pinned.root, _weights(pinned), shape, dtype)
     return found or _of_the_hub(name, known)
 
 
@@ -170,8 +170,8 @@ def _of_folder(name: str, folder: Path) -> Model:
     return Model(
         name,
         folder,
-        locked and locked.root,
-        locked and _weights(locked),
+        locked.root if locked else None,
+        _weights(locked) if locked else None,
         config.read_shape(folder),
         config.own_dtype(folder),
     )

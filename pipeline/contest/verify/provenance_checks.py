@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
+from pipeline.check import FORM, HUMAN, INTEGRITY, INVALID_RUN, CheckResult, decided, listed, unknown
 from pipeline.contest.archive import tarball, unpack
-from pipeline.contest.check import FORM, HUMAN, INTEGRITY, INVALID_RUN, Check, check, listed, unknown
 from pipeline.contest.format import MANIFEST, SOURCE, SUBMISSION
 from pipeline.contest.rules import rules
 from pipeline.contest.source import sbom, third_party
@@ -23,7 +23,7 @@ DOCUMENTS = ("method.md", "method.pdf", "leaderboard.png", sbom.NAME, third_part
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def checks(claims: Claims, organiser: Organiser) -> tuple[list[Check], dict[str, bytes] | None]:
+def checks(claims: Claims, organiser: Organiser) -> tuple[list[CheckResult], dict[str, bytes] | None]:
     """All of them, and the files of the source; None where it cannot be read."""
     judged, source = _source(claims, organiser)
     model = organiser.model(claims.manifest.model.name)
@@ -39,7 +39,7 @@ def checks(claims: Claims, organiser: Organiser) -> tuple[list[Check], dict[str,
     return found, source
 
 
-def _listing(claims: Claims) -> Check:
+def _listing(claims: Claims) -> CheckResult:
     """submission.json's own list of files, against what is there."""
     told = claims.submission.files
     present = {
@@ -49,27 +49,27 @@ def _listing(claims: Claims) -> Check:
     }
     differing = sorted(name for name in told.keys() | present.keys() if told.get(name) != present.get(name))
     found = f"not so: {listed(differing)}" if differing else f"{len(present)} files"
-    return check("listing", INTEGRITY, not differing, found, "the files that are there, with their sizes")
+    return decided("listing", INTEGRITY, not differing, found, "the files that are there, with their sizes")
 
 
-def _documents(claims: Claims) -> Check:
+def _documents(claims: Claims) -> CheckResult:
     missing = [name for name in DOCUMENTS if not claims.submission.files.get(name)]
     found = f"missing: {listed(missing)}" if missing else f"{len(DOCUMENTS)} documents"
-    return check("documents", FORM, not missing, found, listed(DOCUMENTS))
+    return decided("documents", FORM, not missing, found, listed(DOCUMENTS))
 
 
-def _model(claims: Claims, model: Model | None) -> Check:
+def _model(claims: Claims, model: Model | None) -> CheckResult:
     told = claims.manifest.model
     if claims.submission.model.lock_sha256 != told.lock_sha256:
-        return check("model", INTEGRITY, False, "submission.json and the manifest name two", "one model")
+        return decided("model", INTEGRITY, False, "submission.json and the manifest name two", "one model")
     contest = rules.load().contest.model
     if not claims.submission.rehearsal and PurePath(told.name).name != contest:
-        return check("model", INTEGRITY, False, told.name, f"{contest}; another only in a rehearsal")
+        return decided("model", INTEGRITY, False, told.name, f"{contest}; another only in a rehearsal")
     found = f"{told.name}, lock {told.lock_sha256[:12]}…"
     if model is None or model.lock_sha256 is None:
         why = f"{found}; what it hashes to is not known here (invoke setup --model {contest}, or --model)"
         return unknown("model", INTEGRITY, why, "the organiser's lock")
-    return check(
+    return decided(
         "model",
         INTEGRITY,
         told.lock_sha256 == model.lock_sha256,
@@ -78,7 +78,7 @@ def _model(claims: Claims, model: Model | None) -> Check:
     )
 
 
-def _weights(claims: Claims, model: Model | None) -> Check:
+def _weights(claims: Claims, model: Model | None) -> CheckResult:
     """What the weights in memory hashed to behind the clock, file by file: one bit more or less is another hash."""
     told = claims.manifest.weights
     if model is None or model.weight_files is None:
@@ -94,26 +94,26 @@ def _weights(claims: Claims, model: Model | None) -> Check:
         said += [f"{told.tensors} tensors"] * (told.tensors != model.tensors)
         said += [f"{told.size_bytes:,} bytes"] * (told.size_bytes != model.size_bytes)
     wanted = f"{len(model.weight_files)} files, {model.tensors or 'all'} tensors, {model.size_bytes or 'all'} bytes"
-    return check("weights", INTEGRITY, not said, listed(said) or wanted, wanted)
+    return decided("weights", INTEGRITY, not said, listed(said) or wanted, wanted)
 
 
-def _dtype(claims: Claims, model: Model | None) -> Check:
+def _dtype(claims: Claims, model: Model | None) -> CheckResult:
     """As stored: neither rounded nor quantised."""
     told = claims.manifest
     if model is None or model.dtype is None:
         return unknown("dtype", INVALID_RUN, f"how {told.model.name} is stored is not known here", "as stored")
     fine = told.dtype == model.dtype and not told.weights.rounded
-    return check("dtype", INVALID_RUN, fine, f"{told.dtype}{', rounded' * told.weights.rounded}", model.dtype)
+    return decided("dtype", INVALID_RUN, fine, f"{told.dtype}{', rounded' * told.weights.rounded}", model.dtype)
 
 
-def _commit(claims: Claims) -> Check:
+def _commit(claims: Claims) -> CheckResult:
     code, told = claims.manifest.code, claims.submission.commit
     fine = code.commit == told and code.dirty is False and bool(COMMIT.fullmatch(told))
     found = f"{code.commit}{', with changes' if code.dirty else ', perhaps with changes' * (code.dirty is None)}"
-    return check("commit", INTEGRITY, fine, found, f"{told}, nothing changed")
+    return decided("commit", INTEGRITY, fine, found, f"{told}, nothing changed")
 
 
-def _source(claims: Claims, organiser: Organiser) -> tuple[Check, dict[str, bytes] | None]:
+def _source(claims: Claims, organiser: Organiser) -> tuple[CheckResult, dict[str, bytes] | None]:
     wanted = "the tree of the commit, as git archive writes it"
     path = claims.folder / SOURCE
     try:
@@ -126,15 +126,15 @@ def _source(claims: Claims, organiser: Organiser) -> tuple[Check, dict[str, byte
                 content[member.name] = file.read(member.size_bytes)
     except PipelineError as error:
         found = f"{error.code} {error.what} ({error.where})"
-        return check("source", INTEGRITY, False, found, wanted), None
+        return decided("source", INTEGRITY, False, found, wanted), None
     tree = git_tree({member.name: (member.mode, content[member.name]) for member in kept})
     expected = _tree_of(claims.submission.commit, organiser.checkout)
     if expected is None:
         # A team's own commit: what it holds is seen by similarity and by people, and run by --rerun.
         found = f"tree {tree[:12]}…; the commit is not in the organiser's checkout"
-        judged = Check("source", HUMAN, found, wanted, INTEGRITY)
+        judged = CheckResult("source", HUMAN, wanted, found, kind=INTEGRITY)
     else:
-        judged = check("source", INTEGRITY, tree == expected, f"tree {tree[:12]}…", f"{wanted}: {expected[:12]}…")
+        judged = decided("source", INTEGRITY, tree == expected, f"tree {tree[:12]}…", f"{wanted}: {expected[:12]}…")
     return judged, content
 
 

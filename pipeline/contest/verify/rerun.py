@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pipeline.check import ACCURACY, HUMAN, INVALID_RUN, CheckResult, decided, listed, plain, unknown
 from pipeline.contest.archive.unpack import Unpacked
-from pipeline.contest.check import ACCURACY, HUMAN, INVALID_RUN, Check, check, listed, plain, unknown
+from pipeline.contest.verify import read_submitted
 from pipeline.contest.verify import rerun_process as launch
-from pipeline.contest.verify import submitted as claiming
 from pipeline.contest.verify.answer_checks import SAME_SHARE
 from pipeline.contest.verify.organiser import Organiser
 from pipeline.contest.verify.submitted import Answer, Claims, Manifest
@@ -69,7 +69,7 @@ class Rerun:
     runs: tuple[One, ...]
     differing: tuple[int, ...]
     """Rows that any of the runs answered otherwise."""
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
 
     @property
     def elapsed_s(self) -> list[float]:
@@ -144,7 +144,7 @@ def _one(start: launch.Start, folder: Path, limit_s: float) -> One:
     made = [path for path in (folder / launch.RUNS).iterdir() if path.is_dir() and not path.is_symlink()]
     manifest = answers = None
     if len(made) == 1 and all(_is_readable(made[0] / name) for name in ("manifest.json", "outputs.jsonl")):
-        manifest, answers = claiming.read_manifest(made[0])[0], claiming.read_answers(made[0])[0]
+        manifest, answers = read_submitted.read_manifest(made[0])[0], read_submitted.read_answers(made[0])[0]
     elapsed_s = None if manifest is None else manifest.elapsed_s
     return One(status, elapsed_s, folder, _tail(folder / "stdout"), _tail(folder / "stderr"), manifest, answers)
 
@@ -154,19 +154,20 @@ def _is_readable(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and path.stat().st_size <= MOST_OUTPUT_BYTES
 
 
-def _ended(runs: Sequence[One], told: Claims, wanted: str, here: bool) -> Check:
+def _ended(runs: Sequence[One], told: Claims, wanted: str, here: bool) -> CheckResult:
     """A run on a busy board ends with status 8, and has its answers all the same."""
     bad = [one for one in runs if one.status not in {0, 8} or one.manifest is None or one.answers is None]
     if bad:
         # Without the image, what is missing may be this machine's.
         fine = None if here and bad[0].status in {3, 5} else False
-        return check("rerun", INVALID_RUN, fine, f"{len(bad)} of {len(runs)} failed: {_trouble(bad[0])}", wanted)
+        return decided("rerun", INVALID_RUN, fine, f"{len(bad)} of {len(runs)} failed: {_trouble(bad[0])}", wanted)
+    manifests = [one.manifest for one in runs if one.manifest is not None]
     same = all(
-        (one.manifest.dataset.sha256, one.manifest.model.lock_sha256)
+        (manifest.dataset.sha256, manifest.model.lock_sha256)
         == (told.manifest.dataset.sha256, told.manifest.model.lock_sha256)
-        for one in runs
+        for manifest in manifests
     )
-    return check("rerun", INVALID_RUN, same, f"{len(runs)} ended{', on other data or weights' * (not same)}", wanted)
+    return decided("rerun", INVALID_RUN, same, f"{len(runs)} ended{', on other data or weights' * (not same)}", wanted)
 
 
 def _trouble(one: One) -> str:
@@ -184,17 +185,17 @@ def _differing(told: Claims, again: Sequence[Answer]) -> list[int]:
     return [index for index in was.keys() | now.keys() if was.get(index) != now.get(index)]
 
 
-def _outputs(told: Claims, runs: Sequence[One], differing: Sequence[int]) -> Check:
+def _outputs(told: Claims, runs: Sequence[One], differing: Sequence[int]) -> CheckResult:
     most = SAME_SHARE.get(told.manifest.dtype, 0.0)
     wanted = f"the submission's answers, but for rounding: {most:.1%} of rows"
     if not any(one.answers for one in runs):
         return unknown("rerun-outputs", ACCURACY, "no run answered", wanted)
     share = len(differing) / max(1, len(told.answers))
     found = f"{len(differing)} of {len(told.answers)} rows differ" + f": {listed(differing)}" * bool(differing)
-    return check("rerun-outputs", ACCURACY, share <= most, found, wanted)
+    return decided("rerun-outputs", ACCURACY, share <= most, found, wanted)
 
 
-def _times(told: Claims, runs: Sequence[One]) -> Check:
+def _times(told: Claims, runs: Sequence[One]) -> CheckResult:
     """Slower than claimed by more than what is materially different. Only on the same kind of device, undisturbed."""
     claimed_s, wanted = told.manifest.elapsed_s, f"at most {DIFFERENT:.0%} slower than claimed"
     done = [one.manifest for one in runs if one.manifest is not None]
@@ -205,12 +206,14 @@ def _times(told: Claims, runs: Sequence[One]) -> Check:
     found = f"{listed(f'{t:.3f}' for t in times)} s, claimed {claimed_s:.3f}: {middle / claimed_s - 1:+.1%}"
     other = [each for each in done if _device(each) != _device(told.manifest)]
     if other or not told.manifest.board.before.board.is_jetson:
-        return Check("rerun-time", HUMAN, f"{found}; not both on the contest's kind of device", wanted, INVALID_RUN)
+        return CheckResult(
+            "rerun-time", HUMAN, wanted, f"{found}; not both on the contest's kind of device", kind=INVALID_RUN
+        )
     if any(each.verdict.state == "INVALID" for each in done):
         return unknown("rerun-time", INVALID_RUN, f"{found}; this board was held back", wanted)
     if max(times) - min(times) > DIFFERENT * middle:
         return unknown("rerun-time", INVALID_RUN, f"{found}; the runs themselves are further apart", wanted)
-    return check("rerun-time", INVALID_RUN, middle <= (1 + DIFFERENT) * claimed_s, found, wanted)
+    return decided("rerun-time", INVALID_RUN, middle <= (1 + DIFFERENT) * claimed_s, found, wanted)
 
 
 def _device(told: Manifest) -> tuple[object, ...]:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline import paths
+from pipeline.check import INTEGRITY, CheckResult, decided, listed, unknown
 from pipeline.contest.archive.unpack import Unpacked
-from pipeline.contest.check import INTEGRITY, Check, check, listed, unknown
 from pipeline.contest.format import IMAGE, SOURCE
 from pipeline.contest.verify.submitted import Claims, Manifest
 from pipeline.device import host as hosts
@@ -48,7 +48,7 @@ def check_docker() -> None:
         )
 
 
-def image(told: Claims, unpacked: Unpacked) -> tuple[str | None, Check]:
+def image(told: Claims, unpacked: Unpacked) -> tuple[str | None, CheckResult]:
     """The image's own id, if it is here and is the one that the submission names by its digest."""
     claimed, wanted = told.submission.image, "the image with the digest that submission.json names, on this machine"
     if claimed.reference is None or not REFERENCE.fullmatch(claimed.reference):
@@ -66,7 +66,7 @@ def image(told: Claims, unpacked: Unpacked) -> tuple[str | None, Check]:
     if claimed.digest is None:
         return own, unknown("rerun-image", INTEGRITY, f"{claimed.reference}, {own[:19]}…: it names no digest", wanted)
     fine = claimed.digest in known
-    return (own if fine else None), check("rerun-image", INTEGRITY, fine, f"{listed(sorted(known))}", claimed.digest)
+    return (own if fine else None), decided("rerun-image", INTEGRITY, fine, f"{listed(sorted(known))}", claimed.digest)
 
 
 Start = Callable[[Path, float], "int | None"]
@@ -101,10 +101,10 @@ def here(told: Claims, unpacked: Unpacked, data: Path, model: Path, folder: Path
     source = unpacked.folder.with_name(f"{unpacked.folder.name}-source-{folder.name}")
     with tarfile.open(unpacked.folder / SOURCE) as archive:  # looked through by the check of the source
         for member in archive:
-            if member.isreg():
+            if (content := archive.extractfile(member)) is not None and member.isreg():
                 target = source / member.name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(archive.extractfile(member).read())
+                target.write_bytes(content.read())
     arguments = _arguments(told.manifest, str(data.resolve()), str(model.resolve()))
     command = [sys.executable, "-m", "invoke", *arguments]
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline import settings
-from pipeline.contest.check import ACCURACY, FAIL, FORM, HUMAN, INTEGRITY, INVALID_RUN, OK, UNKNOWN, Check, plain
+from pipeline.check import ACCURACY, FORM, HUMAN, INTEGRITY, INVALID_RUN, OK, UNKNOWN, CheckResult, Kind, plain
 from pipeline.contest.format import IMAGE
 from pipeline.contest.rules import rules
 from pipeline.contest.rules.evidence import Evidence, Pins
-from pipeline.contest.rules.rules import Judged
 from pipeline.contest.rules.source_rules import METHOD
 from pipeline.contest.team import TeamWords
 from pipeline.contest.verify.submitted import Claims
@@ -33,7 +32,7 @@ ANSWERED = {
 }
 """Rule to the check that answers it by computing what the rule's own check would read in the manifest."""
 
-KINDS = {"integrity": INTEGRITY, "form": FORM, "accuracy": ACCURACY}
+KINDS: tuple[Kind, ...] = (INTEGRITY, FORM, ACCURACY)
 """The rest makes a run invalid."""
 
 DOCUMENT = "method.md"
@@ -43,7 +42,7 @@ NEED_SOURCE = {"script", "no-secrets", "third-party"}
 """Rules that only the source answers."""
 
 
-def checks(claims: Claims, source: Mapping[str, bytes] | None) -> list[Check]:
+def checks(claims: Claims, source: Mapping[str, bytes] | None) -> list[CheckResult]:
     """`source`: the files of source.tar; None where it cannot be read."""
     judged = rules.judge(_evidence(claims, source or {}))
     return [_check(each, claims, source is None) for each in judged if each.id not in ANSWERED]
@@ -73,12 +72,12 @@ def _explanation(claims: Claims) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
-def _check(each: Judged, claims: Claims, no_source: bool) -> Check:
-    kind, found, state = KINDS.get(each.kind or "", INVALID_RUN), each.found, each.state
+def _check(each: CheckResult, claims: Claims, no_source: bool) -> CheckResult:
+    kind, found, state = each.kind if each.kind in KINDS else INVALID_RUN, each.found, each.state
     if state == HUMAN:
-        return Check(f"rule-{each.id}", HUMAN, plain(each.text), plain(each.remedy), kind)
+        return CheckResult(f"rule-{each.id}", HUMAN, plain(each.fix), plain(each.found), kind=kind)
     if no_source and each.id in NEED_SOURCE:
         state, found = UNKNOWN, "the source cannot be read"
-    if claims.submission.rehearsal and each.contest and state in {FAIL, UNKNOWN}:
+    if claims.submission.rehearsal and rules.is_waived(each):
         state, found = OK, f"{found}; not asked of a rehearsal"
-    return Check(f"rule-{each.id}", state, plain(found), plain(each.wanted or each.text), kind)
+    return CheckResult(f"rule-{each.id}", state, plain(each.expected), plain(found), kind=kind)

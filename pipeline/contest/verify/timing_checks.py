@@ -13,7 +13,7 @@ from itertools import pairwise
 from statistics import median
 
 from pipeline import settings
-from pipeline.contest.check import INVALID_RUN, Check, check, listed, unknown
+from pipeline.check import INVALID_RUN, CheckResult, decided, listed, unknown
 from pipeline.contest.verify.organiser import ITEM_BYTES, Model, Organiser
 from pipeline.contest.verify.submitted import Claims, Manifest
 from pipeline.device import board
@@ -43,7 +43,7 @@ MOST_LOG_BYTES = 4 << 20
 LOGGED = re.compile(r"INFO (\d+) prompts in (\d+\.\d+) s, (\d+) tokens$", re.MULTILINE)
 
 
-def checks(claims: Claims, organiser: Organiser) -> list[Check]:
+def checks(claims: Claims, organiser: Organiser) -> list[CheckResult]:
     told = claims.manifest
     model = organiser.model(told.model.name)
     encoded = organiser.prompts(told.dataset.name, told.model.name, told.dataset.rows)
@@ -60,7 +60,7 @@ def checks(claims: Claims, organiser: Organiser) -> list[Check]:
     ]
 
 
-def _phases(told: Manifest) -> Check:
+def _phases(told: Manifest) -> CheckResult:
     phases = told.phases_s
     wrong = [
         name
@@ -70,12 +70,12 @@ def _phases(told: Manifest) -> Check:
     wrong += [f"section {number}" for number, value in enumerate(phases.timed, start=1) if value <= 0]
     wrong += ["the median of the sections"] * (abs(median(phases.timed) - told.elapsed_s) > CLOSE_S)
     wrong += ["as many sections as were asked for"] * (len(phases.timed) != told.request.repeat)
-    return check(
+    return decided(
         "phases", INVALID_RUN, not wrong, f"wrong: {listed(wrong)}" if wrong else "consistent", "durations above zero"
     )
 
 
-def _timeline(told: Manifest) -> Check:
+def _timeline(told: Manifest) -> CheckResult:
     """Load, warm-up, then the sections one behind the other within the telemetry, then the weights' comparison."""
     line, phases = told.timeline_s, told.phases_s
     timed = line.timed
@@ -91,29 +91,29 @@ def _timeline(told: Manifest) -> Check:
     wrong += ["it begins before its zero"] * (order[0] < 0)
     wrong += ["not a part for each section"] * (not len(timed) == len(phases.timed) == len(told.sections))
     wanted = "load, warm-up, telemetry around the timed sections, attestation; each as long as it is told"
-    return check("timeline", INVALID_RUN, not wrong, listed(wrong) or "in order", wanted)
+    return decided("timeline", INVALID_RUN, not wrong, listed(wrong) or "in order", wanted)
 
 
-def _answer_times(claims: Claims) -> Check:
+def _answer_times(claims: Claims) -> CheckResult:
     """Answers are finished within the first section, in the order of the file."""
-    moments = [answer.at_s for answer in claims.answers]
+    moments = [answer.at_s for answer in claims.answers if answer.at_s is not None]
     section_s = claims.manifest.phases_s.timed[0]
     wanted = f"ascending, within the {section_s:.3f} s of the first section"
-    if None in moments or not moments:
-        return check("answer-times", INVALID_RUN, False, "answers without a time", wanted)
+    if len(moments) < len(claims.answers) or not moments:
+        return decided("answer-times", INVALID_RUN, False, "answers without a time", wanted)
     wrong = ["not ascending"] * (moments != sorted(moments))
     wrong += ["before the section began"] * (min(moments) <= 0)
     wrong += ["after the section ended"] * (max(moments) > section_s)
-    return check(
+    return decided(
         "answer-times", INVALID_RUN, not wrong, listed(wrong) or f"{moments[0]:.3f} to {moments[-1]:.3f} s", wanted
     )
 
 
-def _wall_clock(told: Manifest) -> Check:
+def _wall_clock(told: Manifest) -> CheckResult:
     wall_s = (told.ended_utc - told.began_utc).total_seconds()
     line_s = told.timeline_s.attestation[1]
     slack_s = CLOCK_SLACK_S + CLOCK_SLACK_SHARE * max(0.0, wall_s)
-    return check(
+    return decided(
         "wall-clock",
         INVALID_RUN,
         abs(wall_s - line_s) <= slack_s,
@@ -122,11 +122,11 @@ def _wall_clock(told: Manifest) -> Check:
     )
 
 
-def _log(claims: Claims) -> Check:
+def _log(claims: Claims) -> CheckResult:
     path, told = claims.folder / "run" / "run.log", claims.manifest
     wanted = "a line in run.log for each section, with its prompts, seconds and tokens"
     if not path.is_file() or path.stat().st_size > MOST_LOG_BYTES:
-        return check("log", INVALID_RUN, False, "no run.log of a sensible size", wanted)
+        return decided("log", INVALID_RUN, False, "no run.log of a sensible size", wanted)
     found = LOGGED.findall(path.read_text(encoding="utf-8", errors="replace"))
     expected = [
         (len(claims.answers), section_s, section.answer_tokens)
@@ -136,10 +136,10 @@ def _log(claims: Claims) -> Check:
         (int(line[0][:12]), int(line[2][:12])) == (prompts, tokens) and abs(float(line[1]) - elapsed_s) <= CLOSE_S
         for line, (prompts, elapsed_s, tokens) in zip(found, expected, strict=True)
     )
-    return check("log", INVALID_RUN, fine, listed(f"{line[0]} in {line[1]} s" for line in found) or "none", wanted)
+    return decided("log", INVALID_RUN, fine, listed(f"{line[0]} in {line[1]} s" for line in found) or "none", wanted)
 
 
-def _repeats(told: Manifest) -> Check:
+def _repeats(told: Manifest) -> CheckResult:
     """Whoever kept answers from one section to the next is faster in the second, or makes no passes there."""
     timed, middle = told.phases_s.timed, median(told.phases_s.timed)
     outliers = [t for t in timed if not FASTEST_REPEAT * middle <= t <= SLOWEST_REPEAT * middle]
@@ -148,26 +148,26 @@ def _repeats(told: Manifest) -> Check:
     wrong = [f"{t:.3f} s beside a median of {middle:.3f}" for t in outliers]
     wrong += [f"section {number} without a pass" for number in idle]
     wanted = f"sections that take {FASTEST_REPEAT} to {SLOWEST_REPEAT} times their median, each with passes of its own"
-    return check("repeats", INVALID_RUN, not wrong, listed(wrong) or f"{len(timed)} alike", wanted)
+    return decided("repeats", INVALID_RUN, not wrong, listed(wrong) or f"{len(timed)} alike", wanted)
 
 
-def _passes(told: Manifest) -> Check:
+def _passes(told: Manifest) -> CheckResult:
     """What the engine says of its passes, against its own measurements during the warm-up."""
     stats, cost = told.engine.stats, told.engine.cost
     wanted = "passes that fit into the section, none faster than the warm-up's smallest"
     if stats is None or cost is None or not cost.elapsed_s:
         fine = told.engine.name == "reference"
-        return check("passes", INVALID_RUN, fine, "the engine tells of none", wanted)
+        return decided("passes", INVALID_RUN, fine, "the engine tells of none", wanted)
     last_s = told.phases_s.timed[-1]
     least_s = FASTEST_PASS * min(cost.elapsed_s) * stats.passes
     wrong = [f"{stats.passes_s:.3f} s of passes in {last_s:.3f} s"] * (not 0 < stats.passes_s <= last_s + CLOSE_S)
     wrong += [f"{stats.passes} passes in {last_s:.4f} s"] * (last_s < least_s)
     wrong += ["as many passes as the section counted"] * (stats.passes != told.sections[-1].passes)
     found = f"{stats.passes} in {stats.passes_s:.3f} s"
-    return check("passes", INVALID_RUN, not wrong, f"not: {listed(wrong)}" if wrong else found, wanted)
+    return decided("passes", INVALID_RUN, not wrong, f"not: {listed(wrong)}" if wrong else found, wanted)
 
 
-def _work(claims: Claims, encoded: list[list[int]] | None) -> Check:
+def _work(claims: Claims, encoded: list[list[int]] | None) -> CheckResult:
     """The tokens that went in and came out: a prompt that was cut or rewritten has other ones."""
     told, wanted = claims.manifest, "the tokens of all prompts and answers"
     answered = sum(len(answer.token_ids) for answer in claims.answers)
@@ -176,14 +176,14 @@ def _work(claims: Claims, encoded: list[list[int]] | None) -> Check:
     if stats is not None:
         counts.add(stats.answer_tokens)
     if counts != {answered}:
-        return check("work", INVALID_RUN, False, f"{answered:,} answer tokens are told as {listed(counts)}", wanted)
+        return decided("work", INVALID_RUN, False, f"{answered:,} answer tokens are told as {listed(counts)}", wanted)
     if stats is None or encoded is None:
         fine = True if stats is None and told.engine.name == "reference" else None
-        return check("work", INVALID_RUN, fine, "the prompts' tokens cannot be counted here", wanted)
+        return decided("work", INVALID_RUN, fine, "the prompts' tokens cannot be counted here", wanted)
     expected = sum(map(len, encoded)), prefix_tree.build(encoded).tokens if encoded else 0
     fine = (stats.prompt_tokens, stats.tree_tokens) == expected
     found = f"{stats.prompt_tokens:,} prompt tokens, {stats.tree_tokens:,} as a tree; {answered:,} answered"
-    return check("work", INVALID_RUN, fine, found, f"{expected[0]:,}, {expected[1]:,}")
+    return decided("work", INVALID_RUN, fine, found, f"{expected[0]:,}, {expected[1]:,}")
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def ceiling(told: Manifest) -> Ceiling:
     return Ceiling(f"{cores} cores", HOST_BYTES_PER_S, cores * flops)
 
 
-def _floor(claims: Claims, model: Model | None, encoded: list[list[int]] | None) -> Check:
+def _floor(claims: Claims, model: Model | None, encoded: list[list[int]] | None) -> CheckResult:
     """Reading the layers' weights once, or the arithmetic of every prompt token that differs, whichever takes longer.
 
     Of the last layer an engine may leave out what no answer depends on. The roofline: see `engine/cost.py`.
@@ -228,4 +228,4 @@ def _floor(claims: Claims, model: Model | None, encoded: list[list[int]] | None)
         arithmetic_s = rows * shape.flops_per_row * (1 - 1 / shape.layers) / best.flops_per_s
     floor_s = max(weights_s, arithmetic_s)
     wanted = f"at least {floor_s:.3g} s: what {best.title} needs for the weights once, or for the prompts' arithmetic"
-    return check("floor", INVALID_RUN, fastest_s >= floor_s, f"{fastest_s:.6g} s", wanted)
+    return decided("floor", INVALID_RUN, fastest_s >= floor_s, f"{fastest_s:.6g} s", wanted)

@@ -12,11 +12,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline import files, paths, table
-from pipeline.contest.archive import unpack
-from pipeline.contest.check import (
+from pipeline.check import (
     ACCURACY,
     FAIL,
     FORM,
@@ -25,17 +24,18 @@ from pipeline.contest.check import (
     INVALID_RUN,
     OK,
     UNKNOWN,
-    Check,
-    check,
+    CheckResult,
+    Kind,
+    decided,
     plain,
     unknown,
 )
+from pipeline.contest.archive import unpack
 from pipeline.contest.format import RUN
 from pipeline.contest.verify import answer_checks as answers
 from pipeline.contest.verify import board_checks as surroundings
 from pipeline.contest.verify import provenance_checks as identity
-from pipeline.contest.verify import rerun, rule_checks
-from pipeline.contest.verify import submitted as claims
+from pipeline.contest.verify import read_submitted, rerun, rule_checks
 from pipeline.contest.verify import timing_checks as times
 from pipeline.contest.verify import verdict_page as page
 from pipeline.contest.verify.answer_checks import Accuracy
@@ -46,15 +46,20 @@ from pipeline.table import Column
 
 SCHEMA = 1
 VALID, INVALID, CANNOT_TELL = "VALID", "INVALID", "CANNOT TELL"
-CLASSES = (INTEGRITY, FORM, INVALID_RUN, ACCURACY)
+CLASSES: tuple[Kind, ...] = (INTEGRITY, FORM, INVALID_RUN, ACCURACY)
 """Of several reasons the first here is the verdict's."""
 
-ERRORS: dict[str, tuple[type[PipelineError], str]] = {
+CLASS_WORDS: dict[Kind, str] = {INVALID_RUN: "invalid run"}
+"""Classes that `verdict.json` calls by other words than the code."""
+
+ERRORS: dict[Kind, tuple[type[PipelineError], str]] = {
     INTEGRITY: (IntegrityError, "M721"),
     FORM: (FormError, "F421"),
     ACCURACY: (AccuracyError, "A421"),
     INVALID_RUN: (InvalidRun, "I421"),
 }
+
+Output = TypeVar("Output")
 
 JSON, PAGE, LOG = "verdict.json", "verdict.html", "verify.log"
 
@@ -63,7 +68,7 @@ JSON, PAGE, LOG = "verdict.json", "verdict.html", "verify.log"
 class Verdict:
     name: str
     """Of the submission: <team>-<hash>."""
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
     submission: Submission | None = None
     manifest: Manifest | None = None
     accuracy: Accuracy | None = None
@@ -72,7 +77,7 @@ class Verdict:
     """Tracebacks of checks that failed themselves."""
 
     @property
-    def failed(self) -> list[Check]:
+    def failed(self) -> list[CheckResult]:
         return sorted((c for c in self.checks if c.state == FAIL), key=lambda c: CLASSES.index(c.kind or INVALID_RUN))
 
     @property
@@ -81,13 +86,13 @@ class Verdict:
         return INVALID if self.failed else CANNOT_TELL if unknown_ones else VALID
 
     @property
-    def kind(self) -> str | None:
+    def kind(self) -> Kind | None:
         return self.failed[0].kind if self.failed else None
 
     @property
     def reasons(self) -> list[str]:
         told = self.failed or [each for each in self.checks if each.state == UNKNOWN]
-        return [f"{each.id}: {each.found}; wanted: {each.wanted}" for each in told]
+        return [f"{each.id}: {each.found}; wanted: {each.expected}" for each in told]
 
     def as_json(self) -> dict[str, Any]:
         """`verdict.json`; what could not be read is null."""
@@ -96,7 +101,7 @@ class Verdict:
         return {
             "schema": SCHEMA,
             "verdict": self.state,
-            "class": self.kind,
+            "class": CLASS_WORDS.get(self.kind, self.kind) if self.kind else None,
             "submission": plain(self.name),
             "rehearsal": of and of.rehearsal,
             "team": of and {"name": plain(of.team.name), "members": [plain(each) for each in of.team.members]},
@@ -110,7 +115,7 @@ class Verdict:
             "accuracy": self.accuracy and self.accuracy.as_json(),
             "device": run and plain(run.environment.gpu or (board and board.module) or run.environment.processor or ""),
             "submitted_utc": run and run.submitted.isoformat(),
-            "checks": [each.as_json() for each in self.checks],
+            "checks": [_as_json(each) for each in self.checks],
             "reasons": self.reasons,
             "rerun": self.rerun,
         }
@@ -182,16 +187,18 @@ def text(verdict: Verdict, out: Path) -> str:
         lines.insert(0, ("right", f"{told['accuracy']['right']} of {told['accuracy']['of']}, counted anew"))
     if told["time_s"] is not None:
         lines.insert(0, ("time", f"{told['time_s']:.3f} s for {told['prompts']:,} prompts, as it tells itself"))
-    kind = f" ({verdict.kind})" if verdict.kind else ""
+    kind = f" ({told['class']})" if verdict.kind else ""
     return "\n".join(["", head, "", checks, table.labelled(f"{verdict.state}{kind}", lines)])
 
 
-@dataclass
-class _Looked:
-    """What one group of checks found and another needs."""
-
-    accuracy: Accuracy | None = None
-    source: dict[str, bytes] | None = None
+def _as_json(result: CheckResult) -> dict[str, Any]:
+    return {
+        "id": result.id,
+        "state": result.state,
+        "found": result.found,
+        "wanted": result.expected,
+        "class": CLASS_WORDS.get(result.kind, result.kind) if result.kind else None,
+    }
 
 
 def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Asked | None, out: Path) -> Verdict:
@@ -200,46 +207,24 @@ def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Asked | N
     try:
         unpacked = unpack.unpack(tar, folder)
     except (IntegrityError, FormError) as error:
-        kind = INTEGRITY if isinstance(error, IntegrityError) else FORM
-        found = f"{error.code} {error.what} ({error.where})" + f": {error.actual}" * (error.actual is not None)
-        return Verdict(name, (check("unpack", kind, False, found, wanted),))
-    found = [check("unpack", INTEGRITY, True, f"{len(unpacked.hashes)} files", wanted)]
-    submission, first = claims.read_submission(folder)
-    manifest, second = claims.read_manifest(folder / RUN)
-    answered, third = claims.read_answers(folder / RUN)
+        why = f"{error.code} {error.what} ({error.where})" + f": {error.actual}" * (error.actual is not None)
+        return Verdict(
+            name, (decided("unpack", INTEGRITY if isinstance(error, IntegrityError) else FORM, False, why, wanted),)
+        )
+    found = [decided("unpack", INTEGRITY, True, f"{len(unpacked.hashes)} files", wanted)]
+    submission, first = read_submitted.read_submission(folder)
+    manifest, second = read_submitted.read_manifest(folder / RUN)
+    answered, third = read_submitted.read_answers(folder / RUN)
     found += [first, second, third]
     if submission is None or manifest is None or answered is None:
         return Verdict(unpacked.name, tuple(found), submission, manifest)
     told = Claims(folder, submission, manifest, answered)
-    looked = _Looked()
-
-    def of_answers() -> Sequence[Check]:
-        made, looked.accuracy = answers.checks(told, organiser)
-        return made
-
-    def of_identity() -> Sequence[Check]:
-        made, looked.source = identity.checks(told, organiser)
-        return made
-
-    trouble: list[str] = []
-    groups: dict[str, Callable[[], Sequence[Check]]] = {
-        "answers": of_answers,
-        "times": lambda: times.checks(told, organiser),
-        "surroundings": lambda: surroundings.checks(told, organiser),
-        "identity": of_identity,
-        "rules": lambda: rule_checks.checks(told, looked.source),
-    }
-    for group, make in groups.items():
-        try:
-            found += make()
-        except PipelineError as error:  # of the organiser's own files
-            found.append(
-                unknown(group, INVALID_RUN, f"{error.code} {error.what}: {error.actual}", "checks of this group")
-            )
-        except Exception as error:  # a mistake of ours must not cost the verdict, and must be seen
-            trouble.append(traceback.format_exc())
-            why = f"the checks failed themselves, please report it: {type(error).__name__}: {error}"
-            found.append(unknown(group, INVALID_RUN, why, f"checks of this group; {LOG} has the traceback"))
+    answer_results, accuracy, trouble_1 = _guarded("answers", lambda: answers.checks(told, organiser))
+    time_results, _, trouble_2 = _guarded("times", lambda: (times.checks(told, organiser), None))
+    board_results, _, trouble_3 = _guarded("surroundings", lambda: (surroundings.checks(told, organiser), None))
+    source_results, source, trouble_4 = _guarded("identity", lambda: identity.checks(told, organiser))
+    rule_results, _, trouble_5 = _guarded("rules", lambda: (rule_checks.checks(told, source), None))
+    found += [*answer_results, *time_results, *board_results, *source_results, *rule_results]
     done = None
     if again is not None and not any(each.state == FAIL for each in found):
         done = rerun.rerun(told, unpacked, organiser, again, out)
@@ -249,7 +234,22 @@ def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Asked | N
         tuple(found),
         submission,
         manifest,
-        looked.accuracy,
+        accuracy,
         None if done is None else done.as_json(),
-        "\n".join(trouble),
+        "\n".join(filter(None, (trouble_1, trouble_2, trouble_3, trouble_4, trouble_5))),
     )
+
+
+def _guarded(
+    group: str, make: Callable[[], tuple[Sequence[CheckResult], Output | None]]
+) -> tuple[Sequence[CheckResult], Output | None, str]:
+    """A group's results, what it hands on to others, and the traceback of a group that failed itself."""
+    try:
+        return *make(), ""
+    except PipelineError as error:  # of the organiser's own files
+        why = f"{error.code} {error.what}: {error.actual}"
+        return [unknown(group, INVALID_RUN, why, "checks of this group")], None, ""
+    except Exception as error:  # a mistake of ours must not cost the verdict, and must be seen
+        why = f"the checks failed themselves, please report it: {type(error).__name__}: {error}"
+        expected = f"checks of this group; {LOG} has the traceback"
+        return [unknown(group, INVALID_RUN, why, expected)], None, traceback.format_exc()
