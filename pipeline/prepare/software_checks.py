@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from pipeline import paths, requirements_lock, settings
-from pipeline.check import FAIL, OK, WARN, CheckResult
+from pipeline.check import FAIL, OK, WARN, CheckResult, State
 from pipeline.dataset import fetch
 from pipeline.device.board import TARGET_CAPABILITY, Board
 from pipeline.engine import backend, free_memory, memory
@@ -103,7 +103,7 @@ def _attention() -> CheckResult:
     found = f"{chosen.attention_name}, {chosen.ops_name} on {device}"
     if device.type == "cpu":
         return CheckResult("attention", OK, "any", found)
-    state = OK if not passed_over else WARN
+    state: State = OK if not passed_over else WARN
     return CheckResult(
         "attention",
         state,

@@ -150,8 +150,7 @@ def _of_the_contest() -> frozenset[str]:
 def counts(judged: Sequence[CheckResult], rehearsal: bool = False) -> str:
     """As `20 ok, 1 failed, 2 unknown, 8 for people`."""
     asked = [each for each in judged if not (rehearsal and is_waived(each))]
-    number = {state: sum(each.state == state for each in asked) for state in (OK, FAIL, UNKNOWN, HUMAN)}
-    told = [f"{number[state]} {_COUNTED[state]}" for state in number]
+    told = [f"{sum(each.state == state for each in asked)} {words}" for state, words in _COUNTED.items()]
     return ", ".join([*told, f"{len(judged) - len(asked)} not asked"] if rehearsal else told)
 
 

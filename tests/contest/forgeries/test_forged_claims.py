@@ -10,7 +10,7 @@ from support.drafts_of_submissions import Draft
 from support.known import cases
 from support.lies import CHANGES, HARMLESS
 
-from pipeline.contest.check import HUMAN
+from pipeline.check import HUMAN
 from pipeline.contest.verify import verify
 from pipeline.contest.verify.verify import VALID, Verdict
 
