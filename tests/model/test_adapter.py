@@ -187,9 +187,9 @@ def test_set_up_merges_and_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(standin, "convert", convert)
     monkeypatch.setenv("PIPELINE_DATA", str(paths.data()))
     monkeypatch.setenv("PIPELINE_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    folder = tmp_path / "data" / "standin"
-    folder.mkdir(parents=True)
+    folder = tmp_path / "standin"
+    folder.mkdir()
+    monkeypatch.setattr(paths, "STANDIN", folder)
     path = saved(folder / "a.safetensors", halves())
     config = settings.model("standin")
 
