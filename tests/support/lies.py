@@ -80,6 +80,23 @@ EDITS: dict[str, Edits] = {
         "manifest.accuracy": {"right": 6, "of": 6},
     },
     "a name that is markup": {"manifest.engine.name": "<script>"},
+    "a team's name that is markup": {
+        "submission.team": {"name": "<img src=x onerror=alert(1)>", "members": ["<script>alert(2)</script>"]}
+    },
+    "a run's name that is markup": {"submission.run": "<script>alert(1)</script>\x1b[31m"},
+    "notes that are markup": {"manifest.verdict.notes": ["\x1b[2J<script>alert(1)</script>"]},
+    "a GPU's name that is markup": {"manifest.environment.gpu": "<b>Orin</b>\u202e\x1b[31m"},
+    "a rehearsal": {"submission.rehearsal": True},
+    "a rehearsal without an image or a word": {
+        "submission.rehearsal": True,
+        "submission.declarations": {},
+        "submission.image": {"reference": None, "digest": None},
+    },
+    "declarations of no rules": {
+        "submission.declarations.weights": True,
+        "submission.declarations.device": True,
+    },
+    "weights that call themselves four bits": {"manifest.weights.quantised": "int4, proudly"},
 }
 
 
@@ -209,6 +226,23 @@ def no_outputs(draft: Draft) -> None:
     draft.manifest["dataset"]["rows"] = draft.submission["dataset"]["rows"] = 0
 
 
+def wall_clock_longer(draft: Draft) -> None:
+    """By what a start and an end of the program may take."""
+    told = draft.manifest
+    told["ended_utc"] = (datetime.fromisoformat(told["ended_utc"]) + timedelta(seconds=4.9)).isoformat()
+
+
+def load_of_minus_nothing(draft: Draft) -> None:
+    draft.manifest["phases_s"]["load"] = -0.0
+    draft.manifest["timeline_s"]["load"] = [draft.manifest["timeline_s"]["load"][1]] * 2
+
+
+def engine_without_passes(draft: Draft) -> None:
+    draft.manifest["engine"] = {"name": "reference"}
+    for section in draft.manifest["sections"]:
+        section["passes"] = 0
+
+
 def another_teams_commit(draft: Draft) -> None:
     """A commit that nobody has, and a source that reads its answers from a file."""
     draft.manifest["code"]["commit"] = draft.submission["commit"] = "ab" * 20
@@ -271,6 +305,10 @@ CHANGES: dict[str, Callable[[Draft], None]] = {
     "sampled, with a key nested without end": both(
         lambda d: put(d, "manifest.arguments.do_sample", True), lambda d: put(d, "manifest.extra", nested(400))
     ),
+    "an engine that makes no passes": engine_without_passes,
+    "a load of minus nothing": load_of_minus_nothing,
+    "five seconds more by the wall clock": wall_clock_longer,
+    "throttled, and called a rehearsal": both(lambda d: put(d, "submission.rehearsal", True), throttled),
     "a picture that is a script": file("leaderboard.png", b"<svg onload=alert(1)>"),
     "a paper that is a page": file("method.pdf", b"<html><script>alert(1)</script>"),
     "a bill of materials of nothing": file("sbom.cdx.json", b"{}"),
@@ -293,5 +331,14 @@ HARMLESS = {
     "a commit of nowhere",
     "a log with a terminal's escapes",
     "a verdict and an accuracy of one's own",
+    "a team's name that is markup",
+    "a run's name that is markup",
+    "notes that are markup",
+    "a rehearsal",
+    "a rehearsal without an image or a word",
+    "declarations of no rules",
+    "weights that call themselves four bits",
+    "five seconds more by the wall clock",
 }
-"""What makes no submission invalid: clocks may be slower, a team's own commit is for people, nobody reads the rest."""
+"""What makes no submission invalid: clocks may be slower, a team's own commit is for people, a rehearsal says that
+it is one, markup is shown as letters, nobody reads the rest."""

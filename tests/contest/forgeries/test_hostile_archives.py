@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -13,7 +14,8 @@ import pytest
 from support.audited import Ground, verified
 from support.drafts_of_submissions import Draft, retar
 
-from pipeline.contest.verify.verify import INVALID
+from pipeline.contest.submit import pack
+from pipeline.contest.verify.verify import INVALID, VALID
 
 pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread")]
 
@@ -140,6 +142,49 @@ def packed(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return file.getvalue()
+
+
+def rewritten(form: int, **how: Any) -> Callable[[bytes], bytes]:
+    """The same members by another writer."""
+
+    def change(content: bytes) -> bytes:
+        file = io.BytesIO()
+        with (
+            tarfile.open(fileobj=io.BytesIO(content)) as old,
+            tarfile.open(fileobj=file, mode="w", format=form, **how) as new,
+        ):
+            for member in old:
+                new.addfile(member, old.extractfile(member))
+            long = tarfile.TarInfo(f"{member.name.split('/')[0]}/run/" + "x" * 150)
+            new.addfile(long)
+        return file.getvalue()
+
+    return change
+
+
+WRITERS = {
+    "long names as GNU has them": rewritten(tarfile.GNU_FORMAT),
+    "one name for all by a global header": rewritten(tarfile.PAX_FORMAT, pax_headers={"path": "x"}),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_archives_of_other_writers_are_refused(name: str, ground: Ground, tmp_path: Path) -> None:
+    tar = tmp_path / "sent.tar"
+    tar.write_bytes(WRITERS[name](ground.light.read_bytes()))
+    refused(tar, ground)
+
+
+@pytest.mark.parametrize("team", ["<img src=x onerror=alert(1)>", "a" * 200])
+def test_a_folders_name_does_no_harm(team: str, ground: Ground, tmp_path: Path) -> None:
+    draft = Draft.of(ground.light)
+    contents = draft.contents()
+    draft.submission["files"] = {name: len(content) for name, content in sorted(contents.items())}
+    contents["submission.json"] = json.dumps(draft.submission).encode()
+    tar = pack.write(contents, team, 0, tmp_path)
+    verdict = verified(tar, ground)
+    assert verdict.state in {VALID, INVALID}
+    assert "<img src=x" not in (tmp_path / "verdict" / "verdict.html").read_text()
 
 
 def linked(source: bytes) -> bytes:
