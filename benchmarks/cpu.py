@@ -26,6 +26,7 @@ from pipeline import reference, text_generation  # noqa: E402
 from pipeline.dataset import fetch, records  # noqa: E402
 from pipeline.model import fetch as setup  # noqa: E402
 from pipeline.record import provenance  # noqa: E402
+from pipeline.runs.engines import Answers, Pipe  # noqa: E402
 
 DATASET = "obqa-validation"
 CONTENDERS = ("ours", "pipe-1", "pipe-4", "pipe-16", "pipe-32", "ours-500")
@@ -41,7 +42,7 @@ def contend(name: str, model: str, rows: int, max_new_tokens: int) -> dict[str, 
     arguments = {"max_new_tokens": max_new_tokens, "return_full_text": False, "do_sample": False}
     order = list(range(len(chats)))
     if kind == "ours":
-        pipe: Any = text_generation.load(folder, dtype="float32", device="cpu")
+        pipe: Pipe = text_generation.load(folder, dtype="float32", device="cpu")
     else:
         pipe = reference.load(folder, dtype="float32", device="cpu")
         arguments["batch_size"] = int(number)
@@ -49,18 +50,18 @@ def contend(name: str, model: str, rows: int, max_new_tokens: int) -> dict[str, 
     pipe.warm_up()
     pipe(WARM_UP, **{**arguments, "max_new_tokens": 4})
 
-    def timed(count: int) -> tuple[float, list[Any]]:
+    def timed(count: int) -> tuple[float, Answers]:
         start = time.perf_counter()
-        found = pipe([chats[index] for index in order[:count]], **arguments)
-        return time.perf_counter() - start, found
+        answers = pipe.answer([chats[index] for index in order[:count]], **arguments)
+        return time.perf_counter() - start, answers
 
     # The machine's speed drifts, so growth is measured in one process, the smaller set before and after the larger.
     before_s = timed(base_rows)[0] if rows > base_rows else None
-    elapsed_s, found = timed(rows)
-    passes = pipe.stats.passes if kind == "ours" else None
+    elapsed_s, answers = timed(rows)
+    passes = None if answers.log is None else len(answers.log.end_s)
     growth = elapsed_s / ((before_s + timed(base_rows)[0]) / 2) if before_s is not None else None
     texts = [""] * len(chats)
-    for index, output in zip(order, found, strict=True):
+    for index, output in zip(order, answers.outputs, strict=True):
         texts[index] = output[0]["generated_text"]
     return {
         "name": name,

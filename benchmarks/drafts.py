@@ -23,11 +23,11 @@ from pipeline.engine import drafts  # noqa: E402
 from pipeline.model import fetch as setup  # noqa: E402
 
 
-def measure(pipe: Any, chats: list[Any], max_new_tokens: int) -> dict[str, Any]:
+def measure(pipe: text_generation.TextGenerator, chats: list[Any], max_new_tokens: int) -> dict[str, Any]:
     start = time.perf_counter()
-    outputs = pipe(chats, max_new_tokens=max_new_tokens, return_full_text=False, do_sample=False)
+    answers = pipe.answer(chats, max_new_tokens=max_new_tokens, return_full_text=False, do_sample=False)
     elapsed_s = time.perf_counter() - start
-    stats = pipe.stats
+    stats = answers.stats
     return {
         "elapsed_s": elapsed_s,
         "passes": stats.passes,
@@ -35,7 +35,7 @@ def measure(pipe: Any, chats: list[Any], max_new_tokens: int) -> dict[str, Any]:
         "answer_tokens": stats.answer_tokens,
         "proposed": stats.drafts_proposed,
         "accepted": stats.drafts_accepted,
-        "outputs": outputs,
+        "outputs": answers.outputs,
     }
 
 

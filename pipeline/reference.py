@@ -6,7 +6,9 @@ would leave layers on the host).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +18,34 @@ from pipeline.model.dtype import pick_dtype
 from pipeline.text.answers import Answered
 
 
+@dataclass(frozen=True)
+class Answers:
+    """The outputs of one call in input order. transformers counts and times nothing, so the rest is empty."""
+
+    outputs: list[Any]
+    single: bool
+    """The call was for one chat, not for a list of chats."""
+    log: None = None
+
+    def stages(self) -> dict[str, float]:
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
 class Reference:
     """Called like our own pipe. Answers come in input order, `batch_size` prompts at a time."""
 
     def __init__(self, pipe: Any, stop_tokens: frozenset[int]) -> None:
         self.pipe, self.stop_tokens = pipe, stop_tokens
-        self.log = None
-        self._sequences: list[list[int]] = []
-        generate = pipe.model.generate
 
-        # pipe() returns text only; the token ids are noted on their way out.
-        def noting(*args: Any, **kwargs: Any) -> Any:
-            out = generate(*args, **kwargs)
-            prompt = kwargs["input_ids"].shape[1]
-            self._sequences.extend(out[:, prompt:].tolist())
-            return out
+    def __call__(self, chats: Any, **arguments: Any) -> list[Any]:
+        """The outputs of `answer` as pipe() returns them: one chat's, or a list with one for each chat."""
+        answers = self.answer(chats, **arguments)
+        return answers.outputs[0] if answers.single else answers.outputs
 
-        pipe.model.generate = noting
-
-    def __call__(
+    def answer(
         self,
         chats: Any,
         *,
@@ -42,20 +53,20 @@ class Reference:
         on_answer: Callable[[Answered], None] = lambda answered: None,
         on_pass: Callable[[Any], None] = lambda progress: None,
         **arguments: Any,
-    ) -> list[Any]:
+    ) -> Answers:
         rows = [chats[index] for index in range(len(chats))]
         if rows and isinstance(rows[0], dict):
-            return self.pipe(rows, **arguments)
+            return Answers([self.pipe(rows, **arguments)], single=True)
         size = batch_size or 1
         outputs: list[Any] = []
-        self._sequences.clear()
-        for start in range(0, len(rows), size):
-            part = self.pipe(rows[start : start + size], batch_size=size, **arguments)
-            for output in part:
-                index = len(outputs)
-                outputs.append(output)
-                on_answer(Answered(index, output, self._to_stop(self._sequences[index])))
-        return outputs
+        with _noting_tokens(self.pipe.model) as sequences:
+            for start in range(0, len(rows), size):
+                part = self.pipe(rows[start : start + size], batch_size=size, **arguments)
+                for output in part:
+                    index = len(outputs)
+                    outputs.append(output)
+                    on_answer(Answered(index, output, self._to_stop(sequences[index])))
+        return Answers(outputs, single=False)
 
     def warm_up(self) -> None:
         """Nothing of its own: the warm-up chat is all."""
@@ -64,9 +75,6 @@ class Reference:
         """The weights as they lie on the device, by their names in the checkpoint's files."""
         return self.pipe.model.state_dict()
 
-    def stages(self) -> dict[str, float]:
-        return {}
-
     def describe(self) -> dict[str, Any]:
         return {}
 
@@ -74,6 +82,25 @@ class Reference:
         """Without the padding behind the first stop token."""
         end = next((i + 1 for i, token in enumerate(tokens) if token in self.stop_tokens), len(tokens))
         return tokens[:end]
+
+
+@contextmanager
+def _noting_tokens(model: Any) -> Iterator[list[list[int]]]:
+    """The new token ids of every row that `model.generate` answers inside of the `with`: pipe() returns text only."""
+    sequences: list[list[int]] = []
+    generate = model.generate
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        out = generate(*args, **kwargs)
+        prompt = kwargs["input_ids"].shape[1]
+        sequences.extend(out[:, prompt:].tolist())
+        return out
+
+    model.generate = noting
+    try:
+        yield sequences
+    finally:
+        model.generate = generate
 
 
 def load(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,28 +27,63 @@ from pipeline.engine.free_memory import free_bytes
 from pipeline.engine.pass_log import PassLog
 from pipeline.model import config, loader
 from pipeline.model.dtype import pick_dtype
-from pipeline.text import arguments as inputs
-from pipeline.text import candidates as choices
+from pipeline.text import arguments
 from pipeline.text.answers import Answered
 from pipeline.text.arguments import PromptTooLong
+from pipeline.text.candidates import Candidates, end_of_answer
 from pipeline.text.chat_template import Prompts, token_ids
 from pipeline.text.detokenize import Form, probe
 
 Chat = Sequence[dict[str, str]]
 
 
+@dataclass(frozen=True)
+class Answers:
+    """The outputs of one call in input order, and the counts and seconds of the work for them."""
+
+    outputs: list[Any]
+    """One for each chat, as pipe() returns it."""
+    stats: Stats
+    log: PassLog
+    tokenise_s: float
+    single: bool
+    """The call was for one chat, not for a list of chats."""
+
+    def stages(self) -> dict[str, float]:
+        """Seconds of the call's parts: `hand_on`, where texts are made, lies between the passes."""
+        return {
+            "tokenise": self.tokenise_s,
+            "plan": self.log.planned_s,
+            "passes": self.stats.passes_s,
+            "hand_on": sum(self.log.handed_on_s),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """For a run's manifest: the call's counts, and prediction against measurement."""
+        stats = self.stats
+        return {
+            "stats": asdict(stats),
+            "tokens_saved_by_sharing": stats.prompt_tokens - stats.tree_tokens,
+            "prediction": {"passes_predicted_s": stats.predicted_s, "passes_measured_s": stats.passes_s},
+        }
+
+
 class TextGenerator:
-    """A loaded model, called like a pipe. `stats`, `log` and `tokenise_s` are of the last call."""
+    """A loaded model, called like a pipe; `answer` returns the counts and seconds of the call as well."""
 
     def __init__(self, engine: Engine, tokenizer: Any, stop_tokens: frozenset[int], planned: memory.Plan) -> None:
         self.planned = planned
         self.engine, self.tokenizer, self.stop_tokens = engine, tokenizer, stop_tokens
         self.form: Form = probe()
         self.prompts = Prompts(tokenizer)
-        self.end = choices.end_of_answer(tokenizer, stop_tokens)
-        self.stats, self.log, self.tokenise_s = Stats(), PassLog(), 0.0
+        self.end = end_of_answer(tokenizer, stop_tokens)
 
-    def __call__(
+    def __call__(self, chats: Any, **arguments: Any) -> list[Any]:
+        """The outputs of `answer` as pipe() returns them: one chat's, or a list with one for each chat."""
+        answers = self.answer(chats, **arguments)
+        return answers.outputs[0] if answers.single else answers.outputs
+
+    def answer(
         self,
         chats: Any,
         *,
@@ -60,7 +95,7 @@ class TextGenerator:
         on_answer: Callable[[Answered], None] = lambda answered: None,
         on_pass: Callable[[Progress], None] = lambda progress: None,
         **unknown: Any,
-    ) -> list[Any]:
+    ) -> Answers:
         """Answer one chat, a list of chats or a `KeyDataset` of chats.
 
         `temperature` and `batch_size` are taken and change nothing: pipe() ignores the first without
@@ -68,17 +103,15 @@ class TextGenerator:
         sample with or that are not known here, FormError (F2xx) for inputs that are no chats, ResourceError
         (R301) and FormError (F203) for a prompt that does not fit.
         """
-        inputs.refuse(max_new_tokens, do_sample, unknown)
+        arguments.refuse(max_new_tokens, do_sample, unknown)
         start = time.perf_counter()
         rows = [chats[index] for index in range(len(chats))]
         single = bool(rows) and all(isinstance(row, dict) for row in rows)
         chat_list: list[Chat] = [rows] if single else rows
-        inputs.check_chats(chat_list)
-        if not chat_list:
-            return []
-        prompts = self.prompts(chat_list)
+        arguments.check_chats(chat_list)
+        prompts = self.prompts(chat_list) if chat_list else []
         self._check_lengths(prompts)
-        self.tokenise_s = time.perf_counter() - start
+        tokenise_s = time.perf_counter() - start
         outputs: list[Any] = [None] * len(prompts)
 
         def finished(index: int, tokens: list[int]) -> None:
@@ -91,15 +124,14 @@ class TextGenerator:
             prompts,
             max_new_tokens=max_new_tokens,
             stop_tokens=self.stop_tokens,
-            candidates=choices.Candidates(self.tokenizer, chat_list, self.end),
+            candidates=Candidates(self.tokenizer, chat_list, self.end),
             on_answer=finished,
             on_pass=on_pass,
         )
-        self.stats, self.log = result.stats, result.log
-        return outputs[0] if single else outputs
+        return Answers(outputs, result.stats, result.log, tokenise_s, single)
 
     def logits(self, chat: Chat, answered: Sequence[int]) -> torch.Tensor:
-        """Of the token that comes next (V), after the prompt and the tokens answered so far, in float32 on the host."""
+        """The logits (V) of the token after the prompt and the tokens `answered` so far, in float32 on the host."""
         (prompt,) = token_ids(self.tokenizer, [chat])
         return self.engine.logits([*prompt, *answered])
 
@@ -115,18 +147,9 @@ class TextGenerator:
         disk in every pass, as one more reading brings them."""
         return loader.by_name(self.engine.weights)
 
-    def stages(self) -> dict[str, float]:
-        """Seconds of the last call's parts: `hand_on`, where texts are made, lies between the passes."""
-        return {
-            "tokenise": self.tokenise_s,
-            "plan": self.log.planned_s,
-            "passes": self.stats.passes_s,
-            "hand_on": sum(self.log.handed_on_s),
-        }
-
     def describe(self) -> dict[str, Any]:
-        """For a run's manifest: how the engine is set, what the last call did, prediction against measurement."""
-        cost, stats = self.engine.cost, self.stats
+        """For a run's manifest: how the engine is set."""
+        cost = self.engine.cost
         return {
             "memory_plan": asdict(self.planned),
             "weights": STREAMED if self.engine.weights.streamed else "resident",
@@ -138,9 +161,6 @@ class TextGenerator:
             },
             "invariant": asdict(self.engine.backend.invariance),
             "cost": {"rows": cost.rows, "elapsed_s": cost.elapsed_s},
-            "stats": asdict(stats),
-            "tokens_saved_by_sharing": stats.prompt_tokens - stats.tree_tokens,
-            "prediction": {"passes_predicted_s": stats.predicted_s, "passes_measured_s": stats.passes_s},
         }
 
     def _check_lengths(self, prompts: Sequence[Sequence[int]]) -> None:

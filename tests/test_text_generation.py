@@ -173,10 +173,11 @@ def test_the_caller_s_chats_are_left_as_they_were(mine: TextGenerator) -> None:
 
 def test_each_answer_is_told_once_as_it_is_returned(mine: TextGenerator) -> None:
     told: list[Answered] = []
-    found = mine(CHATS, max_new_tokens=5, on_answer=told.append)
+    answers = mine.answer(CHATS, max_new_tokens=5, on_answer=told.append)
+    found = answers.outputs
     assert sorted(answered.index for answered in told) == list(range(len(CHATS)))
     assert all(answered.output == found[answered.index] for answered in told)
-    assert mine.stats.answer_tokens == sum(len(answered.token_ids) for answered in told)
+    assert answers.stats.answer_tokens == sum(len(answered.token_ids) for answered in told)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,10 @@ def whole(candidates: Sequence[Sequence[int]], stop_tokens: frozenset[int], long
 
 def right(draft: Draft, out: Sequence[int]) -> int:
     """How many tokens of a draft are what the model says, `out[i]` being what it says before the draft's token i."""
-    return next((at for at, token in enumerate(draft.tokens) if token != out[at]), len(draft.tokens))
+    for at, token in enumerate(draft.tokens):
+        if token != out[at]:
+            return at
+    return len(draft.tokens)
 
 
 def until(draft: Draft, stop_tokens: frozenset[int]) -> Draft:

@@ -27,23 +27,19 @@ class PrefixCache:
     def __init__(self, tree: PrefixTree, pool: Slots) -> None:
         self.tree, self.pool = tree, pool
         self.prefixes = [Prefix(node) for node in tree.nodes]
-        for path in tree.paths:
-            for index in path:
-                self.prefixes[index].unfinished += 1
+        self.paths = [[self.prefixes[index] for index in path] for path in tree.paths]
+        """Each prompt's nodes from the top."""
+        self.ends = [path[-1] for path in self.paths]
+        """The node that each prompt ends with."""
+        for path in self.paths:
+            for prefix in path:
+                prefix.unfinished += 1
         self.tokens_left = tree.tokens
         """Prompt tokens that are to be computed, evicted ones included."""
         self.evicted_tokens = 0
         """Tokens whose K/V was given up, to be computed again."""
         self._prompt_tokens: dict[int, Ints] = {}
         self._released: list[Ints] = []
-
-    def path(self, prompt: int) -> list[Prefix]:
-        """A prompt's nodes from the top."""
-        return [self.prefixes[index] for index in self.tree.paths[prompt]]
-
-    def end(self, prompt: int) -> Prefix:
-        """The node that a prompt ends with."""
-        return self.prefixes[self.tree.paths[prompt][-1]]
 
     def prompt_tokens(self, prompt: int) -> Ints:
         """The tokens of a prompt, for drafts."""
@@ -67,17 +63,17 @@ class PrefixCache:
 
     def admit(self, prompt: int) -> None:
         """An answer is being written behind this prompt: its nodes stay."""
-        for index in self.tree.paths[prompt]:
-            self.prefixes[index].running += 1
+        for prefix in self.paths[prompt]:
+            prefix.running += 1
 
     def leave(self, prompt: int) -> None:
         """The answer behind this prompt is not being written any more."""
-        for index in self.tree.paths[prompt]:
-            self.prefixes[index].running -= 1
+        for prefix in self.paths[prompt]:
+            prefix.running -= 1
 
     def finish(self, prompt: int) -> None:
         """The prompt has its full answer: nodes that no other prompt needs are released."""
-        for prefix in self.path(prompt):
+        for prefix in self.paths[prompt]:
             prefix.unfinished -= 1
             if prefix.unfinished == 0:
                 self._forget(prefix)
@@ -106,5 +102,5 @@ class PrefixCache:
     def _forget(self, prefix: Prefix) -> None:
         if prefix.unfinished:
             self.tokens_left += len(prefix.slots)
-        self.release(prefix.slots)
+        self._released.append(prefix.slots)
         prefix.slots = prefix.context = EMPTY

@@ -155,13 +155,14 @@ class Scheduler:
                 self._accept_answer(work.owner, work.draft, out)
         finished = []
         still: list[Answer] = []
+        ends, stop_tokens, max_new_tokens = self.cache.ends, self.stop_tokens, self.max_new_tokens
         for answer in self.running:
             if not answer.tokens:
-                first = self.cache.end(answer.prompt).next_token
+                first = ends[answer.prompt].next_token
                 if first is not None:  # none: its prompt is still being computed
                     self._begin(answer, first)
-            ended = answer.tokens and answer.tokens[-1] in self.stop_tokens
-            if ended or len(answer.tokens) >= self.max_new_tokens:
+            ended = answer.tokens and answer.tokens[-1] in stop_tokens
+            if ended or len(answer.tokens) >= max_new_tokens:
                 self._finish(answer)
                 finished.append(answer.prompt)
             else:
@@ -186,7 +187,7 @@ class Scheduler:
         """The next `rows` tokens of an answer, and the draft behind them, in `slots`."""
         known = len(answer.slots)
         reaches_end = known + rows == len(answer.tokens)
-        prompt = self.cache.end(answer.prompt).context
+        prompt = self.cache.ends[answer.prompt].context
         context = np.concatenate([prompt, answer.slots, slots])
         answer.slots = context[len(prompt) :]
         answer.in_flight = True
@@ -216,7 +217,7 @@ class Scheduler:
         return [self._guess(answer, draft) for answer, draft in likely]
 
     def _guess(self, answer: Answer, draft: Draft) -> Work:
-        prompt = self.cache.end(answer.prompt).context
+        prompt = self.cache.ends[answer.prompt].context
         guess = Guess(answer, draft, self.pool.take(len(draft.tokens)))
         answer.guesses.append(guess)
         context = np.concatenate([prompt, guess.slots])
@@ -261,7 +262,7 @@ class Scheduler:
         works: list[Work] = []
         while self.waiting and room > 0 and len(self.running) < self.limits.live:
             answer = self.waiting[0]
-            path = self.cache.path(answer.prompt)
+            path = self.cache.paths[answer.prompt]
             prefix = next((p for p in path if p.missing), None)
             if prefix is None:
                 self.waiting.popleft()
@@ -282,7 +283,7 @@ class Scheduler:
 
     def _make_room(self, rows: int, keep: int, ahead: bool) -> bool:
         """Free slots until `rows` are free; the `keep` oldest answers stay. False: it cannot be."""
-        if ahead:
+        if ahead or self.pool.free >= rows:
             return self.pool.free >= rows
         self.cache.evict(rows)
         while self.pool.free < rows and len(self.running) > keep:

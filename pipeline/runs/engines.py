@@ -26,23 +26,37 @@ from pipeline.runs.request import Request, arguments_of
 from pipeline.text.arguments import PromptTooLong
 
 
-class Pipe(Protocol):
-    """A loaded engine: called like transformers' pipe(), and with `on_answer` and `on_pass`."""
+class Answers(Protocol):
+    """The result of one call of an engine."""
+
+    @property
+    def outputs(self) -> list[Any]:
+        """One for each chat in input order, as pipe() returns it."""
 
     @property
     def log(self) -> PassLog | None:
-        """The passes of the last call; None where an engine keeps none."""
+        """The passes of the call; None where an engine keeps none."""
 
-    def __call__(self, *chats: Any, **arguments: Any) -> list[Any]:
+    def stages(self) -> dict[str, float]:
+        """Seconds of the call's parts, as far as the engine tells them apart."""
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest: counts of the call."""
+
+
+class Pipe(Protocol):
+    """A loaded engine."""
+
+    def __call__(self, chats: Any, **arguments: Any) -> list[Any]:
         """One output of a prompt, or a list of them, as pipe() returns it for the same chats and arguments."""
+
+    def answer(self, chats: Any, **arguments: Any) -> Answers:
+        """The same with `on_answer` and `on_pass` among the arguments, and all that is known of the call."""
 
     def warm_up(self) -> None: ...
 
-    def stages(self) -> dict[str, float]:
-        """Seconds of the last call's parts, as far as the engine tells them apart."""
-
     def describe(self) -> dict[str, Any]:
-        """For the manifest: how the engine is set, and counts of its last call."""
+        """For the manifest: how the engine is set."""
 
     def resident(self) -> Mapping[str, torch.Tensor]:
         """The weights as they lie on the device, by their names in the checkpoint's files."""

@@ -195,9 +195,10 @@ def _answer(pipe: Pipe, request: Request, path: Path, data: Path, began: Mapping
 
         start = time.perf_counter()
         with engines.naming_the_line(data, todo):
-            pipe([row.messages for row in todo], **began["arguments"], on_answer=on_answer, on_pass=bar.passed)
+            chats = [row.messages for row in todo]
+            answers = pipe.answer(chats, **began["arguments"], on_answer=on_answer, on_pass=bar.passed)
         elapsed_s = time.perf_counter() - start
-        engine = {"name": request.engine, **pipe.describe()}
+        engine = {"name": request.engine, **pipe.describe(), **answers.describe()}
         folder.finish({"answered": len(todo), "answered_s": elapsed_s, "engine": engine})
 
 

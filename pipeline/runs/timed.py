@@ -36,7 +36,7 @@ from pipeline.record import provenance, run_folder, timeline
 from pipeline.record.outputs import outputs_digest
 from pipeline.record.timeline import Interval
 from pipeline.runs import engines, resume, validity
-from pipeline.runs.engines import Pipe
+from pipeline.runs.engines import Answers, Pipe
 from pipeline.runs.progress import Bar
 from pipeline.runs.request import Request, arguments_of, check
 from pipeline.table import Say
@@ -94,7 +94,7 @@ def run(request: Request, say: Say = print, unfinished: resume.Unfinished | None
         board_after, sent_after = verdict.state(host), traffic.counters()
         recording, recorded = _recorded(telemetry)
         validity.check_repeats([section.outputs for section in timed])
-        first, sent = timed[0], traffic.between(sent_before, sent_after)
+        first, last, sent = timed[0], timed[-1].answers, traffic.between(sent_before, sent_after)
         peak_memory = provenance.peak_memory()  # before the comparison, which needs a little of its own
         attesting_s = time.perf_counter()
         attested = attest(model, ready.pipe.resident(), locked)
@@ -114,8 +114,8 @@ def run(request: Request, say: Say = print, unfinished: resume.Unfinished | None
             kept=len(folder.kept),
             verdict=judged,
         )
-        if ready.pipe.log is not None:
-            timeline.write_passes(folder.path, ready.pipe.log)
+        if last.log is not None:
+            timeline.write_passes(folder.path, last.log)
         folder.finish(
             {
                 "phases_s": {
@@ -132,14 +132,14 @@ def run(request: Request, say: Say = print, unfinished: resume.Unfinished | None
                     telemetry=recorded,
                     attestation=Interval(attesting_s, attested.elapsed_s),
                 ),
-                "stages_s": {"read": timed[-1].read_s, **ready.pipe.stages()},
+                "stages_s": {"read": timed[-1].read_s, **last.stages()},
                 "sections": [section.describe() for section in timed],
                 "ended_utc": provenance.utc_now(),
                 "network": None if sent is None else asdict(sent),
                 "elapsed_s": summary.elapsed_s,
                 "answer_tokens": first.answer_tokens,
                 "score": result.describe(),
-                "engine": {"name": request.engine, **ready.pipe.describe()},
+                "engine": {"name": request.engine, **ready.pipe.describe(), **last.describe()},
                 "weights": engines.weights(attested),
                 "peak_memory": peak_memory,
                 "board": {"before": asdict(board_before), "after": asdict(board_after)},
@@ -196,7 +196,7 @@ def _prepare(request: Request, model: Path, arguments: dict[str, Any]) -> Ready:
     synchronize(device)
     loaded = time.perf_counter()
     pipe.warm_up()
-    pipe([dict(message) for message in rules.warmup_messages], **{**arguments, "max_new_tokens": WARM_UP_TOKENS})
+    pipe.answer([dict(message) for message in rules.warmup_messages], **{**arguments, "max_new_tokens": WARM_UP_TOKENS})
     synchronize(device)
     warm = time.perf_counter()
     logger.info("load {:.2f} s, warm-up {:.2f} s", loaded - start, warm - loaded)
@@ -209,6 +209,9 @@ class Timed(Interval):
     """From the start until the prompts were handed to the engine."""
     rows: list[records.Record]
     outputs: list[Any]
+    """One for each of `rows`, in this section or before the run was gone on with."""
+    answers: Answers
+    """The engine's own result of this section."""
     answer_tokens: int
     passes: int
 
@@ -253,15 +256,17 @@ def _timed(
         bar.begin(len(todo))
         read_s = time.perf_counter() - start
         with engines.naming_the_line(data, todo):
-            outputs = ready.pipe([row.messages for row in todo], **arguments, on_answer=on_answer, on_pass=bar.passed)
+            chats = [row.messages for row in todo]
+            answers = ready.pipe.answer(chats, **arguments, on_answer=on_answer, on_pass=bar.passed)
         synchronize(ready.device)
         elapsed_s = time.perf_counter() - start
-    validity.check_materialised(outputs, len(todo))
+    validity.check_materialised(answers.outputs, len(todo))
     logger.info("{} prompts in {:.3f} s, {} tokens", len(todo), elapsed_s, bar.tokens)
-    by_index = {row.index: output for row, output in zip(todo, outputs, strict=True)}
+    by_index = {row.index: output for row, output in zip(todo, answers.outputs, strict=True)}
     by_index |= {index: row["output"] for index, row in kept.items()}
     tokens = bar.tokens + sum(len(row["token_ids"]) for row in kept.values())
-    return Timed(start, elapsed_s, read_s, rows, [by_index[row.index] for row in rows], tokens, bar.passes)
+    outputs = [by_index[row.index] for row in rows]
+    return Timed(start, elapsed_s, read_s, rows, outputs, answers, tokens, bar.passes)
 
 
 def _bytes_of(data: Path) -> bytes:

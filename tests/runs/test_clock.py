@@ -42,29 +42,24 @@ def write(path: Path, texts: list[str]) -> None:
 
 
 class Echo:
-    """A pipe that says what it was asked, and notes what happens to it; `answer` may be put in its place."""
+    """A pipe that says what it was asked, and notes what happens to it; `reply` may be put in its place."""
 
     def __init__(self, events: list[str]) -> None:
         self.events, self.asked = events, []
-        self.answer: Callable[[list[Any]], Any] = lambda chats: [output(chat[-1]["content"]) for chat in chats]
+        self.reply: Callable[[list[Any]], Any] = lambda chats: [output(chat[-1]["content"]) for chat in chats]
 
-    def __call__(self, chats: Any, **arguments: Any) -> Any:
+    def answer(self, chats: Any, **arguments: Any) -> reference.Answers:
         self.asked.append(chats)
         if isinstance(chats[0], dict):
             self.events.append("warm-up chat")
-            return output("warm")
+            return reference.Answers([output("warm")], single=True)
         self.events.append("answer")
-        return self.answer(chats)
+        return reference.Answers(self.reply(chats), single=False)
 
     def warm_up(self) -> None:
         self.events.append("warm-up")
 
-    log = None
-
     def describe(self) -> dict[str, Any]:
-        return {}
-
-    def stages(self) -> dict[str, float]:
         return {}
 
     def resident(self) -> dict[str, Any]:
@@ -149,7 +144,7 @@ LAZY: dict[str, Callable[[list[Any]], Any]] = {
 def test_a_result_that_is_not_all_there_is_refused(
     echo: Echo, tiny: Path, file: Path, runs: Path, answer: Callable[[list[Any]], Any]
 ) -> None:
-    echo.answer = answer
+    echo.reply = answer
     with pytest.raises(InvalidRun) as caught:
         run(tiny, file)
     assert (caught.value.code, caught.value.exit_status) == ("I101", 8)
@@ -163,7 +158,7 @@ def test_repeats_that_differ_are_refused(echo: Echo, tiny: Path, file: Path) -> 
         last = next(turns)
         return [*[output("x") for _ in chats[1:]], output(last)]
 
-    echo.answer = answer
+    echo.reply = answer
     with pytest.raises(InvalidRun, match="repeat 3") as caught:
         run(tiny, file, repeat=3)
     assert (caught.value.code, caught.value.where) == ("I102", "rows 2")
@@ -175,7 +170,7 @@ def test_a_file_that_changes_between_repeats_is_noticed(echo: Echo, tiny: Path, 
         write(file, after)
         return [output(chat[-1]["content"]) for chat in chats]
 
-    echo.answer = answer
+    echo.reply = answer
     with pytest.raises(InvalidRun) as caught:
         run(tiny, file, repeat=2)
     assert caught.value.code == "I102"

@@ -271,22 +271,17 @@ class Telling:
     def __init__(self, text: str) -> None:
         self.output = [{"generated_text": text}]
 
-    def __call__(self, chats: Any, on_answer: Any = None, **arguments: Any) -> Any:
+    def answer(self, chats: Any, on_answer: Any = None, **arguments: Any) -> reference.Answers:
         if isinstance(chats[0], dict):
-            return self.output
+            return reference.Answers([self.output], single=True)
         for index in range(len(chats)):
             on_answer(text_generation.Answered(index, self.output, [7]))
-        return [self.output] * len(chats)
+        return reference.Answers([self.output] * len(chats), single=False)
 
     def warm_up(self) -> None:
         pass
 
-    log = None
-
     def describe(self) -> dict[str, Any]:
-        return {}
-
-    def stages(self) -> dict[str, float]:
         return {}
 
     def resident(self) -> dict[str, torch.Tensor]:
@@ -341,9 +336,9 @@ class Stumbling:
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
-    def __call__(self, chats: Any, on_answer: Any = None, **arguments: Any) -> Any:
+    def answer(self, chats: Any, on_answer: Any = None, **arguments: Any) -> reference.Answers:
         if isinstance(chats[0], dict):
-            return [{"generated_text": ""}]
+            return reference.Answers([[{"generated_text": ""}]], single=True)
         for index in (3, 1):
             on_answer(text_generation.Answered(index, [{"generated_text": f"answer {index}"}], [index]))
         raise self.error
