@@ -1,4 +1,4 @@
-"""What drafts save: the same rows with and without, on the stand-in.
+"""Time and passes that drafts save: the same rows with and without, on the stand-in.
 
     python benchmarks/drafts.py                       # obqa-test, 500 rows, about two minutes on two cores
 

@@ -1,4 +1,4 @@
-"""What the host does for a set, by phase, with no device: the real scheduler and packing, answers by a script.
+"""Time of the host's work for a set, by phase, with no device: the real scheduler and packing, answers by a script.
 
     python benchmarks/host.py phi3_ids.json                      # any machine; seconds
     python benchmarks/host.py phi3_ids.json --data data/sets/obqa-test.jsonl --tokenizer models/standin
@@ -101,16 +101,15 @@ def text_phases(data: Path, tokenizer_folder: str) -> dict[str, float]:
     from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
 
     from pipeline.dataset import records  # noqa: PLC0415
-    from pipeline.text import candidates as choices  # noqa: PLC0415
-    from pipeline.text import chat_template as prompts  # noqa: PLC0415
+    from pipeline.text import candidates, chat_template  # noqa: PLC0415
     from pipeline.text.detokenize import probe  # noqa: PLC0415
 
     tokenizer, form, phases = AutoTokenizer.from_pretrained(tokenizer_folder), probe(), Phases()
     rows = phases.time("read", lambda: records.read(data))
     chats = [row.messages for row in rows]
-    ask = prompts.Prompts(tokenizer)
+    ask = chat_template.Prompts(tokenizer)
     asked = phases.time("tokenise", lambda: ask(chats))
-    phases.time("choices", lambda: choices.candidates(tokenizer, chats, 0))
+    phases.time("choices", lambda: candidates.candidates(tokenizer, chats, 0))
     phases.time("decode", lambda: [form.text(tokenizer, prompt, prompt[:6]) for prompt in asked])
     return {name: elapsed_s * 1e3 for (name, _), elapsed_s in phases.elapsed_s.items()}
 

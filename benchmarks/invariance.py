@@ -1,4 +1,4 @@
-"""What it costs that an answer depends on its prompt alone, and whether it holds.
+"""The cost of answers that depend on their prompts alone, and whether they do.
 
     python benchmarks/invariance.py phi3_ids.json                     # a GPU with 70 GiB
     python benchmarks/invariance.py phi3_ids.json --only cost --sets pub30 --rounds 9

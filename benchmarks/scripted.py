@@ -1,4 +1,4 @@
-"""What the GPU benchmarks share: random weights of a real shape, answers by a script, and the floor.
+"""Shared parts of the GPU benchmarks: random weights of a real shape, answers by a script, and the floor.
 
 Weights are random, so answers are scripted: whatever the model says, row i goes on with as many tokens as the
 reference answer has, and then the end token, for every contender alike.

@@ -122,7 +122,7 @@ def load(
     place = pick_device(device)
     kind = pick_dtype(dtype, Path(model_dir))
     config.read_shape(Path(model_dir))  # refuses what is no Phi-3 checkpoint, with the same message
-    model = Phi3ForCausalLM.from_pretrained(str(model_dir), torch_dtype=kind).to(place).eval()
+    model = Phi3ForCausalLM.from_pretrained(str(model_dir), torch_dtype=kind).eval()  # pipeline() puts it on the device
     tokenizer = AutoTokenizer.from_pretrained(str(model_dir))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -1,6 +1,6 @@
 """The cost of a pass, from a handful of measured sizes.
 
-The curve decides the pass budget, how many answers are worth keeping live, and how much of a draft is
+The curve decides the pass budget, how many answers are worth running at a time, and how much of a draft is
 worth checking; and it says how long what is left will take.
 """
 
@@ -18,7 +18,7 @@ from pipeline.engine.shape import Shape
 
 NEAR_BEST = 0.65
 """How near to the cheapest a row has to be for its pass to be large enough. Not nearer: prompt rows ride along and
-make most passes larger than their answers, and every live answer holds slots (`benchmarks/cpu.py`: 32 live answers
+make most passes larger than their answers, and every running answer holds slots (`benchmarks/cpu.py`: 32 of them
 are as fast as 128, with half the slots)."""
 
 BUDGET_NEAR_BEST = 0.99

@@ -99,7 +99,7 @@ def until(draft: Draft, stop_tokens: frozenset[int]) -> Draft:
 
 
 EXPECTED = {"choices": (9.0, 10.0), "lookup": (2.0, 4.0)}
-"""Right and looked at, by source: what is taken for known before anything is."""
+"""(right, looked at) tokens that each source is credited with before any is looked at."""
 
 
 class Acceptance:

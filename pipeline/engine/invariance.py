@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pipeline.engine.backend import Backend
 
 TRIED_LAYERS = 3
-"""Whose weights take turns when products are timed."""
+"""Layers whose weights take turns when products are timed."""
 
 SMALL_PROPOSALS, LARGE_PROPOSALS = 4, 2
 """Number of cuBLASLt's proposals that are tried at a size up to FINE_ROWS, and beyond."""

@@ -24,7 +24,7 @@ HEAD_ROWS = 1024
 
 @torch.inference_mode()
 def choose(weights: Weights, pool: SlotPool, chunks: Sequence[Packed], backend: Backend) -> Tensor:
-    """The likeliest token (W) of each row that wants one, the first of equals. Otherwise as `forward`.
+    """The likeliest token (W) of each output row, the first of equals. Otherwise as `forward`.
 
     The chunks of a pass go through each layer one after the other, so that every layer is read once; a chunk
     may continue those before it.
@@ -35,7 +35,7 @@ def choose(weights: Weights, pool: SlotPool, chunks: Sequence[Packed], backend: 
 
 @torch.inference_mode()
 def forward(weights: Weights, pool: SlotPool, packed: Packed, backend: Backend) -> Tensor:
-    """Logits (W, V) of the rows that want them. Writes the K/V of all rows into the pool.
+    """Logits (W, V) of the output rows. Writes the K/V of all rows into the pool.
 
     K/V goes into the pool before attention reads it, so a segment may continue another one of the
     same pass. Nothing here waits for the device.
@@ -44,7 +44,7 @@ def forward(weights: Weights, pool: SlotPool, packed: Packed, backend: Backend) 
 
 
 def _layers(weights: Weights, pool: SlotPool, chunks: Sequence[Packed], backend: Backend) -> Tensor:
-    """(W, H): the rows that want logits, after the last norm."""
+    """The output rows (W, H) after the last norm."""
     shape, add_norm = weights.shape, backend.ops.add_norm
     states = [_Rows(packed, weights, backend) for packed in chunks]
     for index, layer in enumerate(weights.layers):

@@ -1,4 +1,4 @@
-"""K/V of all live tokens, one slot a token.
+"""K/V of all tokens in use, one slot a token.
 
 A slot is a row of one big tensor a layer. Which slots are free is kept on the host; those that were given
 back are handed out before new ones, so that memory that was never needed is never touched.

@@ -25,7 +25,7 @@ from pipeline.engine.products import CUBLASLT, OURS, TORCH, Run, Way
 
 DISTINCT_ROWS = 256
 COMPARED_ROWS = 512
-"""At the same time, so that comparing needs little memory."""
+"""Rows compared at the same time, so that comparing needs little memory."""
 
 TIMED_ROUNDS, TIMED_CALLS = 3, 4
 CLEARLY_FASTER = 0.95
@@ -83,7 +83,7 @@ def choose(
 
 
 def _firsts(proposed: Sequence[Way]) -> Iterator[Way]:
-    """Who names a class."""
+    """The ways that may name a class of equal bits: torch's, then the first of ours and of cuBLASLt's."""
     yield Way(TORCH)
     for name in (OURS, CUBLASLT):
         yield from [way for way in proposed if way.name == name][:1]

@@ -67,7 +67,7 @@ class Runner:
 
 
 Run = Callable[[Way, Tensor, Tensor], Tensor]
-"""As `Runner`."""
+"""Computes a product in a given way, as `Runner` does."""
 
 
 class Products:
@@ -87,7 +87,7 @@ class Products:
         return self._run(way, x, weight) if size == rows else self._run(way, _with_room(x, size), weight)[:rows]
 
     def _first(self, x: Tensor, weight: Tensor) -> Tensor:
-        """A product that was not called before."""
+        """Look up the way of a product that is called for the first time, and compute it."""
         if len(x) == 0:
             return x.new_empty(0, len(weight))
         key = Key(weight.shape[0], weight.shape[1], x.stride(0))

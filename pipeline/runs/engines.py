@@ -47,10 +47,10 @@ class Answers(Protocol):
 class Pipe(Protocol):
     """A loaded engine."""
 
-    def __call__(self, chats: Any, **arguments: Any) -> list[Any]:
+    def __call__(self, *chats: Any, **arguments: Any) -> list[Any]:
         """One output of a prompt, or a list of them, as pipe() returns it for the same chats and arguments."""
 
-    def answer(self, chats: Any, **arguments: Any) -> Answers:
+    def answer(self, *chats: Any, **arguments: Any) -> Answers:
         """The same with `on_answer` and `on_pass` among the arguments, and all that is known of the call."""
 
     def warm_up(self) -> None: ...

@@ -125,7 +125,7 @@ class Example:
     limits: Limits
     cost: PassCost
     cuts: list[tuple[int, list[int]]]
-    """Of each prompt's candidate: how much of the right answer, and what behind it."""
+    """For each prompt's candidate: how much of the right answer, and what behind it."""
 
 
 @st.composite

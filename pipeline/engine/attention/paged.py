@@ -36,7 +36,7 @@ def host_tables(packed: Packed, group: int) -> tuple[Ints, Ints]:
 
 
 def tiles(packed: Packed, group: int) -> Ints:
-    """(tiles, 5): of the segment first row in the pass, rows, first slot, slots; first (query, head) row of the tile"""
+    """(tiles, 5): a segment's first row in the pass, rows, first slot, slots; first (query, head) row of the tile"""
     queries = packed.query_lengths
     keys = np.array([len(context) for context in packed.contexts])
     counts = -(-queries * group // TILE_ROWS)

@@ -30,7 +30,7 @@ class CannotBuild(Exception):
 
 
 def find_nvcc() -> str | None:
-    """CUDA_HOME's, the PATH's, or the usual place's."""
+    """The path of nvcc: CUDA_HOME's, the PATH's, or the usual place's."""
     homes = [os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
     places = [Path(home, "bin", "nvcc") for home in homes if home]
     found = [str(place) for place in places if os.access(place, os.X_OK)]
@@ -81,7 +81,7 @@ def _keep(fresh: Path) -> Path:
 
 
 def _put(fresh: Path, folder: Path) -> Path:
-    """Whole or not there: two processes may build at once."""
+    """Copy a library into a folder so that it is whole or not there: two processes may build at once."""
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{fresh.name}.{os.getpid()}"
     shutil.copyfile(fresh, part)

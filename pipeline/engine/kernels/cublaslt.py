@@ -125,7 +125,7 @@ class Library:
             _check(error)
 
     def _layout(self, rows: int, columns: int, stride: int) -> c_void_p:
-        """Column-major, as cuBLAS counts: a row-major (columns, rows) matrix with `stride` values a row."""
+        """A layout, column-major as cuBLAS counts: a row-major (columns, rows) matrix with `stride` values a row."""
         key = rows, columns, stride
         if key not in self._layouts:
             layout = c_void_p()

@@ -18,12 +18,12 @@ from pipeline.engine.padding import roomy
 from pipeline.engine.shape import Shape
 
 HEAD_DIMS = (64, 96, 128)
-"""That attention.cu is compiled for."""
+"""The head dimensions that attention.cu is compiled for."""
 
 LOWEST_CAPABILITY = (8, 0)
 
 TILE_ROWS = 64
-"""ROWS in attention.cu."""
+"""Query rows of a tile: ROWS in attention.cu."""
 
 TILING_ROWS = (16, 32, 64, 64, 128, 128, 256)
 """Rows of a tile in each tiling of product.cu."""
@@ -33,7 +33,7 @@ WIDEST_ROW = 32_768
 
 
 def can_run(shape: Shape, dtype: torch.dtype, device: torch.device) -> str | None:
-    """Why not, in a few words; None: they can, once built."""
+    """Why the kernels cannot run this model here, in a few words; None: they can, once built."""
     if device.type != "cuda" or dtype is not torch.bfloat16:
         return f"they are for bfloat16 on CUDA, this is {str(dtype).removeprefix('torch.')} on {device.type}"
     capability = torch.cuda.get_device_capability(device)
