@@ -1,4 +1,4 @@
-"""JSON from strangers: what our own programs would write, and nothing that one reader takes so and another so.
+"""JSON from strangers: what our own programs would write, and nothing that two readers may take differently.
 
 No NaN or infinity, no key twice, no number beyond 64 bits, no half of a surrogate pair, no nesting that exhausts the
 stack (RFC 8259 leaves all of these to the implementation).
@@ -54,11 +54,11 @@ def _finite(digits: str) -> float:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} comes twice")
-    return made
+    return result
 
 
 def _check_surrogates(value: Any) -> None:

@@ -18,7 +18,7 @@ from pipeline.errors import FormError, IntegrityError
 BLOCK = 512
 MOST_PAX_BYTES = 64 << 10
 MOST_PADDING_BYTES = 1 << 20
-"""Of zeros behind the end; tar itself pads to 10 KiB."""
+"""Most zeros behind the end; tar itself pads to 10 KiB."""
 
 KINDS = {
     "1": "a hard link",
@@ -44,7 +44,7 @@ class Member:
     mode: int
     size_bytes: int
     offset: int
-    """Of its content, in the archive."""
+    """First byte of its content in the archive."""
 
 
 def members(file: BinaryIO, where: str) -> Iterator[Member]:

@@ -33,18 +33,18 @@ class Bounds:
     one_bytes: int = 1 << 30
     all_bytes: int = 2 << 30
     image_bytes: int = 48 << 30
-    """Of image.tar, beside the others: it holds CUDA's libraries."""
+    """Largest image.tar, which is not counted in all_bytes: it holds CUDA's libraries."""
     path_characters: int = 240
 
 
 SOURCE_BOUNDS = Bounds(files=5_000, one_bytes=32 << 20, all_bytes=128 << 20)
-"""Of what source.tar holds."""
+"""Bounds of source.tar's content."""
 
 
 @dataclass(frozen=True)
 class Unpacked:
     name: str
-    """Of the top folder: <team>-<hash>."""
+    """The top folder's: <team>-<hash>."""
     folder: Path
     hashes: dict[str, str]
     """Path to sha256, of every file but the list itself."""
@@ -114,6 +114,16 @@ def checked(found: Iterable[Member], where: str, bounds: Bounds, exempt: str = "
                 fix="ask the team what is in it; a run's folder and its source take a few MB",
             )
     return kept
+
+
+def read_files(file: BinaryIO, where: str, bounds: Bounds = SOURCE_BOUNDS) -> dict[str, tuple[int, bytes]]:
+    """Path to mode and content of every file of an archive, in memory. Raises as `tarball.members` and `checked`."""
+    content: dict[str, tuple[int, bytes]] = {}
+    for member in checked(tarball.members(file, where), where, bounds):
+        if not member.is_folder:
+            file.seek(member.offset)
+            content[member.name] = (member.mode, file.read(member.size_bytes))
+    return content
 
 
 def _open(tar: Path) -> BinaryIO:
@@ -191,7 +201,7 @@ def _write(file: BinaryIO, member: Member, path: Path) -> None:
 
 
 def _listed(folder: Path, top: str) -> dict[str, str]:
-    """What MANIFEST.sha256 says, if it is in its one proper form and the top folder is named by it."""
+    """Paths and sha256 of MANIFEST.sha256, if it is in its one proper form and the top folder is named by it."""
     try:
         content = (folder / MANIFEST).read_bytes()
         lines = content.decode("utf-8").split("\n")

@@ -15,23 +15,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.contest.ranking import verdict_files as verdicts
-from pipeline.contest.ranking.verdict_files import INVALID, VALID, Unread, Verdict
+from pipeline.contest.ranking import verdict_files
+from pipeline.contest.ranking.verdict_files import INVALID, VALID, Accuracy, Unread, Verdict
 
 SHARED = "two teams without a common member have this name; let one of them take another"
 
 
 @dataclass(frozen=True)
+class Ranked:
+    """A verdict that has all that a rank needs."""
+
+    verdict: Verdict
+    team: str
+    model: str
+    dataset: str
+    prompts: int
+    time_s: float
+    s_per_prompt: float
+    accuracy: Accuracy
+
+
+@dataclass(frozen=True)
 class Entry:
     rank: int
-    verdict: Verdict
+    ranked: Ranked
     history: tuple[Verdict, ...]
-    """All of the team's submissions of this table, oldest first; the last one is the verdict's."""
+    """All of the team's submissions of this table, oldest first; the last one is the ranked one."""
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.ranked.verdict
 
 
 @dataclass(frozen=True)
 class Table:
-    """What can be compared: one model on one data set."""
+    """Entries that can be compared: one model on one data set."""
 
     dataset: str
     dataset_sha256: str | None
@@ -60,12 +78,12 @@ class Board:
     unranked: tuple[Unranked, ...]
     unread: tuple[Unread, ...]
     notes: tuple[str, ...]
-    """What an organiser should look at: somebody in two teams."""
+    """For an organiser to look at: somebody in two teams."""
 
 
 def make(folder: Path) -> Board:
     """Raises UsageError (U711) where there are no verdicts."""
-    read, unread = verdicts.read_all(folder)
+    read, unread = verdict_files.read_all(folder)
     return rank(read, unread)
 
 
@@ -77,15 +95,15 @@ def rank(read: Sequence[Verdict], unread: Sequence[Unread] = ()) -> Board:
         by_team.setdefault((team_key(each), *_table_key(each)), []).append(each)
     shared = _shared_names(read)
     unranked = list(disputed)
-    candidates: dict[tuple[str, ...], list[tuple[Verdict, ...]]] = {}
+    candidates: dict[tuple[str, ...], list[tuple[Ranked, tuple[Verdict, ...]]]] = {}
     for (team, *table), history in by_team.items():
         latest = history[-1]
         if team in shared:
             unranked += [Unranked(each, (SHARED,), 0) for each in history]
-        elif why := _why_not(latest):
-            unranked.append(Unranked(latest, why, len(history) - 1))
+        elif isinstance(judged := _judge(latest), Ranked):
+            candidates.setdefault(tuple(table), []).append((judged, tuple(history)))
         else:
-            candidates.setdefault(tuple(table), []).append(tuple(history))
+            unranked.append(Unranked(latest, judged, len(history) - 1))
     return Board(
         tables=tuple(_table(candidates[key]) for key in sorted(candidates)),
         unranked=tuple(sorted(unranked, key=lambda each: (_team_name(each.verdict), each.verdict.submission))),
@@ -99,12 +117,12 @@ def team_key(verdict: Verdict) -> str:
     return " ".join(unicodedata.normalize("NFKC", _team_name(verdict)).casefold().split())
 
 
-def _table(histories: Sequence[tuple[Verdict, ...]]) -> Table:
-    ordered = sorted(histories, key=lambda history: (history[-1].time_s, team_key(history[-1])))
-    times = [history[-1].time_s for history in ordered]
-    first = ordered[0][-1]
-    entries = tuple(Entry(times.index(history[-1].time_s) + 1, history[-1], history) for history in ordered)
-    return Table(first.dataset, first.dataset_sha256, first.prompts, first.model, entries)
+def _table(candidates: Sequence[tuple[Ranked, tuple[Verdict, ...]]]) -> Table:
+    ordered = sorted(candidates, key=lambda each: (each[0].time_s, team_key(each[0].verdict)))
+    times = [ranked.time_s for ranked, _ in ordered]
+    first, _ = ordered[0]
+    entries = tuple(Entry(times.index(ranked.time_s) + 1, ranked, history) for ranked, history in ordered)
+    return Table(first.dataset, first.verdict.dataset_sha256, first.prompts, first.model, entries)
 
 
 def _table_key(verdict: Verdict) -> tuple[str, ...]:
@@ -112,7 +130,8 @@ def _table_key(verdict: Verdict) -> tuple[str, ...]:
     return (verdict.dataset or "", verdict.dataset_sha256 or "", f"{verdict.prompts or 0:012}", verdict.model or "")
 
 
-def _why_not(verdict: Verdict) -> tuple[str, ...]:
+def _judge(verdict: Verdict) -> Ranked | tuple[str, ...]:
+    """The verdict for a rank, or the reasons why it has none."""
     if verdict.verdict != VALID:
         return verdict.reasons or (f"the verdict is {verdict.verdict} and names no reason",)
     why = []
@@ -120,7 +139,13 @@ def _why_not(verdict: Verdict) -> tuple[str, ...]:
         why.append("a rehearsal: packed with the example's team")
     if verdict.missing:
         why.append(f"the verdict does not say {', '.join(verdict.missing)}")
-    return tuple(why)
+    team, model, dataset, prompts = verdict.team, verdict.model, verdict.dataset, verdict.prompts
+    time_s, s_per_prompt, accuracy = verdict.time_s, verdict.s_per_prompt, verdict.accuracy
+    if why or team is None or model is None or dataset is None or prompts is None:
+        return tuple(why)
+    if time_s is None or s_per_prompt is None or accuracy is None:
+        return tuple(why)
+    return Ranked(verdict, team.name, model, dataset, prompts, time_s, s_per_prompt, accuracy)
 
 
 def _each_once(read: Sequence[Verdict]) -> tuple[list[Verdict], list[Unranked]]:

@@ -93,17 +93,17 @@ def day(verdict: Verdict) -> str:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    told = entry.verdict
-    low, high = told.accuracy.interval_95
+    ranked = entry.ranked
+    low, high = ranked.accuracy.interval_95
     return (
         str(entry.rank),
-        told.team.name,
-        f"{told.s_per_prompt:.4f}",
-        f"{told.time_s:.2f}",
-        f"{told.accuracy.share:.1%}",
+        ranked.team,
+        f"{ranked.s_per_prompt:.4f}",
+        f"{ranked.time_s:.2f}",
+        f"{ranked.accuracy.share:.1%}",
         f"{low:.1%} to {high:.1%}",
-        told.device or "unknown",
-        day(told),
+        entry.verdict.device or "unknown",
+        day(entry.verdict),
         str(len(entry.history)),
     )
 
@@ -117,7 +117,7 @@ def _unranked(each: Unranked) -> tuple[str, str, str]:
 
 
 def _slowest(each: Table) -> float:
-    return max(entry.verdict.time_s for entry in each.entries)
+    return max(entry.ranked.time_s for entry in each.entries)
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Accuracy(Part):
 
 
 class Verdict(Part):
-    """What of a verdict the leaderboard needs. What could not be read of a submission is null."""
+    """The part of a verdict that the leaderboard needs. A value that could not be read of a submission is null."""
 
     verdict: Literal["VALID", "INVALID", "CANNOT TELL"]
     submission: Text
@@ -66,12 +66,12 @@ class Verdict(Part):
     @property
     def submitted(self) -> datetime:
         """To sort by; one that does not say when comes before all others."""
-        told = self.submitted_utc or datetime.min
-        return told.astimezone(timezone.utc) if told.tzinfo else told.replace(tzinfo=timezone.utc)
+        time = self.submitted_utc or datetime.min
+        return time.astimezone(timezone.utc) if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
     @property
     def missing(self) -> list[str]:
-        """What a rank needs and this verdict does not say."""
+        """Names of values that a rank needs and this verdict lacks."""
         needed = ("team", "model", "dataset", "prompts", "time_s", "s_per_prompt", "accuracy", "submitted_utc")
         return [name for name in needed if getattr(self, name) is None]
 
@@ -108,12 +108,12 @@ def read_all(folder: Path) -> tuple[list[Verdict], list[Unread]]:
     return read, unread
 
 
-def _verdict(told: Any) -> Verdict:
-    if not isinstance(told, dict) or "schema" not in told:
+def _verdict(content: Any) -> Verdict:
+    if not isinstance(content, dict) or "schema" not in content:
         raise ValueError("it is not a verdict: no schema")
-    if told["schema"] != SCHEMA:
-        raise ValueError(f"schema {told['schema']!r}; this program reads schema {SCHEMA}")
-    return Verdict.model_validate(told)
+    if content["schema"] != SCHEMA:
+        raise ValueError(f"schema {content['schema']!r}; this program reads schema {SCHEMA}")
+    return Verdict.model_validate(content)
 
 
 def _words(error: OSError | ValueError) -> str:

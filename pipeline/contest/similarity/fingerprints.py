@@ -19,7 +19,7 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.contest.similarity import source_tree as trees
+from pipeline.contest.similarity import source_tree
 from pipeline.contest.similarity.source_tree import Tree
 from pipeline.errors import EnvironmentProblem, UsageError
 
@@ -89,7 +89,7 @@ class Pair:
     a: str
     b: str
     share_a: float | None
-    """Of A's own code, what also stands in B; None where nothing of its own is left."""
+    """Share of A's own code that also stands in B; None where nothing of its own is left."""
     share_b: float | None
     files: tuple[FilePair, ...]
     left_out: tuple[str, ...]
@@ -113,14 +113,14 @@ class Similarity:
 def compare(sources: Sequence[str], given: str = "") -> Similarity:
     """`given`: a folder or tar of what all teams were given.
 
-    Raises UsageError: U722 fewer than two, U723 two of one name; what `trees.read` raises; EnvironmentProblem (E701)
-    without copydetect.
+    Raises UsageError: U722 fewer than two, U723 two of one name; what `source_tree.read` raises; EnvironmentProblem
+    (E701) without copydetect.
     """
     if len(sources) < 2:
         raise UsageError(
             "U722", "one submission is like itself", expected="two or more", actual=len(sources), fix="name another one"
         )
-    read = [trees.read(Path(source).expanduser()) for source in sources]
+    read = [source_tree.read(Path(source).expanduser()) for source in sources]
     names = [tree.name for tree in read]
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise UsageError(
@@ -131,15 +131,15 @@ def compare(sources: Sequence[str], given: str = "") -> Similarity:
         )
     everyones: set[int] = set()
     if given:
-        for each in _prints(trees.read(Path(given).expanduser()), set()):
+        for each in _prints(source_tree.read(Path(given).expanduser()), set()):
             everyones |= each.at.keys()
     printed = {tree.name: _prints(tree, everyones) for tree in read}
     pairs = sorted(
         (_pair(a, b, printed) for a, b in combinations(read, 2)), key=lambda pair: (-pair.highest, pair.a, pair.b)
     )
-    wanted = {(pair.a, file.path_a) for pair in pairs for file in pair.files}
-    wanted |= {(pair.b, file.path_b) for pair in pairs for file in pair.files}
-    texts = {(name, each.path): each.text for name in names for each in printed[name] if (name, each.path) in wanted}
+    paired = {(pair.a, file.path_a) for pair in pairs for file in pair.files}
+    paired |= {(pair.b, file.path_b) for pair in pairs for file in pair.files}
+    texts = {(name, each.path): each.text for name in names for each in printed[name] if (name, each.path) in paired}
     notes = [
         f"{tree.name} has no THIRD_PARTY.yaml that can be read: it cites nothing" for tree in read if not tree.cited
     ]
@@ -151,7 +151,7 @@ def compare(sources: Sequence[str], given: str = "") -> Similarity:
     return Similarity(tuple(names), tuple(pairs), texts, tuple(notes))
 
 
-def as_json(made: Similarity) -> dict[str, Any]:
+def as_json(similarity: Similarity) -> dict[str, Any]:
     """For programs."""
     return {
         "schema": 1,
@@ -173,14 +173,14 @@ def as_json(made: Similarity) -> dict[str, Any]:
                     for file in pair.files
                 ],
             }
-            for pair in made.pairs
+            for pair in similarity.pairs
         ],
-        "notes": list(made.notes),
+        "notes": list(similarity.notes),
     }
 
 
 def _prints(tree: Tree, everyones: set[int]) -> list[Print]:
-    """Of every source file that has a piece of its own."""
+    """Fingerprints of all source files that have a piece of their own."""
     try:
         from copydetect import CodeFingerprint  # noqa: PLC0415 - only this task needs it
     except ImportError as error:
@@ -191,7 +191,7 @@ def _prints(tree: Tree, everyones: set[int]) -> list[Print]:
             actual=error,
             fix="pip install --require-hashes -r requirements/host.lock",
         ) from error
-    made = []
+    prints = []
     for path in sorted(tree.files):
         text = tree.files[path].decode("utf-8", "replace").replace("\r\n", "\n")
         if PurePosixPath(path).suffix not in LANGUAGES or not text.strip():
@@ -201,8 +201,8 @@ def _prints(tree: Tree, everyones: set[int]) -> list[Print]:
         at = {each: places for each, places in found.hash_idx.items() if each not in everyones}
         if at:
             skipped = len(text) - len(text.lstrip("\n"))
-            made.append(Print(path, text, at, tuple(_removed(found.offsets, skipped))))
-    return made
+            prints.append(Print(path, text, at, tuple(_removed(found.offsets, skipped))))
+    return prints
 
 
 def _removed(offsets: Any, skipped: int) -> Iterator[tuple[int, int]]:

@@ -31,22 +31,26 @@ class Beside:
     text_b: str
 
 
-def write(made: Similarity, path: Path) -> None:
+def write(similarity: Similarity, path: Path) -> None:
     """Raises ResourceError (R101, R102)."""
-    page.write(path, html(made))
+    page.write(path, html(similarity))
 
 
-def html(made: Similarity) -> str:
-    return page.render("similarity.html", made=made, passages=lambda pair, files: _beside(made.texts, pair, files))
+def html(similarity: Similarity) -> str:
+    return page.render(
+        "similarity.html",
+        made=similarity,
+        passages=lambda pair, files: _beside(similarity.texts, pair, files),
+    )
 
 
-def text(made: Similarity) -> str:
+def text(similarity: Similarity) -> str:
     """For the terminal: a row a pair, the most alike first."""
-    lines = ["", table.text(COLUMNS, [_row(pair) for pair in made.pairs])]
-    for pair in made.pairs:
+    lines = ["", table.text(COLUMNS, [_row(pair) for pair in similarity.pairs])]
+    for pair in similarity.pairs:
         if pair.left_out:
             lines.append(f"  {pair.a}, {pair.b}: left out what both cite from {', '.join(pair.left_out)}")
-    lines += [f"  note: {note}" for note in made.notes]
+    lines += [f"  note: {note}" for note in similarity.notes]
     return "\n".join([*lines, "  A high share is a reason to look, not a verdict."])
 
 

@@ -86,12 +86,7 @@ def _from_tar(file: BinaryIO, where: str) -> dict[str, bytes]:
             raise _too_large(where, inner[0].size_bytes)
         file.seek(inner[0].offset)
         return _from_tar(io.BytesIO(file.read(inner[0].size_bytes)), f"{where}: {SOURCE}")
-    files = {}
-    for member in unpack.checked(found, where, unpack.SOURCE_BOUNDS):
-        if not member.is_folder:
-            file.seek(member.offset)
-            files[member.name] = file.read(member.size_bytes)
-    return files
+    return {path: content for path, (_, content) in unpack.read_files(file, where).items()}
 
 
 def _from_folder(folder: Path) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""What a run was made of, as a bill of materials in CycloneDX 1.6: packages, model, data.
+"""A run's bill of materials in CycloneDX 1.6: packages, model, data.
 
 Written by hand from the lock file: it is one JSON object, while cyclonedx-bom brings some thirty packages along, and
 reads licences off an environment that need not be the run's. The tests hold it against the schema. Versions are the
@@ -17,12 +17,12 @@ from packaging.utils import canonicalize_name
 
 from pipeline import requirements_lock
 from pipeline.contest.source import third_party
-from pipeline.contest.source.third_party import ThirdParty, Work
+from pipeline.contest.source.third_party import Package, ThirdParty, Work
 from pipeline.files import json_bytes
 
 NAME = "sbom.cdx.json"
 LOCKS = ("requirements/jetpack6.lock", "requirements/cpu.lock", "requirements/oldest.lock")
-"""What the pipeline runs on. Development's and the host's are no part of a run."""
+"""Locks that the pipeline runs on. Development's and the host's are no part of a run."""
 
 
 def make(manifest: Mapping[str, Any], source: Mapping[str, bytes], committed_s: int) -> bytes:
@@ -83,7 +83,7 @@ def _packages(manifest: Mapping[str, Any], lock: bytes, cited: ThirdParty) -> It
     """The lock's, and torch, which lies outside of any lock: its version is the run's own word."""
     versions = dict(pins(lock, manifest["environment"]))
     versions["torch"] = str(manifest["environment"]["packages"].get("torch") or "unknown")
-    known = {canonicalize_name(package.name): package for package in cited.packages}
+    known: dict[str, Package] = {canonicalize_name(package.name): package for package in cited.packages}
     for name, version in sorted(versions.items()):
         package = known.get(name)
         yield {

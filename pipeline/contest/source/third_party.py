@@ -81,7 +81,7 @@ class Uncited:
 
 
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
-"""What Python says of a source that is none; the last two of one that is nested beyond reason."""
+"""Errors of Python's parser for a text that is no source; the last two of one that is nested beyond reason."""
 
 
 def parse(content: bytes) -> ThirdParty:
@@ -98,7 +98,7 @@ def parse(content: bytes) -> ThirdParty:
 
 
 def uncited(source: Mapping[str, bytes], cited: ThirdParty) -> list[Uncited]:
-    """What the source tree uses of others without saying so; empty where all is well."""
+    """Works of others that the source tree uses without citing them; empty where all is well."""
     return [
         *_imports(source, {name for package in cited.packages for name in package.imports}),
         *_locked(source, {canonicalize_name(package.name) for package in cited.packages}),

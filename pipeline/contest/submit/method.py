@@ -30,7 +30,7 @@ _PICTURE = re.compile(r"^!\[[^\]]*\]\(([^)]+)\)\n\n?", re.MULTILINE)
 
 @dataclass(frozen=True)
 class About:
-    """What a document says beside the manifest."""
+    """A document's figures that are not in the manifest."""
 
     team: Team
     run: str
@@ -147,7 +147,7 @@ def _headlines(manifest: Mapping[str, Any], about: About) -> dict[str, str]:
 
 
 def _engine(engine: Mapping[str, Any]) -> dict[str, str]:
-    """Of our engine; transformers' own keeps no such books."""
+    """Figures of our engine; transformers' own keeps no such books."""
     names = ("prompt_tokens", "tree_tokens", "saved", "passes", "proposed", "accepted", "predicted_s", "passes_s")
     stats = engine.get("stats")
     if stats is None:

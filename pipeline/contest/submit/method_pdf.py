@@ -1,8 +1,8 @@
 """A PDF of a Markdown text, without a browser or TeX: CommonMark with tables, as markdown-it-py reads it.
 
 Headings, paragraphs, lists in lists, quotes, code, tables, links, emphasis and pictures. HTML in the text stays text;
-links lead to the web alone. The same text gives the same bytes: reportlab leaves dates and random ids out when it is
-told to (`invariant`). Letters are DejaVu, which matplotlib brings along; Korean, which it lacks, is set in a font that
+links lead to the web alone. The same text gives the same bytes: reportlab leaves dates and random ids out under
+`invariant`. Letters are DejaVu, which matplotlib brings along; Korean, which it lacks, is set in a font that
 PDF readers bring along.
 """
 
@@ -246,7 +246,7 @@ def _cell(node: SyntaxTreeNode) -> Paragraph:
 
 
 def _inline(node: SyntaxTreeNode, size: float = BODY.fontSize) -> str:
-    """What stands within a block, as reportlab's own marks. `size`: points of the letters around."""
+    """The text of a block, as reportlab's own marks. `size`: points of the letters around."""
     within = "".join(_inline(child, size) for child in node.children) or _letters(node.content)
     if node.type == "code_inline":
         return f'<font name="Code" size="{0.9 * size:.1f}">{within}</font>'

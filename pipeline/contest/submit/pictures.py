@@ -41,7 +41,7 @@ def _style() -> dict[str, Any]:
 
 
 def leaderboard(manifest: Mapping[str, Any], team: str, commit: str, rehearsal: bool) -> bytes:
-    """What the contest's public board asks of a team: its name, the time, the accuracy."""
+    """A team's picture for the contest's public board: its name, the time, the accuracy."""
     rows, elapsed_s, score = manifest["dataset"]["rows"], manifest["elapsed_s"], manifest["score"]
     phases, timed = manifest["phases_s"], manifest["phases_s"]["timed"]
     with matplotlib.rc_context(_style()):
@@ -50,8 +50,8 @@ def leaderboard(manifest: Mapping[str, Any], team: str, commit: str, rehearsal: 
         if rehearsal:
             label = {"facecolor": RED, "edgecolor": "none", "boxstyle": "round,pad=0.45"}
             figure.text(0.95, 0.905, "REHEARSAL", size=13, weight="bold", color="white", ha="right", bbox=label)
-        told = f"{manifest['model']['name']} · {manifest['dataset']['name']}, {rows:,} prompts · {device(manifest)}"
-        figure.text(0.05, 0.835, textwrap.shorten(told, 105, placeholder="…"), size=11.5, color=SOFT)
+        ran = f"{manifest['model']['name']} · {manifest['dataset']['name']}, {rows:,} prompts · {device(manifest)}"
+        figure.text(0.05, 0.835, textwrap.shorten(ran, 105, placeholder="…"), size=11.5, color=SOFT)
         _headline(figure, 0.05, "inference time", f"{elapsed_s:,.2f} s" if elapsed_s else "no time", BLUE)
         each = f"{elapsed_s / rows:.3f} s a prompt" if elapsed_s else "the run was gone on with"
         each += f", median of {len(timed)}" if len(timed) > 1 else ""
@@ -68,17 +68,17 @@ def leaderboard(manifest: Mapping[str, Any], team: str, commit: str, rehearsal: 
 
 def rows(stats: Mapping[str, Any]) -> bytes:
     """Rows as they were asked for, and as they were computed. `stats` are the engine's."""
-    asked = (stats["prompt_tokens"], stats["answer_tokens"])
+    requested = (stats["prompt_tokens"], stats["answer_tokens"])
     done = (stats["tree_tokens"], stats["answer_rows"] + stats["recomputed_rows"])
     with matplotlib.rc_context(_style()):
         figure = Figure(figsize=(8, 2.6), dpi=DPI, facecolor="white", layout="constrained")
         axes = figure.add_subplot()
-        for place, (prompt, answer) in enumerate((done, asked)):
+        for place, (prompt, answer) in enumerate((done, requested)):
             axes.barh(place, prompt, color=BLUE, label="prompts" if place else None, height=0.55)
             axes.barh(place, answer, left=prompt, color=ORANGE, label="answers" if place else None, height=0.55)
             axes.text(prompt + answer, place, f"  {prompt + answer:,}", va="center", size=11)
         axes.set_yticks([0, 1], ["computed", "asked for"])
-        axes.set_xlim(0, 1.14 * max(sum(asked), sum(done), 1))
+        axes.set_xlim(0, 1.14 * max(sum(requested), sum(done), 1))
         axes.set_xlabel("rows of the network")
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.tick_params(length=0)
@@ -102,7 +102,7 @@ def cost(measured: Mapping[str, Any]) -> bytes:
 
 
 def device(manifest: Mapping[str, Any]) -> str:
-    """What a run took place on, in a few words."""
+    """The device of a run, in a few words."""
     board, environment = manifest["board"]["before"]["board"], manifest["environment"]
     return board["model"] or environment["gpu"] or environment["processor"] or environment["machine"]
 
@@ -123,7 +123,7 @@ def _percent(share: float | None) -> str:
 
 
 def _phases(axes: Axes, load_s: float, warm_up_s: float, elapsed_s: float) -> None:
-    """What the clock saw, behind what comes before it."""
+    """Bars of load and warm-up, and behind them the timed part."""
     axes.barh(0, load_s, color="#e6e9ee")
     axes.barh(0, warm_up_s, left=load_s, color=GREY)
     axes.barh(0, elapsed_s, left=load_s + warm_up_s, color=BLUE)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 from pipeline.check import FORM, HUMAN, INTEGRITY, INVALID_RUN, CheckResult, decided, listed, unknown
-from pipeline.contest.archive import tarball, unpack
+from pipeline.contest.archive import unpack
 from pipeline.contest.format import MANIFEST, SOURCE, SUBMISSION
 from pipeline.contest.rules import rules
 from pipeline.contest.source import sbom, third_party
@@ -118,16 +118,11 @@ def _source(claims: Claims, organiser: Organiser) -> tuple[CheckResult, dict[str
     path = claims.folder / SOURCE
     try:
         with path.open("rb") as file:
-            members = unpack.checked(tarball.members(file, SOURCE), SOURCE, unpack.SOURCE_BOUNDS)
-            kept = [member for member in members if not member.is_folder]
-            content = {}
-            for member in kept:
-                file.seek(member.offset)
-                content[member.name] = file.read(member.size_bytes)
+            stored = unpack.read_files(file, SOURCE)
     except PipelineError as error:
         found = f"{error.code} {error.what} ({error.where})"
         return decided("source", INTEGRITY, False, found, wanted), None
-    tree = git_tree({member.name: (member.mode, content[member.name]) for member in kept})
+    tree = git_tree(stored)
     expected = _tree_of(claims.submission.commit, organiser.checkout)
     if expected is None:
         # A team's own commit: what it holds is seen by similarity and by people, and run by --rerun.
@@ -135,7 +130,7 @@ def _source(claims: Claims, organiser: Organiser) -> tuple[CheckResult, dict[str
         judged = CheckResult("source", HUMAN, wanted, found, kind=INTEGRITY)
     else:
         judged = decided("source", INTEGRITY, tree == expected, f"tree {tree[:12]}…", f"{wanted}: {expected[:12]}…")
-    return judged, content
+    return judged, {path: content for path, (_, content) in stored.items()}
 
 
 def _tree_of(commit: str, checkout: Path) -> str | None:
