@@ -1,17 +1,14 @@
 """Distance from the bare matrix products, on a GPU, at Phi-3-medium's shapes.
 
     python benchmarks/gpu.py phi3_ids.json                    # everything; a GPU with 70 GiB, about eight minutes
-    python benchmarks/gpu.py phi3_ids.json --only sets        # the main table
-    python benchmarks/gpu.py phi3_ids.json --shape tiny       # the same on a small model: tries the script out
+    python benchmarks/gpu.py phi3_ids.json --only sets        # the main table; --shape tiny tries the script out
 
-`phi3_ids.json` holds, for each set, [[token ids of a prompt, tokens of its reference answer], …]. Weights are random,
-so answers are scripted: whatever the model says, row i goes on with as many tokens as the reference answer has, and
-then the end token, for every contender alike. Drafts are accepted as if the model answered with the reference
-answer; how often that is so on a real model, `benchmarks/drafts.py` says.
+`phi3_ids.json`: for each set, [[token ids of a prompt, tokens of its reference answer], …]. Weights are random, so
+answers are scripted, for every contender alike: as many tokens as the reference answer has, then the end token. Drafts
+are right as if the model gave the reference answer; `benchmarks/drafts.py` says how often a real model does.
 
 The floor of a set: its rows (prompts as a tree, and answers) times the time of a row in the four projections alone,
-run back to back for all layers with passes as large as ours; at least one reading of the weights for the answers.
-The last line is JSON.
+in passes as large as ours; at least one reading of the weights for the answers. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -31,16 +28,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.scripted import (  # noqa: E402
-    END,
-    SHAPES,
-    Floor,
-    Scripted,
-    Set,
-    random_weights,
-    read_sets,
-    timed,
-)
+from benchmarks.scripted import END, SHAPES, Floor, Scripted, Set, random_weights, read_sets, timed  # noqa: E402
 from pipeline.engine import backend, drafts, memory, network  # noqa: E402
 from pipeline.engine.forecast import Script, forecast  # noqa: E402
 from pipeline.engine.segment import Segment, pack  # noqa: E402
@@ -48,7 +36,6 @@ from pipeline.engine.state import Limits  # noqa: E402
 from pipeline.engine.weights import Weights  # noqa: E402
 
 REPEATS = 3
-
 # Parts of the report. Each prints its table and returns it for the JSON.
 
 

@@ -7,11 +7,10 @@ new prompt rows, walking the prefix tree depth-first.
 While a pass runs, the next one can be put together already (`next_pass(ahead=True)`): from answers and
 prompts that do not wait for it, where they are enough to be worth a pass.
 
-Memory is grown into, not reserved. New prompts are held back while slots are short; if running answers
-alone outgrow the pool, prefixes that only waiting prompts need are dropped, then the youngest answer
-gives its slots back and is computed again later (as vLLM's recompute preemption does, arXiv
-2309.06180). The oldest answer always goes on, so any pool that holds the longest single prompt with its
-answer finishes every set.
+Nothing is reserved. New prompts are held back while slots are short; if running answers alone outgrow the pool,
+prefixes that only waiting prompts need are dropped, then the youngest answer gives its slots back and is computed
+again later (as vLLM's recompute preemption does, arXiv 2309.06180). The oldest answer always goes on, so any pool
+that holds the longest single prompt with its answer finishes every set.
 """
 
 from __future__ import annotations

@@ -19,10 +19,8 @@ from pipeline import files, paths, process, settings
 from pipeline.check import UNKNOWN, CheckResult, Kind
 from pipeline.contest import team as teams
 from pipeline.contest.format import IMAGE
-from pipeline.contest.rules import evidence, rules
-from pipeline.contest.rules import source_rules as source_checks
-from pipeline.contest.source import commit as source
-from pipeline.contest.source import sbom, third_party
+from pipeline.contest.rules import evidence, rules, source_rules
+from pipeline.contest.source import commit, sbom, third_party
 from pipeline.contest.submit import pack
 from pipeline.contest.verify import verify
 from pipeline.contest.verify.organiser import Organiser
@@ -87,17 +85,17 @@ def submit(
     """Pack a run into `out` and verify what was packed, as the organiser will, with `known` or what this disk holds.
 
     Where a rule forbids it or the verdict is INVALID, nothing is left in `out`, the path is None, and `conclude` raises
-    why. Raises what `run_folder.finished_manifest`, `source.of_run`, `team.load` and `method.make` raise,
+    why. Raises what `run_folder.finished_manifest`, `commit.of_run`, `team.load` and `method.make` raise,
     EnvironmentProblem (E621 the image cannot be saved, E623 what draws is not installed) and ResourceError.
     """
     manifest = run_folder.finished_manifest(asked.run)
-    made_by = source.of_run(manifest, checkout)
+    made_by = commit.of_run(manifest, checkout)
     method, pictures = _drawing()
     team, example = teams.load(checkout)
     why = _why_rehearsal(manifest, asked)
     digest = _digest(team.image)
     # The explanation may be written after the run: it is the newest commit's.
-    texts = {**source.read(made_by), source_checks.METHOD: _read(checkout / source_checks.METHOD)}
+    texts = {**commit.read(made_by), source_rules.METHOD: _read(checkout / source_rules.METHOD)}
     seen = evidence.here(asked.run, checkout, image_packed=asked.save_image, image_digest=digest)
     judged = rules.judge(evidence.with_source(seen, texts))
     if rules.refused(judged, rehearsal=bool(why)):
