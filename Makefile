@@ -26,7 +26,7 @@ test-oldest: $(READY)  ## the equality tests on the oldest transformers that we 
 	@$(INVOKE) test-oldest
 image-test: $(READY)   ## build the image on a stand-in for its base and run it (by ARCH also arm64, under qemu)
 	@$(INVOKE) image-test
-lint: $(READY)         ## ruff, and that nothing needs more than Python 3.10
+lint: $(READY)         ## ruff, that nothing needs more than Python 3.10, and types by mypy
 	@$(INVOKE) lint
 bench: $(READY)        ## ours and transformers' pipe() side by side on this CPU
 	@$(INVOKE) bench

@@ -98,9 +98,10 @@ def test_oldest(_context: Context, torch: str = "") -> None:
 @guarded
 @on_checkout
 def lint(_context: Context) -> None:
-    """Style, imports, and that nothing needs more than Python 3.10."""
+    """Style, imports, that nothing needs more than Python 3.10, and all types of pipeline/."""
     call([sys.executable, "-m", "ruff", "check", "."])
     call([sys.executable, "-m", "ruff", "format", "--check", "."])
+    call([sys.executable, "-m", "mypy"])
 
 
 @task(
