@@ -1,4 +1,4 @@
-"""Who hands in: `team.yaml` beside the README, which git ignores, or the example while there is none.
+"""The team that hands in: `team.yaml` beside the README, which git ignores, or the example if there is none.
 
 Git ignores it since names of people do not belong into a repository, and a run stays one of a clean commit.
 """
@@ -24,17 +24,17 @@ Line = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\s\x00-\x1
 
 ADDRESS = re.compile(r"^\w[\w./:@-]*$")
 Address = Annotated[str, Field(max_length=400, pattern=ADDRESS.pattern)]
-"""Of an image; no blanks, and no option of docker's."""
+"""Address of an image: no blanks, and never an option of docker's."""
 
 
 class Team(schemas.Strict):
     name: Line
     members: Annotated[tuple[Line, ...], Field(min_length=1)]
-    """How many there may be is a rule of the contest, and asked with the others."""
+    """Names of the members; the contest's rules check how many there may be."""
     image: Address | None = None
-    """Where the image can be had, as `docker pull` takes it; with its digest (`…@sha256:…`) at best."""
+    """Address of the image for `docker pull`, at best with its digest (`…@sha256:…`)."""
     declarations: dict[str, bool] = Field(default_factory=dict)
-    """By the ids of the rules that only the team can answer for."""
+    """Rule id to the team's answer, for rules that only the team can answer."""
 
     @field_validator("members")
     @classmethod
@@ -49,14 +49,14 @@ class Team(schemas.Strict):
 
     @property
     def slug(self) -> str:
-        """Its name for a file's: letters and digits of any script, the rest a hyphen."""
+        """The team's name for use in file names: letters and digits of any script, hyphens for the rest."""
         words = re.sub(r"[\W_]+", "-", unicodedata.normalize("NFC", self.name).lower())
         return words[:LONGEST_SLUG].strip("-") or "team"
 
 
 @dataclass(frozen=True)
 class TeamWords:
-    """What somebody says of a team, before it is known to be one: of `team.yaml`, or of a stranger's archive."""
+    """A team as described by `team.yaml` or by a stranger's archive, not validated."""
 
     name: str
     members: tuple[str, ...]
@@ -65,7 +65,7 @@ class TeamWords:
 
     @property
     def trouble(self) -> str | None:
-        """Why no `team.yaml` could say it; None where one could."""
+        """Reason why this would not be a valid `team.yaml`; None if it would."""
         try:
             Team(name=self.name, members=self.members)
         except ValidationError as error:
@@ -74,7 +74,7 @@ class TeamWords:
 
 
 def load(checkout: Path = paths.ROOT) -> tuple[Team, bool]:
-    """The team, and whether it is only the example. Raises IntegrityError (M101) for a file that is not one."""
+    """Read the team; the flag says whether it is only the example. Raises IntegrityError (M101) for an invalid file."""
     path = checkout / NAME
     if path.exists():
         return settings.load(path, Team), False

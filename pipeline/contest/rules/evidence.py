@@ -1,5 +1,5 @@
-"""What the rules are asked about: a run, its source, its team, all as values, so that the same checks look at a
-checkout here and at a stranger's submission there.
+"""The evidence that the rules judge: a run, its source and its team as plain values, so that the same checks serve a
+checkout here and a stranger's submission.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.record.outputs import read_outputs
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of the run against the unmodified pipeline, as `accuracy.compare.judge` says it."""
+    """The run's accuracy against the unmodified pipeline: verdict and words of `accuracy.compare.judge`."""
 
     verdict: str
     words: str
@@ -31,37 +31,37 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Pins:
-    """What the one who asks knows of models and data, whatever a submission says."""
+    """Hashes of models and data, and arguments, that the judging side pins itself; no submission has a say in them."""
 
     models: Mapping[str, str] = field(default_factory=dict)
-    """Name to the root of its lock."""
+    """Model name to the root hash of its lock."""
     datasets: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    """Name to the sha256 of the file and its rows."""
+    """Data set name to the sha256 of its file and the number of its rows."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """What the organiser's script calls the pipe with."""
+    """Generation arguments with which the organiser's script calls the pipe."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Nothing in it is believed for being there: a check that finds a value of another type says unknown or fail."""
+    """Everything that a rule's check may look at. No value is trusted: one of another type makes it unknown or fail."""
 
     manifest: Mapping[str, Any] | None = None
-    """Of the run; None while there is none."""
+    """The run's manifest; None without a run."""
     rows: Sequence[Mapping[str, Any]] = ()
-    """Of outputs.jsonl, in the file's order."""
+    """Lines of outputs.jsonl, in the file's order."""
     source: Mapping[str, bytes] = field(default_factory=dict)
-    """Files by path."""
+    """Source files: path to content."""
     source_doubt: str | None = None
-    """Why the source may not be what made the run."""
+    """Reason to doubt that this source made the run; None without one."""
     team: TeamWords | None = None
-    """None while there is only the example."""
+    """The team's own words; None if there is only the example team."""
     image_packed: bool = False
     image_digest: str | None = None
     accuracy: Accuracy | None = None
     pins: Pins = field(default_factory=Pins)
 
     def at(self, path: str) -> Any:
-        """A value of the manifest, as `board.before.mode`; None where there is none."""
+        """The manifest's value at a dotted path, such as `board.before.mode`; None if there is none."""
         value: Any = self.manifest
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -69,7 +69,7 @@ class Evidence:
 
 
 def here(run: Path | None, checkout: Path = paths.ROOT, **known: Any) -> Evidence:
-    """Of a checkout and one of its runs; `known` are further fields.
+    """Collect the evidence of a checkout and one of its runs; `known` are further fields of Evidence.
 
     Raises IntegrityError (M101 of the team's file) and UsageError (U501 no finished run).
     """
@@ -93,12 +93,12 @@ def here(run: Path | None, checkout: Path = paths.ROOT, **known: Any) -> Evidenc
 
 
 def with_source(seen: Evidence, files: Mapping[str, bytes]) -> Evidence:
-    """The same with other files."""
+    """The same evidence with other source files."""
     return replace(seen, source=files)
 
 
 def newest_run() -> Path | None:
-    """The folder of the run that was begun last, of those that ended well and are not the reference's."""
+    """Folder of the newest finished run that is not the reference's; None without one."""
     for path in sorted(paths.runs().glob("*/manifest.json"), key=lambda path: path.parent.name, reverse=True):
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -110,7 +110,7 @@ def newest_run() -> Path | None:
 
 
 def pins() -> Pins:
-    """What this checkout pins, and the locks of models that were fetched here."""
+    """The pins of this checkout's configs, with the locks of models that were fetched here."""
     models = {}
     for name in settings.model_names():
         config = settings.model(name)
@@ -126,7 +126,7 @@ def pins() -> Pins:
 
 
 def accuracy(run: Path, manifest: Mapping[str, Any]) -> Accuracy | None:
-    """Against the newest run of transformers' own pipe() on the same rows and model; None where there is none."""
+    """Compare the run with its reference run (`reference_of`); None if there is none."""
     if manifest["engine"]["name"] == "reference":
         return Accuracy("kept", "this is the unmodified pipeline")
     reference = reference_of(run, manifest)
@@ -159,7 +159,7 @@ def _is_reference(path: Path, manifest: Mapping[str, Any]) -> bool:
 
 
 def found(fine: bool, what: str, expected: str = "") -> CheckResult:
-    """What a rule's check found, before the rule gives it its id."""
+    """A check's result, OK if `fine` and FAIL if not; the rule adds its id."""
     return CheckResult("", OK if fine else FAIL, expected, what)
 
 

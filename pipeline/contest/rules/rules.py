@@ -22,7 +22,7 @@ from pipeline.contest.rules import source_rules as source_checks
 from pipeline.contest.rules.evidence import Evidence, found, unknown
 
 Check = Callable[[Evidence, Contest], CheckResult]
-"""Its result has no id yet: that is the rule's."""
+"""A check of one rule; its result has no id until the rule adds its own."""
 
 OF_A_RUN: dict[str, Check] = {
     "device": run_checks.device,
@@ -43,7 +43,7 @@ OF_A_RUN: dict[str, Check] = {
     "network": run_checks.network,
     "source_known": source_checks.source_known,
 }
-"""Unknown while there is no run."""
+"""Checks by name that need a run; their rules are unknown without one."""
 
 OF_A_SOURCE: dict[str, Check] = {
     "script": source_checks.script,
@@ -62,11 +62,11 @@ class Rule(schemas.Strict):
     text: str
     by: Literal["check", "declaration", "human"]
     check: str | None = None
-    """A key of the two tables above."""
+    """Name of the check: a key of OF_A_RUN or OF_A_SOURCE."""
     kind: Kind | None = None
-    """Of failure: its exit status is that of the errors of this kind."""
+    """Kind of failure, which decides the exit status; None if people judge the rule."""
     contest: bool = False
-    """It asks for the contest's board, model or people: a rehearsal does without."""
+    """Whether the rule needs the contest's board, model or people; a rehearsal need not meet it."""
     remedy: str
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class Rule(schemas.Strict):
 
 
 class Rules(schemas.Strict):
-    """`configs/rules.yaml`."""
+    """The content of `configs/rules.yaml`."""
 
     source: str
     contest: Contest
@@ -87,18 +87,18 @@ class Rules(schemas.Strict):
 
 
 def load() -> Rules:
-    """Raises IntegrityError (M101)."""
+    """Read `configs/rules.yaml`. Raises IntegrityError (M101)."""
     return settings.load(paths.CONFIGS / "rules.yaml", Rules)
 
 
 def judge(evidence: Evidence, rules: Rules | None = None) -> list[CheckResult]:
-    """Every rule, in the file's order; those of `configs/rules.yaml` when none are given."""
+    """Judge every rule, in the file's order; without `rules`, those of `configs/rules.yaml`."""
     rules = rules or load()
     return [_result(rule, evidence, rules.contest) for rule in rules.rules]
 
 
 def refused(judged: Sequence[CheckResult], rehearsal: bool) -> list[CheckResult]:
-    """What keeps a submission from being packed; a rehearsal is held only to what is not the contest's own."""
+    """The failed rules that forbid packing; a rehearsal is excused from those that are the contest's own."""
     return [each for each in judged if each.state == FAIL and not (rehearsal and is_waived(each))]
 
 
@@ -121,8 +121,8 @@ def as_json(judged: Sequence[CheckResult]) -> list[dict[str, Any]]:
 
 
 def table(judged: Sequence[CheckResult], rehearsal: bool = False, width: int = 110) -> str:
-    """A line a rule; what is not well says what was wanted, and what to do. A rehearsal is not told what it need not
-    do."""
+    """The results as text, a line a rule; one that failed or is unknown adds what it expects and what to do, unless a
+    rehearsal is excused from it."""
     wide = max(len(each.id) for each in judged)
     margin = " " * (wide + 12)
     lines = []
@@ -138,7 +138,7 @@ def table(judged: Sequence[CheckResult], rehearsal: bool = False, width: int = 1
 
 
 def is_waived(each: CheckResult) -> bool:
-    """Whether a rehearsal goes on although this rule is not met."""
+    """Whether a rehearsal is excused from this rule, which is not met."""
     return each.state in {FAIL, UNKNOWN} and each.id in _of_the_contest()
 
 
@@ -148,7 +148,7 @@ def _of_the_contest() -> frozenset[str]:
 
 
 def counts(judged: Sequence[CheckResult], rehearsal: bool = False) -> str:
-    """As `20 ok, 1 failed, 2 unknown, 8 for people`."""
+    """The number of rules in each state, such as `20 ok, 1 failed, 2 unknown, 8 for people`."""
     asked = [each for each in judged if not (rehearsal and is_waived(each))]
     told = [f"{sum(each.state == state for each in asked)} {words}" for state, words in _COUNTED.items()]
     return ", ".join([*told, f"{len(judged) - len(asked)} not asked"] if rehearsal else told)

@@ -17,7 +17,7 @@ from pipeline.record.outputs import is_output
 
 UNSEEN = "cannot be seen"
 CLOSE_S = 1e-6
-"""As near as two ways to the same median come."""
+"""Tolerance between two computations of the same median."""
 
 
 def device(evidence: Evidence, _contest: Contest) -> CheckResult:

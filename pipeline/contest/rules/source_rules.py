@@ -1,4 +1,4 @@
-"""The rules that the source and the team's own words answer."""
+"""Checks of the rules that are decided by the source and by the team's own words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.contest.team import ADDRESS
 
 SCRIPT, METHOD = "test_script.py", "docs/method.md"
 FEWEST_WORDS = 150
-"""Of an explanation."""
+"""Words that the explanation of the method must have."""
 SHOWN = 3
 
 
@@ -26,7 +26,7 @@ def source_known(evidence: Evidence, _contest: Contest) -> CheckResult:
 
 
 def script(evidence: Evidence, _contest: Contest) -> CheckResult:
-    """The organiser's script, by its structure: between the two clock readings the data are loaded and answered."""
+    """Check the structure of the organiser's script: data are loaded and answered between the two clock readings."""
     wanted = f"{SCRIPT}: load_dataset and pipe between the clock's start and end, paths from sys.argv"
     if SCRIPT not in evidence.source:
         return fail(f"there is no {SCRIPT}", wanted)
@@ -98,7 +98,7 @@ def team(evidence: Evidence, contest: Contest) -> CheckResult:
 
 
 def _calls(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Names of what is called, and the lines."""
+    """Names of the functions that are called, with their lines."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

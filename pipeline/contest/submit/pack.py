@@ -25,7 +25,7 @@ from pipeline.record import run_folder
 
 @dataclass(frozen=True)
 class Image:
-    """What the run's image is called, and what it is. Unknown where no docker could be asked."""
+    """Name and digest of the run's image; None where they are not known."""
 
     reference: str | None = None
     digest: str | None = None
@@ -78,7 +78,7 @@ def pack(
 
 
 def told(path: Path) -> dict[str, Any]:
-    """submission.json of a file that `pack` wrote."""
+    """Read the submission.json of a file that `pack` wrote."""
     with tarfile.open(path) as archive:
         member = archive.extractfile(f"{path.stem}/{SUBMISSION}")
         assert member is not None  # `write` puts only files into it
@@ -87,7 +87,7 @@ def told(path: Path) -> dict[str, Any]:
 
 
 def write(packed: Mapping[str, bytes | Path], prefix: str, time_s: int, out: Path) -> Path:
-    """The archive of these files, its MANIFEST.sha256 added: `out`/<prefix>-<hash>.tar."""
+    """Write these files and their MANIFEST.sha256 to `out`/<prefix>-<hash>.tar, and return its path."""
     lines = [f"{_sha256(content)}  {path}\n" for path, content in sorted(packed.items())]
     listing = "".join(lines).encode()
     name = f"{prefix}-{hashlib.sha256(listing).hexdigest()[:HASH_DIGITS]}"
@@ -105,8 +105,8 @@ def write(packed: Mapping[str, bytes | Path], prefix: str, time_s: int, out: Pat
 
 
 def _files_of(folder: Path) -> dict[str, bytes]:
-    """What a run left, by its path below the folder. Hidden files are a killed process's, or an editor's; a report can
-    be made again, and nobody should open a stranger's page."""
+    """Files of a run's folder: path below it to content. Hidden files are left out (a killed process or an editor left
+    them), and so is the report: it can be made again, and nobody should open a stranger's page."""
     found: dict[str, bytes] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -128,7 +128,7 @@ def _files_of(folder: Path) -> dict[str, bytes]:
 
 
 def _words(manifest: Mapping[str, Any]) -> set[str]:
-    """What a run cannot be checked without."""
+    """Values of the manifest without which a run cannot be checked; they are not redacted."""
     parts = (manifest["model"], manifest["dataset"], manifest["engine"], manifest["request"], manifest["environment"])
     values = [value for part in parts for value in part.values()] + [manifest["dtype"], manifest["device"]]
     return {value for value in values if isinstance(value, str)} | {"invoke", "run", "torch"}

@@ -1,4 +1,4 @@
-"""What must not leave the machine: tokens, passwords, host and user names, home paths, addresses of machines.
+"""Redaction of what must not leave the machine: tokens, passwords, host and user names, home paths, addresses.
 
 Every text file of a run is looked through before it is packed, and what is found is replaced by its kind in brackets.
 JSON is taken apart and put together again, so that it stays JSON. What the model answered is never touched: a match
@@ -47,31 +47,31 @@ _ACCOUNT = re.compile(r"(?<![\w.+-])[\w.+-]+@[A-Za-z0-9][\w.-]*\w")
 EVERYBODYS = {"root", "user", "users", "admin", "ubuntu", "debian", "nvidia", "jetson", "orin", "localhost", "host"} | {
     "docker", "runner", "nobody", "home", "test", "build", "container", "default"
 }  # fmt: skip
-"""Names of accounts and machines that tell nothing about anybody."""
+"""Common names of accounts and machines, which identify nobody."""
 SHORTEST_NAME = 3
 
 
 @dataclass(frozen=True)
 class Redaction:
-    """What was found in one file, of one kind."""
+    """The findings of one kind in one file."""
 
     file: str
     kind: str
     count: int
     left: bool
-    """Listed only: the file must stay as it is, or the name is also a word of the run."""
+    """Whether they were listed but not replaced: the file must stay as it is, or the name is also a word of the run."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """Whom and what a text may give away by name."""
+    """Names of users and hosts that are to be redacted."""
 
     users: frozenset[str] = frozenset()
     hosts: frozenset[str] = frozenset()
 
 
 def names_here() -> Names:
-    """This machine's name and its user's; those that say nothing left out."""
+    """This machine's name and its user's, without names that identify nobody."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a number without a name, in some containers
@@ -87,7 +87,7 @@ def _telling(names: Iterable[str]) -> frozenset[str]:
 def redact(
     files: dict[str, bytes], names: Names, words: Iterable[str] = ()
 ) -> tuple[dict[str, bytes], list[Redaction]]:
-    """A run's files by their paths, without what must not leave the machine, and the list of what that was.
+    """Redact a run's files (path to content); return the redacted files and the list of findings.
 
     `words` are values that the run cannot be checked without (its model, data set, commit): a user or host that has
     such a name is left in, and listed.
@@ -119,7 +119,7 @@ def _redact_file(path: str, content: bytes, clean: _Text) -> bytes:
 
 
 def _json(text: str, clean: _Text, indent: int | None) -> str:
-    """The same text where nothing is found in it."""
+    """Redact a JSON text; it is returned byte for byte if nothing is found in it."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -141,7 +141,7 @@ def _walk(value: Any, clean: _Text, key: str = "") -> Any:
 
 
 class _Text:
-    """Replaces in one text after another and counts what it replaced."""
+    """Redacts one text after another and counts the findings by kind in `seen`."""
 
     def __init__(self, names: Names, kept: frozenset[str], seen: Counter[tuple[str, bool]]) -> None:
         self.seen = seen

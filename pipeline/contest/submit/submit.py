@@ -42,7 +42,7 @@ FOLDER = "dist"
 
 @dataclass(frozen=True)
 class Asked:
-    """`invoke submit`."""
+    """The options of `invoke submit`."""
 
     run: Path
     rehearsal: bool = False
@@ -51,14 +51,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Submission:
-    """What was packed, or what keeps it from being packed."""
+    """The outcome of `invoke submit`: the packed file, or the rules or verdict that forbid it."""
 
     run: str
     judged: Sequence[CheckResult]
     rehearsal: bool
     why_rehearsal: str
     verdict: Verdict | None = None
-    """On what was packed; None where a rule forbade packing."""
+    """The verdict on the packed file; None if a rule forbade packing."""
     path: Path | None = None
     sha256: str | None = None
     size_bytes: int = 0
@@ -67,7 +67,7 @@ class Submission:
 
 
 def newest() -> Path:
-    """The run that is meant when none is named. Raises UsageError (U621)."""
+    """The newest finished run, for when none is named. Raises UsageError (U621)."""
     found = evidence.newest_run()
     if found is None:
         raise UsageError(
@@ -147,8 +147,8 @@ def submit(
 
 
 def organiser_for(run: Path, manifest: Mapping[str, Any], checkout: Path = paths.ROOT) -> Organiser:
-    """What this disk holds to verify one's own run with: data and model that the run named by their paths, and the
-    newest reference run beside it. Raises what `Organiser` raises."""
+    """The organiser's side for verifying one's own run: the data and model that the run named by path, and the newest
+    reference run beside it. Raises what `Organiser` raises."""
     data, model = (Path(str(manifest["request"][key])).expanduser() for key in ("dataset", "model"))
     named_data = data if settings.dataset_name(str(data)) not in settings.dataset_names() and data.is_file() else None
     named_model = str(model) if str(model) not in settings.model_names() and model.is_dir() else None
@@ -181,7 +181,7 @@ def conclude(made: Submission) -> None:
 
 
 def text(made: Submission) -> str:
-    """The rules' states, then the file."""
+    """The report for the terminal: the rules' states, then the file."""
     lines = ["", rules.table(made.judged, made.rehearsal)]
     if made.rehearsal:
         lines += ["", f"REHEARSAL, no result of the contest: {made.why_rehearsal}"]
@@ -233,7 +233,7 @@ _ERRORS: dict[Kind, tuple[type[PipelineError], str]] = {
 
 
 def _why_rehearsal(manifest: Mapping[str, Any], asked: Asked) -> str:
-    """Empty for a run that is meant for the contest."""
+    """Reason why the run is a rehearsal; empty if it is meant for the contest."""
     if manifest["board"]["before"]["board"]["is_jetson"] is False:
         return "this machine is not a Jetson"
     if manifest["model"]["name"] in evidence.pins().models and manifest["model"]["name"] != rules.load().contest.model:
@@ -267,7 +267,7 @@ def _notes(example: bool, boxes: bool) -> Iterator[str]:
 
 
 def _digest(reference: str | None) -> str | None:
-    """Of an image that docker knows here; else what its address says."""
+    """The image's digest, from its address or else from docker; None if neither knows it."""
     if reference is None:
         return None
     if "@sha256:" in reference:
@@ -280,7 +280,7 @@ def _digest(reference: str | None) -> str | None:
 
 @contextlib.contextmanager
 def _saved_image(reference: str | None, out: Path) -> Iterator[Path]:
-    """The image as a file, on the disk that it goes to. Raises EnvironmentProblem (E621)."""
+    """Save the image to a temporary file on the disk of `out`. Raises EnvironmentProblem (E621)."""
     from pipeline.prepare import container  # noqa: PLC0415
 
     name = reference or container.IMAGE

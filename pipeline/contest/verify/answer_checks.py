@@ -24,13 +24,13 @@ FORMS = tuple(Form(with_prompt, clean_up) for with_prompt in (False, True) for c
 """Forms of pipe() in the releases that we support (pipeline/text/detokenize.py); one of them must hold for all."""
 
 SAME_SHARE = {"float32": 0.005, "bfloat16": 0.05}
-"""Of rows that may differ from the reference run by rounding alone: docs/exactness.md counted none in float32, 1.8 %
-in bfloat16 between batch sizes."""
+"""Dtype to the share of rows that may differ from the reference run by rounding alone: docs/exactness.md counted none
+in float32, 1.8 % in bfloat16 between batch sizes."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Counted anew."""
+    """Accuracy as the organiser counts it, from the answers."""
 
     right: int
     of: int
@@ -48,7 +48,7 @@ class Accuracy:
 
 
 def checks(claims: Claims, organiser: Organiser) -> tuple[list[CheckResult], Accuracy | None]:
-    """All of them, and the accuracy where the data's answers are known."""
+    """All checks of the answers, and the accuracy if the data's answers are known."""
     name = claims.manifest.dataset.name
     data, model = organiser.data(name), organiser.model(claims.manifest.model.name)
     judged = None if data is None else _judged(claims, data, name)
@@ -79,7 +79,7 @@ def _dataset(claims: Claims, data: Data | None) -> CheckResult:
 
 
 def _rows(claims: Claims, data: Data | None) -> CheckResult:
-    """Every row of the data once, and no other; a rehearsal may have been of the first rows."""
+    """Check that every row of the data is answered once and no other; a rehearsal may stop after the first rows."""
     told, limit = claims.manifest.dataset.rows, claims.manifest.request.limit
     if data is not None:
         wanted = min(len(data.rows), limit) if limit and claims.submission.rehearsal else len(data.rows)
@@ -97,7 +97,7 @@ def _rows(claims: Claims, data: Data | None) -> CheckResult:
 
 
 def _digest(claims: Claims) -> CheckResult:
-    """The outputs' hash that the run noted when its section ended."""
+    """Check the outputs against the hash that the run noted when each section ended."""
     by_row = claims.by_row
     outputs = [[{"generated_text": by_row[index].text}] for index in sorted(by_row)]
     actual, told = outputs_digest(outputs), [section.outputs_sha256 for section in claims.manifest.sections]
@@ -136,7 +136,7 @@ def _otherwise(claims: Claims, form: Form, tokenizer: object, encoded: list[list
 
 
 def _ends(claims: Claims, model: Model | None) -> CheckResult:
-    """An answer goes on until the model ends it: with one end token, the last; or as long as was allowed."""
+    """Check that each answer ends with its only end token, or has all tokens that were allowed."""
     wanted = "each answer has one end token, its last, or all tokens that were allowed"
     stops = None if model is None else model.stop_tokens
     if stops is None:
@@ -168,7 +168,7 @@ def _most_tokens(claims: Claims) -> int | None:
 
 
 def _judged(claims: Claims, data: Data, name: str) -> Verdicts | None:
-    """Right or wrong by the set's own rule, if the data is that set; else by the organiser's exact match."""
+    """Score the answers by the set's own rule if the data is that set, else by the organiser's exact match."""
     by_row = claims.by_row
     rows = [row for row in data.rows if row.index in by_row]
     texts = [by_row[row.index].text for row in rows]
@@ -179,7 +179,7 @@ def _judged(claims: Claims, data: Data, name: str) -> Verdicts | None:
 
 
 def _can_score(name: str) -> bool:
-    """Whether what the set's rule needs beside the answers is here: nothing is fetched."""
+    """Whether the scoring file that the set's rule needs, if any, is on this disk: nothing is fetched."""
     needs = name in settings.dataset_names() and settings.dataset(name).form.scoring
     return not needs or fetch.scoring_place(name).is_file()
 
@@ -201,7 +201,7 @@ def _score(claims: Claims, data: Data | None, judged: Verdicts | None) -> CheckR
 
 
 def _reference(claims: Claims, organiser: Organiser, data: Data | None) -> list[CheckResult]:
-    """The contest's 0.5 %, and how many rows are not the reference's own."""
+    """Check the drop in accuracy against the contest's limit, and the share of rows that differ from the reference."""
     rule, same = f"a drop of at most {compare.ALLOWED_DROP:.1%}", "the reference run's answers, but for rounding"
     reference = organiser.reference
     trouble = (

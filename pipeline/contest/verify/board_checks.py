@@ -23,10 +23,10 @@ from pipeline.engine import memory
 from pipeline.engine.device import DTYPES, STREAMED
 
 LONGEST_GAP_S = 3.0
-"""Between two samples, which are taken every half second: a busy machine comes late, a cut leaves more."""
+"""Longest gap between two samples, which are due every half second: a busy machine is late, a cut leaves more."""
 
 NEEDED = ("gpu clock", "alarm", "cooling")
-"""Kinds of channels without which nobody can say that a board was not held back."""
+"""Kinds of channels that are needed to tell that a board was not held back."""
 
 MOST_BYTES = 64 << 20
 
@@ -42,7 +42,7 @@ def checks(claims: Claims, organiser: Organiser) -> list[CheckResult]:
 
 
 def _telemetry(told: Manifest, recording: Recording | None, trouble: str) -> CheckResult:
-    """The recording is whole: as many samples as were taken, without a hole, around every timed section."""
+    """Check that the recording is whole: all samples, no gap, around every timed section."""
     wanted = f"samples from before the first section to behind the last, none {LONGEST_GAP_S:.0f} s from the next"
     if recording is None:
         return decided("telemetry", INVALID_RUN, False, trouble, wanted)
@@ -59,7 +59,7 @@ def _telemetry(told: Manifest, recording: Recording | None, trouble: str) -> Che
 
 
 def _board(told: Manifest, recording: Recording | None) -> CheckResult:
-    """Power mode, clocks, throttling: the run's verdict on itself, made anew."""
+    """Judge power mode, clocks and throttling anew, and compare with the run's verdict on itself."""
     wanted = f"{power.TARGET_MODE}, nothing held back, and the verdict that the run came to"
     if recording is None:
         return unknown("board", INVALID_RUN, f"{NAME} cannot be read", wanted)
@@ -80,8 +80,10 @@ def _board(told: Manifest, recording: Recording | None) -> CheckResult:
 
 
 def _resident(told: Manifest, model: Model | None) -> CheckResult:
-    """Weights that lie in memory need their room: quantised ones need less than they claim. Of weights that were read
-    from the disk in every pass, two layers and the embeddings lie there."""
+    """Check that the peak of memory has room for the weights in the claimed dtype; quantised ones need less.
+
+    Weights that are streamed from the disk in every pass need room for two layers and the embeddings.
+    """
     wanted = "a peak of memory that holds the weights in the claimed dtype"
     if (
         model is None
@@ -109,7 +111,7 @@ def _recording(claims: Claims) -> tuple[Recording | None, str]:
 
 
 def _read(path: Path, told: Manifest) -> Recording:
-    """Raises OSError, ValueError, csv.Error."""
+    """Read a recording from telemetry.csv. Raises OSError, ValueError, csv.Error."""
     if path.stat().st_size > MOST_BYTES:
         raise ValueError("too large")
     with path.open(encoding="utf-8", newline="") as file:

@@ -40,20 +40,20 @@ class Data:
 
 @dataclass(frozen=True)
 class Model:
-    """What the organiser knows of a model, from its folder or, as far as they pin it, from `configs/models`."""
+    """A model as the organiser knows it: from its folder, or from what `configs/models` pins; None is not known."""
 
     name: str
     folder: Path | None
     lock_sha256: str | None
     weight_files: Mapping[str, str] | None
-    """Name to sha256."""
+    """File name to sha256."""
     shape: Shape | None
     dtype: str | None
-    """As stored."""
+    """Dtype of the stored weights."""
 
     @cached_property
     def tokenizer(self) -> Any:
-        """None where there is none on this disk."""
+        """The model's tokenizer; None if it is not on this disk."""
         if self.folder is None or not (self.folder / "tokenizer.json").is_file():
             return None
         from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
@@ -70,14 +70,14 @@ class Model:
 
     @property
     def size_bytes(self) -> int | None:
-        """Of all weights, as stored."""
+        """Size of all weights as stored; None if shape or dtype is not known."""
         if self.shape is None or self.dtype not in ITEM_BYTES:
             return None
         return sum(prod(size) for size in loader.expected_tensors(self.shape).values()) * ITEM_BYTES[self.dtype]
 
 
 class Organiser:
-    """What was named on the command line, and what of it this disk holds."""
+    """The organiser's data, models and reference run: those named on the command line, else the known ones here."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Organiser:
         model: str | None = None,
         checkout: Path = paths.ROOT,
     ) -> None:
-        """Raises UsageError, FormError, IntegrityError for a file, run or model that was named and cannot be read."""
+        """Raises UsageError, FormError, IntegrityError for a named file, run or model that cannot be read."""
         self.checkout = checkout
         self._models: dict[str, Model | None] = {}
         self._named_model = model
@@ -104,7 +104,7 @@ class Organiser:
             )
 
     def data(self, name: str) -> Data | None:
-        """The file that was named; or else the known set of this name, if it is on this disk as it is pinned."""
+        """The named file, else the known set of this name if this disk has it as pinned, else None."""
         if self._named_data is not None:
             return self._named_data
         if name not in self._known_data:
@@ -112,7 +112,7 @@ class Organiser:
         return self._known_data[name]
 
     def model(self, name: str) -> Model | None:
-        """The model that was named; or else the one that a submission names, if it is a known one."""
+        """The named model, else the known model of the name that a submission gives, else None."""
         wanted = self._named_model or name
         if wanted not in self._models:
             # A path is the organiser's own to name; one that a submission names is not looked at.
@@ -178,7 +178,7 @@ def _of_folder(name: str, folder: Path) -> Model:
 
 
 def _of_the_hub(name: str, known: HubModelConfig) -> Model:
-    """Its shape and nothing else: what it hashes to is known where it was once fetched."""
+    """A model of the hub that is not on this disk: only its shape is known, its hashes only once it is fetched."""
     return Model(name, None, None, None, known.shape, "bfloat16")
 
 

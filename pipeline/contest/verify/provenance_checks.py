@@ -18,13 +18,13 @@ from pipeline.errors import PipelineError
 from pipeline.process import git
 
 DOCUMENTS = ("method.md", "method.pdf", "leaderboard.png", sbom.NAME, third_party.NAME)
-"""What the contest asks for beside the run, and what says whose work it stands on."""
+"""Documents that a submission must have: those the contest requires, and the lists of third-party work."""
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def checks(claims: Claims, organiser: Organiser) -> tuple[list[CheckResult], dict[str, bytes] | None]:
-    """All of them, and the files of the source; None where it cannot be read."""
+    """All checks of provenance, and the source's files (path to content); None if it cannot be read."""
     judged, source = _source(claims, organiser)
     model = organiser.model(claims.manifest.model.name)
     found = [
@@ -40,7 +40,7 @@ def checks(claims: Claims, organiser: Organiser) -> tuple[list[CheckResult], dic
 
 
 def _listing(claims: Claims) -> CheckResult:
-    """submission.json's own list of files, against what is there."""
+    """Check submission.json's list of files and sizes against the unpacked files."""
     told = claims.submission.files
     present = {
         name: path.stat().st_size
@@ -79,7 +79,7 @@ def _model(claims: Claims, model: Model | None) -> CheckResult:
 
 
 def _weights(claims: Claims, model: Model | None) -> CheckResult:
-    """What the weights in memory hashed to behind the clock, file by file: one bit more or less is another hash."""
+    """Check the hashes of the weights in memory, taken after the timed section, against the organiser's files."""
     told = claims.manifest.weights
     if model is None or model.weight_files is None:
         return unknown("weights", INTEGRITY, "the organiser's weights are not known here", "their hashes")
@@ -98,7 +98,7 @@ def _weights(claims: Claims, model: Model | None) -> CheckResult:
 
 
 def _dtype(claims: Claims, model: Model | None) -> CheckResult:
-    """As stored: neither rounded nor quantised."""
+    """Check that the run's dtype is that of the stored weights, without rounding."""
     told = claims.manifest
     if model is None or model.dtype is None:
         return unknown("dtype", INVALID_RUN, f"how {told.model.name} is stored is not known here", "as stored")
@@ -141,7 +141,7 @@ def _tree_of(commit: str, checkout: Path) -> str | None:
 
 
 def git_tree(files: Mapping[str, tuple[int, bytes]]) -> str:
-    """The id that git gives a folder with these files: path to mode and content (Pro Git, 10.2, Git Objects)."""
+    """Git's tree id of a folder with these files: path to mode and content (Pro Git, 10.2, Git Objects)."""
     folders: dict[str, dict[str, tuple[int, bytes]]] = {}
     entries: list[tuple[str, str, str]] = []
     for path, (mode, content) in files.items():

@@ -23,12 +23,12 @@ def read_submission(folder: Path) -> tuple[Submission | None, CheckResult]:
 
 
 def read_manifest(run: Path) -> tuple[Manifest | None, CheckResult]:
-    """Of a run's folder."""
+    """Read the manifest in a run's folder, with the check of its form; None if it fails."""
     return _read(run / "manifest.json", "manifest", Manifest, run_folder.SCHEMA, MANIFEST_WANTED)
 
 
 def read_answers(run: Path) -> tuple[tuple[Answer, ...] | None, CheckResult]:
-    """Line by line; the form of pipe()'s output for chats is exact: nesting, key, type."""
+    """Read outputs.jsonl line by line, held exactly to the form of pipe()'s output for chats: nesting, keys, types."""
     content = (run / "outputs.jsonl").read_bytes()
     lines = content.split(b"\n")
     answers: list[Answer] = []

@@ -29,7 +29,7 @@ from pipeline.prepare import container
 DIFFERENT = 0.02
 MOST_TIMES = 100
 LEAST_LIMIT_S, MOST_LIMIT_S, LIMIT_FACTOR = 1800.0, 86_400.0, 10.0
-"""How long one run may take: so many times what the submission says of loading, warming up and answering."""
+"""Time limit of one run: LIMIT_FACTOR times the claimed load, warm-up and section, held between the two bounds."""
 MOST_OUTPUT_BYTES = 1 << 30
 TAIL_BYTES = 4096
 
@@ -38,17 +38,17 @@ TAIL_BYTES = 4096
 class Asked:
     times: int
     here: bool
-    """From the source, without a container."""
+    """Whether to run from the source on this machine, without a container."""
 
 
 @dataclass(frozen=True)
 class One:
-    """One run, done again."""
+    """The outcome of one of the runs."""
 
     status: int | None
-    """None: it did not end in time."""
+    """Exit status; None if the run did not end in time."""
     elapsed_s: float | None
-    """Of its timed section."""
+    """Time of the timed section; None if the run left no manifest that can be read."""
     folder: Path
     stdout_tail: str
     stderr_tail: str
@@ -64,11 +64,11 @@ class One:
 class Rerun:
     how: str
     command: str
-    """As it was called the first time."""
+    """Command line of the first run."""
     claimed_s: float
     runs: tuple[One, ...]
     differing: tuple[int, ...]
-    """Rows that any of the runs answered otherwise."""
+    """Rows that at least one run answered differently from the submission."""
     checks: tuple[CheckResult, ...]
 
     @property
@@ -92,7 +92,7 @@ class Rerun:
 
 
 def asked(times: int | None, here: bool) -> Asked:
-    """Raises UsageError (U612)."""
+    """The request for `times` runs. Raises UsageError (U612) for a number out of range."""
     if not times or not 1 <= times <= MOST_TIMES:
         raise UsageError(
             "U612", "--times is how often to run it again", expected=f"1 to {MOST_TIMES}", actual=times, fix="give 3"
@@ -101,13 +101,13 @@ def asked(times: int | None, here: bool) -> Asked:
 
 
 def check_possible(asked: Asked) -> None:
-    """Raises EnvironmentProblem (E611, E612) where a container was asked for and cannot be had."""
+    """Raise EnvironmentProblem (E611, E612) if a container is requested and docker cannot run one."""
     if not asked.here:
         launch.check_docker()
 
 
 def rerun(told: Claims, unpacked: Unpacked, organiser: Organiser, asked: Asked, out: Path) -> Rerun:
-    """Run it `asked.times` times and hold it against what the submission claims. Folders stay in `out`/rerun."""
+    """Run the submission `asked.times` times and check it against its claims. Folders stay in `out`/rerun."""
     manifest = told.manifest
     data, model = organiser.data(manifest.dataset.name), organiser.model(manifest.model.name)
     claimed_s, how = manifest.elapsed_s, "source" if asked.here else "container"
@@ -150,12 +150,12 @@ def _one(start: launch.Start, folder: Path, limit_s: float) -> One:
 
 
 def _is_readable(path: Path) -> bool:
-    """A stranger's program made it: it may be a link, a pipe, or endless."""
+    """Whether it is a plain file of sensible size: a stranger's program may leave a link, a pipe or an endless file."""
     return path.is_file() and not path.is_symlink() and path.stat().st_size <= MOST_OUTPUT_BYTES
 
 
 def _ended(runs: Sequence[One], told: Claims, wanted: str, here: bool) -> CheckResult:
-    """A run on a busy board ends with status 8, and has its answers all the same."""
+    """Check that every run ended well, on the same data and weights; status 8 (a busy board) has its answers too."""
     bad = [one for one in runs if one.status not in {0, 8} or one.manifest is None or one.answers is None]
     if bad:
         # Without the image, what is missing may be this machine's.
@@ -196,7 +196,7 @@ def _outputs(told: Claims, runs: Sequence[One], differing: Sequence[int]) -> Che
 
 
 def _times(told: Claims, runs: Sequence[One]) -> CheckResult:
-    """Slower than claimed by more than what is materially different. Only on the same kind of device, undisturbed."""
+    """Check that the median is not materially slower than claimed; decided only on the same device, undisturbed."""
     claimed_s, wanted = told.manifest.elapsed_s, f"at most {DIFFERENT:.0%} slower than claimed"
     done = [one.manifest for one in runs if one.manifest is not None]
     if not done:

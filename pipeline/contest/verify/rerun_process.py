@@ -1,6 +1,6 @@
-"""How a submission is started again: from its image behind walls, or from its source in a folder of its own.
+"""Processes that run a submission again: from its image behind walls, or from its source in a folder of its own.
 
-What is run is `invoke run` as the submission's own manifest tells it, with one timed section, on the organiser's files.
+The command is `invoke run` as the submission's own manifest tells it, with one timed section, on the organiser's files.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from pipeline.prepare import container
 from pipeline.process import docker_output, end_group
 
 RUNS = "runs"
-"""Below the folder of one run: where its own folder goes."""
+"""Name of the folder, in that of one rerun, that its run's folder is written to."""
 REFERENCE = re.compile(r"[a-z0-9][\w.:/@-]{0,250}")
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "OMP_NUM_THREADS", "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "PIPELINE_HOST")
-"""Of this environment, to a stranger's source that is run here: nothing that could be a secret."""
+"""Environment variables that a stranger's source gets when it runs here: none that could hold a secret."""
 
 
 def check_docker() -> None:
-    """Raises EnvironmentProblem: E611 there is no docker, E612 its daemon does not answer."""
+    """Raise EnvironmentProblem if there is no docker (E611) or its daemon does not answer (E612)."""
     if shutil.which("docker") is None:
         raise EnvironmentProblem(
             "E611",
@@ -49,7 +49,7 @@ def check_docker() -> None:
 
 
 def image(told: Claims, unpacked: Unpacked) -> tuple[str | None, CheckResult]:
-    """The image's own id, if it is here and is the one that the submission names by its digest."""
+    """The image's id, with the check of its digest; None if it is not here or has another digest."""
     claimed, wanted = told.submission.image, "the image with the digest that submission.json names, on this machine"
     if claimed.reference is None or not REFERENCE.fullmatch(claimed.reference):
         return None, unknown("rerun-image", INTEGRITY, f"it names {claimed.reference!r}", wanted)
@@ -70,7 +70,7 @@ def image(told: Claims, unpacked: Unpacked) -> tuple[str | None, CheckResult]:
 
 
 Start = Callable[[Path, float], "int | None"]
-"""Given a folder for its outputs and a limit: the exit status, None when it was ended at the limit."""
+"""Runs the process, given a folder for its output and a limit in seconds: its exit status, None at the limit."""
 
 
 def contained(told: Claims, image: str, data: Path, model: Path, folder: Path) -> tuple[list[str], Start]:
@@ -127,7 +127,7 @@ def here(told: Claims, unpacked: Unpacked, data: Path, model: Path, folder: Path
 
 
 def _arguments(manifest: Manifest, data: str, model: str) -> list[str]:
-    """The claimed run's, one timed section, on the organiser's files."""
+    """The arguments of the claimed run, for one timed section on the organiser's files."""
     asked, most = manifest.request, manifest.arguments.get("max_new_tokens")
     optional = {"--engine": manifest.engine.name, "--limit": asked.limit, "--batch-size": asked.batch_size}
     optional |= {"--dtype": asked.dtype, "--device": asked.device, "--max-new-tokens": most}
@@ -136,7 +136,7 @@ def _arguments(manifest: Manifest, data: str, model: str) -> list[str]:
 
 
 def _run(command: Sequence[str], into: Path, limit_s: float, environment: dict[str, str], folder: Path) -> int | None:
-    """Its outputs go to files: a stranger may say more than fits into memory."""
+    """Run to the end or the limit, stdout and stderr to files: a stranger may write more than fits into memory."""
     with (into / "stdout").open("wb") as said, (into / "stderr").open("wb") as complained:
         process = subprocess.Popen(
             list(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=complained,

@@ -30,20 +30,20 @@ ANSWERED = {
     "valid-time": "board",
     "source": "source",
 }
-"""Rule to the check that answers it by computing what the rule's own check would read in the manifest."""
+"""Rule id to the check of verification that decides it by computing what the rule's own check reads in the manifest."""
 
 KINDS: tuple[Kind, ...] = (INTEGRITY, FORM, ACCURACY)
-"""The rest makes a run invalid."""
+"""Kinds of failure that are kept; any other becomes INVALID_RUN."""
 
 DOCUMENT = "method.md"
-"""The explanation, as it is handed in."""
+"""File name of the explanation in a submission."""
 
 NEED_SOURCE = {"script", "no-secrets", "third-party"}
-"""Rules that only the source answers."""
+"""Ids of the rules that cannot be decided without the source."""
 
 
 def checks(claims: Claims, source: Mapping[str, bytes] | None) -> list[CheckResult]:
-    """`source`: the files of source.tar; None where it cannot be read."""
+    """All rules that no other check decides. `source`: the files of source.tar; None if it cannot be read."""
     judged = rules.judge(_evidence(claims, source or {}))
     return [_check(each, claims, source is None) for each in judged if each.id not in ANSWERED]
 

@@ -1,4 +1,4 @@
-"""What a submission says, in types: `submission.json`, the run's manifest, and its answers.
+"""The types of a submission's claims: `submission.json`, the run's manifest, and its answers.
 
 Nothing here is believed. These are the claims that the checks hold against what they compute themselves; a claim that
 is missing or of another type makes the submission unreadable.
@@ -19,7 +19,7 @@ Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class Claim(BaseModel):
-    """Types are as written: "1" is no number. Keys that no check here needs are kept, for the contest's rules."""
+    """An object of submitted JSON, strictly typed ("1" is no number); unknown keys are kept for the contest's rules."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="allow")
 
@@ -129,7 +129,7 @@ class Cost(Claim):
 class Engine(Claim):
     name: Text
     weights: Text | None = None
-    """How they lay in memory; our engine says it."""
+    """How the weights lay in memory; only our engine reports it."""
     stats: Stats | None = None
     cost: Cost | None = None
 
@@ -187,7 +187,7 @@ class VerdictClaim(Claim):
 
 
 class Manifest(Claim):
-    """Of a finished run that has a time: one that was gone on with has none."""
+    """The manifest of a finished run that has a time; a resumed run has none."""
 
     state: Literal["finished"]
     request: Request
@@ -225,17 +225,17 @@ class Answer:
     text: str
     token_ids: tuple[int, ...]
     at_s: float | None
-    """After the section began."""
+    """Seconds from the start of the section to the end of this answer."""
 
 
 @dataclass(frozen=True)
 class Claims:
     folder: Path
-    """Unpacked."""
+    """Folder of the unpacked submission."""
     submission: Submission
     manifest: Manifest
     answers: tuple[Answer, ...]
-    """As they stand in the file, which is the order in which they were finished."""
+    """The answers in the file's order, which is the order in which they were finished."""
 
     @property
     def by_row(self) -> dict[int, Answer]:

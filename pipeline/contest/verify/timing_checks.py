@@ -20,23 +20,23 @@ from pipeline.device import board
 from pipeline.engine import prefix_tree
 
 CLOSE_S = 1e-3
-"""Two tellings of one interval."""
+"""Tolerance between two records of one interval."""
 
 CLOCK_SLACK_S, CLOCK_SLACK_SHARE = 5.0, 0.02
-"""Between the time of day and the interval clock: what time servers correct while a run goes on."""
+"""Tolerance between the time of day and the interval clock, for corrections by time servers during a run."""
 
 SLOWEST_REPEAT, FASTEST_REPEAT = 3.0, 0.5
-"""Of the median: a section that is faster by more did not do the same work."""
+"""Bounds of a section's time as multiples of the median: a faster one did not do the same work."""
 
 FASTEST_PASS = 0.3
-"""Of what the warm-up measured for a pass of a single row."""
+"""Least time of a pass, as a share of the fastest pass that the warm-up measured."""
 
 FASTEST_GPU = (8e12, 2.5e15)
-"""Bytes and dense bfloat16 FLOP a second of the fastest GPU on sale (NVIDIA B200, data sheet): the ceiling of one that
-is not described under configs/devices."""
+"""Bytes and dense bfloat16 FLOP a second of the fastest GPU on sale (NVIDIA B200, data sheet): the ceiling of a GPU
+that is not described under configs/devices."""
 
 CORE_FLOPS = {"float32": 3.2e11, "bfloat16": 1e13}
-"""A second, of one core at best: two AVX-512 units at 5 GHz; AMX tiles."""
+"""Highest FLOP a second of one core, by dtype: two AVX-512 units at 5 GHz; AMX tiles."""
 HOST_BYTES_PER_S = 1e12
 
 MOST_LOG_BYTES = 4 << 20
@@ -76,7 +76,7 @@ def _phases(told: Manifest) -> CheckResult:
 
 
 def _timeline(told: Manifest) -> CheckResult:
-    """Load, warm-up, then the sections one behind the other within the telemetry, then the weights' comparison."""
+    """Check the order: load, warm-up, the sections one after the other within the telemetry, then attestation."""
     line, phases = told.timeline_s, told.phases_s
     timed = line.timed
     order = [*line.load, *line.warm_up, line.telemetry[0], *(moment for pair in timed for moment in pair)]
@@ -95,7 +95,7 @@ def _timeline(told: Manifest) -> CheckResult:
 
 
 def _answer_times(claims: Claims) -> CheckResult:
-    """Answers are finished within the first section, in the order of the file."""
+    """Check that the answers were finished within the first section, in the file's order."""
     moments = [answer.at_s for answer in claims.answers if answer.at_s is not None]
     section_s = claims.manifest.phases_s.timed[0]
     wanted = f"ascending, within the {section_s:.3f} s of the first section"
@@ -140,7 +140,7 @@ def _log(claims: Claims) -> CheckResult:
 
 
 def _repeats(told: Manifest) -> CheckResult:
-    """Whoever kept answers from one section to the next is faster in the second, or makes no passes there."""
+    """Check that sections take alike and each has passes: kept answers would make a later one faster, or idle."""
     timed, middle = told.phases_s.timed, median(told.phases_s.timed)
     outliers = [t for t in timed if not FASTEST_REPEAT * middle <= t <= SLOWEST_REPEAT * middle]
     idle = [number for number, each in enumerate(told.sections, start=1) if each.passes < 1]
@@ -152,7 +152,7 @@ def _repeats(told: Manifest) -> CheckResult:
 
 
 def _passes(told: Manifest) -> CheckResult:
-    """What the engine says of its passes, against its own measurements during the warm-up."""
+    """Check the engine's count and time of passes against the section and its measurements during the warm-up."""
     stats, cost = told.engine.stats, told.engine.cost
     wanted = "passes that fit into the section, none faster than the warm-up's smallest"
     if stats is None or cost is None or not cost.elapsed_s:
@@ -168,7 +168,7 @@ def _passes(told: Manifest) -> CheckResult:
 
 
 def _work(claims: Claims, encoded: list[list[int]] | None) -> CheckResult:
-    """The tokens that went in and came out: a prompt that was cut or rewritten has other ones."""
+    """Check the counts of prompt and answer tokens: a prompt that was cut or rewritten has another count."""
     told, wanted = claims.manifest, "the tokens of all prompts and answers"
     answered = sum(len(answer.token_ids) for answer in claims.answers)
     counts = {told.answer_tokens, *(section.answer_tokens for section in told.sections)}
@@ -188,7 +188,7 @@ def _work(claims: Claims, encoded: list[list[int]] | None) -> CheckResult:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What a device can do at the very best, by its data sheet."""
+    """The peak rates of a device, by its data sheet."""
 
     title: str
     bytes_per_s: float
@@ -196,7 +196,7 @@ class Ceiling:
 
 
 def ceiling(told: Manifest) -> Ceiling:
-    """Of the device that the manifest names."""
+    """The ceiling of the device that the manifest names."""
     gpu, seen = told.environment.gpu or "", told.board.before.board
     name = "orin-32gb" if seen.module == board.TARGET_MODULE else "h100-80gb" if "H100" in gpu else None
     if name is not None:
@@ -210,9 +210,11 @@ def ceiling(told: Manifest) -> Ceiling:
 
 
 def _floor(claims: Claims, model: Model | None, encoded: list[list[int]] | None) -> CheckResult:
-    """Reading the layers' weights once, or the arithmetic of every prompt token that differs, whichever takes longer.
+    """Check that no section beats the floor: the time to read the layers' weights once or to compute every distinct
+    prompt token, whichever is longer.
 
-    Of the last layer an engine may leave out what no answer depends on. The roofline: see `engine/cost.py`.
+    The arithmetic leaves out the last layer, where an engine may skip what no answer depends on. The roofline: see
+    `engine/cost.py`.
     """
     told, best = claims.manifest, ceiling(claims.manifest)
     fastest_s = min(told.phases_s.timed)

@@ -12,11 +12,11 @@ from typing import Any
 from pipeline.html import page
 
 STATES = ("fail", "unknown", "human", "ok")
-"""Of checks, what is most worth a look first."""
+"""States of checks, in the order in which they deserve a look."""
 
 
 def html(verdict: Mapping[str, Any]) -> str:
-    """The page of a verdict, as `verdict.json` has it."""
+    """Render the page of a verdict, given the content of `verdict.json`."""
     states = Counter(each["state"] for each in verdict["checks"])
     counts = [(state, states[state]) for state in STATES if states[state]]
     again = verdict["rerun"]
@@ -25,7 +25,7 @@ def html(verdict: Mapping[str, Any]) -> str:
 
 
 def _facts(verdict: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and values, but for those that could not be read."""
+    """Names and values of the submission's facts, without those that could not be read."""
     team = verdict["team"]
     facts = [("team", team["name"]), ("members", ", ".join(team["members"]))] if team else []
     keys = ("model", "dataset", "dataset_sha256", "device", "commit", "submitted_utc")

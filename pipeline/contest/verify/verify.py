@@ -47,10 +47,10 @@ from pipeline.table import Column
 SCHEMA = 1
 VALID, INVALID, CANNOT_TELL = "VALID", "INVALID", "CANNOT TELL"
 CLASSES: tuple[Kind, ...] = (INTEGRITY, FORM, INVALID_RUN, ACCURACY)
-"""Of several reasons the first here is the verdict's."""
+"""Kinds of failure by precedence: the first one that occurs is the verdict's class."""
 
 CLASS_WORDS: dict[Kind, str] = {INVALID_RUN: "invalid run"}
-"""Classes that `verdict.json` calls by other words than the code."""
+"""Names in `verdict.json` for classes that the code calls otherwise."""
 
 ERRORS: dict[Kind, tuple[type[PipelineError], str]] = {
     INTEGRITY: (IntegrityError, "M721"),
@@ -67,14 +67,14 @@ JSON, PAGE, LOG = "verdict.json", "verdict.html", "verify.log"
 @dataclass(frozen=True)
 class Verdict:
     name: str
-    """Of the submission: <team>-<hash>."""
+    """Name of the submission: <team>-<hash>."""
     checks: tuple[CheckResult, ...]
     submission: Submission | None = None
     manifest: Manifest | None = None
     accuracy: Accuracy | None = None
     rerun: dict[str, Any] | None = None
     trouble: str = field(default="", compare=False)
-    """Tracebacks of checks that failed themselves."""
+    """Tracebacks of groups of checks that raised an error."""
 
     @property
     def failed(self) -> list[CheckResult]:
@@ -95,7 +95,7 @@ class Verdict:
         return [f"{each.id}: {each.found}; wanted: {each.expected}" for each in told]
 
     def as_json(self) -> dict[str, Any]:
-        """`verdict.json`; what could not be read is null."""
+        """The content of `verdict.json`; what could not be read is null."""
         of, run = self.submission, self.manifest
         board = run and run.board.before.board
         return {
@@ -164,7 +164,7 @@ def conclude(verdict: Verdict, out: Path) -> None:
 
 def error_of(verdict: Verdict, what: str, fix: str) -> PipelineError | None:
     """The error of the verdict's class, with its first reasons: IntegrityError (M721), FormError (F421), AccuracyError
-    (A421), InvalidRun (I421), CannotTell (C101). None of a VALID one."""
+    (A421), InvalidRun (I421), CannotTell (C101). None for a VALID verdict."""
     if verdict.state == VALID:
         return None
     error, code = (CannotTell, "C101") if verdict.kind is None else ERRORS[verdict.kind]
@@ -177,7 +177,7 @@ COLOURS = {"ok": "green", "FAIL": "red", "?": "yellow"}
 
 
 def text(verdict: Verdict, out: Path) -> str:
-    """For the terminal: a line a check, and the verdict last."""
+    """The report for the terminal: a line a check, and the verdict last."""
     told = verdict.as_json()
     head = f"{told['submission']}{' (a rehearsal)' * bool(told['rehearsal'])}"
     columns = [Column("check"), Column(colour=COLOURS.get), Column("found", wrap=90)]
@@ -243,7 +243,7 @@ def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Asked | N
 def _guarded(
     group: str, make: Callable[[], tuple[Sequence[CheckResult], Output | None]]
 ) -> tuple[Sequence[CheckResult], Output | None, str]:
-    """A group's results, what it hands on to others, and the traceback of a group that failed itself."""
+    """Run a group of checks; return its results, its output for other groups, and the traceback of its own error."""
     try:
         return *make(), ""
     except PipelineError as error:  # of the organiser's own files
