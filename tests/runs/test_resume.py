@@ -400,7 +400,7 @@ def test_a_run_folder_that_becomes_read_only_keeps_all_answers(
         "    next(runs.iterdir()).chmod(0o555)\n"
         "threading.Thread(target=lock, daemon=True).start()\n"
         "def told(*arguments):\n"
-        "    try: run.run(*arguments)\n"
+        "    try: timed.run(*arguments)\n"
         "    except errors.PipelineError as error: print(error.exit_status, error)\n"
         "told(asked)\n"
         "for path in next(runs.iterdir()).iterdir(): path.chmod(0o444)\n"
