@@ -124,7 +124,7 @@ class TextGenerator:
             prompts,
             max_new_tokens=max_new_tokens,
             stop_tokens=self.stop_tokens,
-            candidates=Candidates(self.tokenizer, chat_list, self.end),
+            candidates=Candidates(self.tokenizer, chat_list, self.end, self.engine.weights.shape.vocab),
             on_answer=finished,
             on_pass=on_pass,
         )

@@ -6,7 +6,8 @@ Two sources, best first:
 * prompt lookup: what followed the last place where the newest tokens stood before (LLMA, arXiv
   2304.04487; the form with the prompt as reference is apoorvumang/prompt-lookup-decoding).
 
-How often each source was right so far says how far its next guess is worth checking.
+How often each source was right so far says how far its next guess is worth checking. A source that fails costs its
+draft and, the first time, a line in the log.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from loguru import logger
 
 from pipeline.engine.arrays import Ints, ints
 from pipeline.engine.cost import PassCost
@@ -35,6 +37,44 @@ class Draft:
 
 
 NONE = Draft()
+
+
+class Guesses:
+    """The guesses for the prompts of one call. A source that fails costs its draft and, the first time, a line in the
+    log: what only saves time ends no run."""
+
+    def __init__(self, candidates: Sequence[Sequence[Sequence[int]]]) -> None:
+        self._candidates = candidates
+        self._failed = False
+
+    def following(self, index: int, prompt: Callable[[], Ints], answer: Sequence[int], longest: int) -> Draft:
+        """As `guess`, for the answer of prompt `index`."""
+        for candidates in (self._of(index), ()):
+            try:
+                return guess(prompt, answer, candidates, longest)
+            except Exception as error:
+                self._note(error)
+        return NONE
+
+    def whole(self, index: int, stop_tokens: frozenset[int], longest: int) -> list[Draft]:
+        """As `whole`, for prompt `index`."""
+        try:
+            return whole(self._of(index), stop_tokens, longest)
+        except Exception as error:
+            self._note(error)
+            return []
+
+    def _of(self, index: int) -> Sequence[Sequence[int]]:
+        try:
+            return self._candidates[index]
+        except Exception as error:  # whatever somebody's sequence does
+            self._note(error)
+            return ()
+
+    def _note(self, error: Exception) -> None:
+        if not self._failed:
+            logger.warning("a draft could not be made, the answers are the same: {}: {}", type(error).__name__, error)
+        self._failed = True
 
 
 def guess(

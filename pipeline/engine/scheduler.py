@@ -57,7 +57,7 @@ class Scheduler:
         draft_policy: DraftPolicy = drafts.worth,
     ) -> None:
         """`candidates[i]`: token runs that prompt i's answer may be. `draft_policy`: how much of a guess is checked."""
-        self.candidates, self.draft_policy = candidates, draft_policy
+        self.guesses, self.draft_policy = drafts.Guesses(candidates), draft_policy
         self.pool, self.limits, self.cost = pool, limits, cost
         self.max_new_tokens, self.stop_tokens = max_new_tokens, stop_tokens
         self.cache = PrefixCache(tree, pool)
@@ -177,8 +177,8 @@ class Scheduler:
         longest = min(self.max_new_tokens - len(answer.tokens) - 1, spare)
         if longest <= 0 or len(answer.slots) + rows < len(answer.tokens):
             return drafts.NONE
-        candidates = self.candidates[answer.prompt]
-        draft = drafts.guess(lambda: self.cache.prompt_tokens(answer.prompt), answer.tokens, candidates, longest)
+        index = answer.prompt
+        draft = self.guesses.following(index, lambda: self.cache.prompt_tokens(index), answer.tokens, longest)
         draft = drafts.until(draft, self.stop_tokens)  # what follows the last token of an answer is of no use
         return self.draft_policy(draft, self.acceptance.rate(draft.source), likely_rows, saved_s, self.cost)
 
@@ -205,7 +205,7 @@ class Scheduler:
         likely = [
             (answer, draft)
             for answer in begun
-            for draft in drafts.whole(self.candidates[answer.prompt], self.stop_tokens, self.max_new_tokens)
+            for draft in self.guesses.whole(answer.prompt, self.stop_tokens, self.max_new_tokens)
         ]
         more = sum(len(draft.tokens) for _, draft in likely)
         if more == 0 or rows + more > budget or more > self.pool.free:

@@ -1,14 +1,17 @@
 """The answers that a prompt itself lists, as token runs: guesses for the engine, which checks every one.
 
-A wrong or missing guess costs time, never a different answer.
+A wrong or missing guess costs time, never a different answer and never the run.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import warnings
 from collections.abc import Sequence
 from typing import Any
+
+from loguru import logger
 
 from pipeline.text.chat_template import token_ids
 
@@ -16,25 +19,55 @@ MARK = "choices:"
 
 
 def listed(text: str) -> list[str]:
-    """The items of the last line that starts with `choices:` and goes on with a Python list; [] if there is none."""
+    """The items of the last line that starts with `choices:` and goes on with a list as JSON or as Python writes it; []
+    if there is none. Items that hold half of a surrogate pair, which no model answers, are left out."""
     line = next((line for line in reversed(text.splitlines()) if line.startswith(MARK)), "")
+    body = line[len(MARK) :].strip()
+    for read in (_as_json, _as_python):
+        try:
+            return [item for item in map(_whole, read(body)) if item is not None] if body else []
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return []  # some other text that happens to start so: no guesses then
+
+
+def _as_json(body: str) -> list[str]:
+    """JSON spells a character beyond 16 bits as two escapes, which Python's literals would read as two halves."""
+    return [item if isinstance(item, str) else json.dumps(item, ensure_ascii=False) for item in _list(json.loads(body))]
+
+
+def _as_python(body: str) -> list[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # a stray backslash in somebody's text
+        return [str(item) for item in _list(ast.literal_eval(body))]
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("no list")
+    return value
+
+
+def _whole(item: str) -> str | None:
+    """The item, two halves of a pair that follow each other as the character that they spell; None for a lone half."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # a stray backslash in somebody's text
-            items = ast.literal_eval(line[len(MARK) :].strip() or "[]")
-        return [str(item) for item in items] if isinstance(items, list) else []
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return []  # some other text that happens to start so: no guesses then
+        return item.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        return None
 
 
 class Candidates(Sequence[list[list[int]]]):
     """For each chat the token runs of its choices, with and without a leading space, the end token behind each.
 
-    Made all at once when the first is asked for: by then a GPU is at work on the prompts.
+    Made all at once when the first is asked for: by then a GPU is at work on the prompts. Where that fails, each chat's
+    are made by themselves, and those that fail alone are left out; so are runs with a token of which the model has no
+    embedding.
     """
 
-    def __init__(self, tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]], end: int | None) -> None:
-        self._tokenizer, self._chats, self._end = tokenizer, chats, end
+    def __init__(
+        self, tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]], end: int | None, vocabulary: int
+    ) -> None:
+        self._tokenizer, self._chats, self._end, self._vocabulary = tokenizer, chats, end, vocabulary
         self._made: list[list[list[int]]] | None = None
 
     def __len__(self) -> int:
@@ -42,8 +75,23 @@ class Candidates(Sequence[list[list[int]]]):
 
     def __getitem__(self, index: Any) -> Any:
         if self._made is None:
-            self._made = candidates(self._tokenizer, self._chats, self._end)
+            runs = self._make()
+            self._made = [[run for run in each if max(run, default=0) < self._vocabulary] for each in runs]
         return self._made[index]
+
+    def _make(self) -> list[list[list[int]]]:
+        try:
+            return candidates(self._tokenizer, self._chats, self._end)
+        except Exception as error:  # whatever it is: guesses only save time
+            made, failed = [], 0
+            for chat in self._chats:
+                try:
+                    made += candidates(self._tokenizer, [chat], self._end)
+                except Exception:
+                    made.append([])
+                    failed += 1
+            logger.warning("no drafts from the choices of {} prompts: {}: {}", failed, type(error).__name__, error)
+            return made
 
 
 def candidates(tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]], end: int | None) -> list[list[list[int]]]:
@@ -59,7 +107,11 @@ def candidates(tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]], end: i
 
 
 def end_of_answer(tokenizer: Any, stop_tokens: frozenset[int]) -> int | None:
-    """The stop token that the chat template itself puts behind an answer."""
+    """The stop token that the chat template itself puts behind an answer; None where there is none."""
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    ids = token_ids(tokenizer, [chat], add_generation_prompt=False)[0]
+    try:
+        ids = token_ids(tokenizer, [chat], add_generation_prompt=False)[0]
+    except Exception as error:  # a template's own refusal, in whatever class: only drafts need this
+        logger.info("drafts from choices come without an end: {}: {}", type(error).__name__, error)
+        return None
     return next((token for token in reversed(ids) if token in stop_tokens), None)

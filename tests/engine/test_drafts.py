@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loguru import logger
 
 from pipeline.engine.arrays import ints
 from pipeline.engine.cost import UNKNOWN, PassCost
@@ -18,6 +19,7 @@ from pipeline.engine.drafts import (
     SOURCES,
     Acceptance,
     Draft,
+    Guesses,
     from_choices,
     from_lookup,
     guess,
@@ -139,3 +141,31 @@ def test_a_draft_ends_where_it_stops_to_pay() -> None:
 def test_lookup_on_a_long_prompt_is_quick_enough_to_be_free() -> None:
     sequence = np.tile(np.arange(1000), 8)
     assert from_lookup(sequence, 3) == (0, 1, 2)
+
+
+class FailingAt:
+    """Candidates of which some cannot be had, and some are none."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> list:
+        if index == 0:
+            raise TypeError("no text")
+        return [[1, 2, 3]] if index == 1 else [None]
+
+
+def test_a_source_that_fails_costs_its_draft_and_one_line_in_the_log() -> None:
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
+    guesses = Guesses(FailingAt())
+    try:
+        for index in (0, 2):
+            assert guesses.whole(index, frozenset(), 9) == []
+            assert guesses.following(index, lambda: ints([5, 1, 7, 8, 9, 5]), [1], 4) == Draft((7, 8, 9, 5), "lookup")
+            assert guesses.following(index, lambda: 1 / 0, [1], 4) == NONE
+        assert guesses.following(1, lambda: 1 / 0, [1], 4) == Draft((2, 3), "choices")
+        assert guesses.whole(1, frozenset(), 9) == [Draft((1, 2, 3), "choices")]
+    finally:
+        logger.remove(sink)
+    assert lines == ["a draft could not be made, the answers are the same: TypeError: no text\n"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from loguru import logger
 from transformers import AutoTokenizer
 
 from pipeline.model.config import stop_tokens
@@ -73,6 +76,28 @@ def test_apostrophes_brackets_and_booleans() -> None:
     assert choices.listed("choices: [['a', 'b'], 'c']") == ["['a', 'b']", "c"]
 
 
+@pytest.mark.parametrize(
+    ("line", "items"),
+    [
+        (r'["\ud83d\ude00", "\u00e9"]', ["😀", "é"]),
+        (r'["\/", "a\\b"]', ["/", "a\\b"]),
+        ('[true, null, 1, 2.5, ["a"], {"b": 1}]', ["true", "null", "1", "2.5", '["a"]', '{"b": 1}']),
+        ('["it\'s"]', ["it's"]),
+        (r'["\ud83d", "ab\ude00", "c"]', ["c"]),
+        (r"['\ud83d\ude00', '\ude00', 'c']", ["😀", "c"]),
+        (r'["\ude00\ud83d"]', []),
+    ],
+)
+def test_a_list_as_json_writes_it_is_read_and_halves_of_characters_are_survived(line: str, items: list[str]) -> None:
+    assert choices.listed(f"choices: {line}") == items
+
+
+@given(st.lists(st.one_of(st.text(alphabet="ab'\"[]\\, é🙂\t\n", max_size=9), st.integers(-99, 99)), max_size=5))
+def test_a_list_as_json_writes_it_is_read_back(items: list) -> None:
+    for line in (json.dumps(items), json.dumps(items, ensure_ascii=False)):
+        assert choices.listed(f"choices: {line}") == [str(item) for item in items]
+
+
 def test_the_last_line_counts() -> None:
     text = "choices: ['old']\npassage: x\nchoices: ['new']\nthanks"
     assert choices.listed(text) == ["new"]
@@ -107,3 +132,34 @@ def test_only_the_last_turn_is_read(standin: Path) -> None:
         {"role": "user", "content": "and now?"},
     ]
     assert choices.candidates(AutoTokenizer.from_pretrained(standin), [chat], None) == [[]]
+
+
+# --- a source that fails ------------------------------------------------------------------------------------
+
+
+class Failing:
+    """A tokenizer that fails on some texts, as one does on half of a character."""
+
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+        if any("bad" in text for text in texts):
+            raise TypeError("TextEncodeInput must be Union[…]")
+        return {"input_ids": [[len(text)] for text in texts]}
+
+    def apply_chat_template(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("Only user roles are supported!")
+
+
+def test_choices_that_cannot_be_tokenised_cost_their_own_drafts_and_one_line_in_the_log() -> None:
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
+    chats = [[{"role": "user", "content": f"choices: ['{text}']"}] for text in ("a", "bad", "abc", "bad too", "x" * 9)]
+    try:
+        made = choices.Candidates(Failing(), chats, 7, vocabulary=10)
+        assert [made[index] for index in range(5)] == [[[1, 7], [2, 7]], [], [[3, 7], [4, 7]], [], [[9, 7]]]
+    finally:
+        logger.remove(sink)
+    assert lines == ["no drafts from the choices of 2 prompts: TypeError: TextEncodeInput must be Union[…]\n"]
+
+
+def test_a_template_that_takes_no_answers_gives_drafts_without_an_end() -> None:
+    assert choices.end_of_answer(Failing(), frozenset({1})) is None

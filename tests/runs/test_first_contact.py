@@ -1,0 +1,52 @@
+"""Inputs that a newcomer brings: none costs a run, and no answer differs from pipe() silently."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.record.outputs import read_outputs
+from pipeline.runs import timed
+from pipeline.runs.request import ENGINES, Request
+
+pytestmark = pytest.mark.usefixtures("one_thread", "runs")
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"message": [{"role": "user", "content": text}], "answer": "four"}
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def run(model: Path, file: Path, **request: Any) -> timed.Summary:
+    request = {"max_new_tokens": 8, **request}
+    return timed.run(Request(dataset=str(file), model=str(model), **request), lambda line: None)
+
+
+def texts(done: timed.Summary) -> list[str]:
+    return [row["output"][0]["generated_text"] for row in read_outputs(done.folder)]
+
+
+# What only saves time
+
+CHOICES = [
+    "choices: ['three', 'four']\n",
+    'choices: ["\\ud83d\\ude00", "\\ud83d\\ude22"]\n',
+    "choices: ['\\ud83d', 'a \\ude00']\n",
+    'choices: ["\\u0000", true, null]\n',
+    "choices: ['\\x00', b'x', 1e999]\n",
+    "choices: ['<|im_end|>', '']\n",
+]
+
+
+def test_whatever_the_choices_are_every_row_is_answered_as_by_pipe(tiny: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "rows.jsonl", [user(f"Which face is glad?\n{line}") for line in CHOICES])
+    ours, theirs = (texts(run(tiny, file, engine=engine)) for engine in ENGINES)
+    assert len(ours) == len(CHOICES)
+    assert ours == theirs
