@@ -34,11 +34,15 @@ KINDS = {
     "memory clock": "its clock needs debugfs and root",
     "cpu clock": "no cpufreq",
     "alarm": "no over-current alarm or counter",
-    "cooling": "no cooling device but a fan",
+    "cooling": "no cooling device that holds a clock down",
     "memory": "no /proc/meminfo",
 }
-"""Kind of channel to what its absence means."""
+"""Kind of channel to what its absence means. A notice is a kind whose absence means nothing."""
 
+NOTICE = "notice"
+HOLDERS = re.compile(r"(thermal-)?(cpufreq|devfreq)-|.*-throttle-alert")
+"""Cooling devices that hold a clock down. Others tell people or other programs something, as `hot-surface-alert` of
+L4T 36.3 does at 70 °C, 29 degrees before anything is slowed."""
 
 ENDINGS = {
     "gpu_MHz": "gpu clock",
@@ -48,14 +52,18 @@ ENDINGS = {
     "_C": "temperature",
     "_alarm": "alarm",
     "_events": "alarm",
-    "_held": "cooling",
     "_MiB": "memory",
 }
 """How the names of each kind end; the first that fits."""
 
 
 def kind_of(name: str) -> str | None:
-    """The kind of a channel that is known by its name only, as in a recording's file."""
+    """The kind of a channel that is known by its name only, as in a recording's file.
+
+    A cooling device's follows from what it is and not from how its column is called.
+    """
+    if name.endswith(("_held", "_notice")):
+        return "cooling" if HOLDERS.match(name) else NOTICE
     return next((kind for ending, kind in ENDINGS.items() if name.endswith(ending)), None)
 
 
@@ -128,14 +136,15 @@ def _counters(host: Host) -> list[Channel]:
 
 
 def _cooling(host: Host) -> list[Channel]:
-    """Above zero, a device holds a clock down. A fan that turns faster does not."""
-    devices = host.names("sys/class/thermal/cooling_device*")
-    types = {name: host.read(f"{name}/type") or name.rsplit("/", 1)[1] for name in devices}
-    return [
-        Channel(f"{types[name]}_{name.rsplit('device', 1)[1]}_held", "cooling", _file(host, f"{name}/cur_state"))
-        for name in devices
-        if "fan" not in types[name]
-    ]
+    """Above zero, a device holds a clock down, or only gives notice. A fan that turns faster does neither."""
+    found = []
+    for folder in host.names("sys/class/thermal/cooling_device*"):
+        device = host.read(f"{folder}/type") or folder.rsplit("/", 1)[1]
+        if "fan" not in device:
+            kind, ending = ("cooling", "held") if HOLDERS.match(device) else (NOTICE, "notice")
+            name = f"{device}_{folder.rsplit('device', 1)[1]}_{ending}"
+            found.append(Channel(name, kind, _file(host, f"{folder}/cur_state")))
+    return found
 
 
 def _memory(host: Host) -> list[Channel]:

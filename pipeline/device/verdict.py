@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.device import board, power
 from pipeline.device.board import Board
-from pipeline.device.channels import KINDS
+from pipeline.device.channels import KINDS, NOTICE
 from pipeline.device.host import Host
 from pipeline.device.power import Mode
 from pipeline.device.telemetry import Recording
@@ -81,7 +81,7 @@ def _throttled(before: State, seen: Recording) -> list[str]:
         if name.endswith("_crit_alarm") and any(values):
             reasons.append(f"throttled: {name} was on")
     for name, values in seen.of_kind("cooling").items():
-        if any(values):
+        if max(values, default=0) > 0:
             reasons.append(f"throttled: {name.removesuffix('_held')} was held down")
     for values in seen.of_kind("gpu clock").values():
         if before.clocks_locked and values and min(values) < LOWEST_GPU_CLOCK * max(values):
@@ -95,6 +95,9 @@ def _throttled(before: State, seen: Recording) -> list[str]:
 def _unseen(before: State, seen: Recording) -> list[str]:
     """Notes: what could not be seen, and warnings that fell short of throttling."""
     notes = [f"{name} was on" for name, v in seen.of_kind("alarm").items() if name.endswith("_max_alarm") and any(v)]
+    for name, values in seen.of_kind(NOTICE).items():
+        if max(values, default=0) > 0:
+            notes.append(f"{name.removesuffix('_notice')} was on, a notice that slows nothing")
     if before.board.is_jetson:
         if before.mode is None:
             notes.append("the power mode could not be seen (in a container, mount the host: -v /:/host:ro)")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fake_board import UNREADABLE_ZONE, WATTS, ZONES, FakeBoard
+from support.fake_board import COOLING, UNREADABLE_ZONE, WATTS, ZONES, FakeBoard
 from support.rows import write_rows
 
 from pipeline.device import channels, power, telemetry, verdict
@@ -55,11 +55,12 @@ def test_every_channel_of_the_board_is_read_in_its_unit(board: FakeBoard, tmp_pa
 def test_a_channel_s_kind_can_be_told_by_its_name(board: FakeBoard) -> None:
     board.write("sys/kernel/debug/bpmp/debug/clk/emc/rate", 3200000000)
     found = channels.find(board.host)
-    assert {channel.kind for channel in found} == set(channels.KINDS)
+    assert {channel.kind for channel in found} == {*channels.KINDS, channels.NOTICE}
     assert {channel.name: channels.kind_of(channel.name) for channel in found} == {
         channel.name: channel.kind for channel in found
     }
     assert channels.kind_of("mood") is None
+    assert channels.kind_of("devfreq-17000000.gpu_2_notice") == "cooling"
 
 
 def test_what_cannot_be_read_is_listed_and_never_zero(board: FakeBoard, tmp_path: Path) -> None:
@@ -183,6 +184,31 @@ def test_what_spoils_a_time(board: FakeBoard, tmp_path: Path, case: str) -> None
     found = judged(board, tmp_path, lambda: board.write(name, value))
     assert found.state == "INVALID"
     assert [told for told in found.reasons if reason in told], found.reasons
+
+
+@pytest.mark.parametrize("device", [name for name in COOLING if name != "pwm-fan"])
+def test_only_a_cooling_device_that_slows_something_spoils_a_time(
+    board: FakeBoard, tmp_path: Path, device: str
+) -> None:
+    good(board)
+    number = COOLING.index(device)
+    board.write(f"sys/class/thermal/cooling_device{number}/cur_state", 1)
+    found = judged(board, tmp_path)
+    if device == "hot-surface-alert":
+        assert (found.state, found.reasons) == ("VALID with notes", ())
+        assert found.notes == (f"{device}_{number} was on, a notice that slows nothing",)
+    else:
+        assert (found.state, found.reasons) == ("INVALID", (f"throttled: {device}_{number} was held down",))
+
+
+def test_a_notice_of_another_system_is_no_reason_and_no_board_needs_one(board: FakeBoard, tmp_path: Path) -> None:
+    good(board)
+    folder = f"sys/class/thermal/cooling_device{COOLING.index('hot-surface-alert')}"
+    board.write(f"{folder}/type", "intel_powerclamp")
+    board.write(f"{folder}/cur_state", -1)  # as it says while it is off
+    assert judged(board, tmp_path) == verdict.Verdict("VALID", True, (), ())
+    board.remove(folder)
+    assert judged(board, tmp_path) == verdict.Verdict("VALID", True, (), ())
 
 
 def test_events_from_before_the_run_do_not_count(board: FakeBoard, tmp_path: Path) -> None:

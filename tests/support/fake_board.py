@@ -100,6 +100,13 @@ HWMON = {
 }
 WATTS = 24 + 3 + 5 + 1
 
+COOLING = (
+    *("pwm-fan", "cpufreq-cpu0", "devfreq-17000000.gpu", "cpufreq-cpu4"),
+    *(f"{part}-throttle-alert" for part in ("cpu", "gpu", "cv0", "cv1", "cv2", "soc0", "soc1", "soc2")),
+    "hot-surface-alert",
+)
+"""Cooling devices as L4T 36.3 has them: the last is a notice at 70 °C, which slows nothing."""
+
 ZONES = {"cpu-thermal": "51500", "gpu-thermal": "49062", "tj-thermal": "52000"}
 UNREADABLE_ZONE = "cv0-thermal"
 """Powered down: the kernel answers EAGAIN. Here a folder lies where the file would be, which cannot be read either."""
@@ -170,7 +177,7 @@ def make(folder: Path, *, module: str = "p3701-0004", l4t: str = "36.3.0", mode:
         board.write(f"sys/class/thermal/thermal_zone{number}/temp", temperature)
     board.write("sys/class/thermal/thermal_zone9/type", UNREADABLE_ZONE)
     (board.root / "sys/class/thermal/thermal_zone9/temp").mkdir()
-    for number, device in enumerate(("pwm-fan", "cpufreq-cpu0", "devfreq-17000000.gpu")):
+    for number, device in enumerate(COOLING):
         board.write(f"sys/class/thermal/cooling_device{number}/type", device)
         board.write(f"sys/class/thermal/cooling_device{number}/cur_state", 3 if device == "pwm-fan" else 0)
     for name, hertz in (("cur_freq", 930750000), ("max_freq", 930750000)):
