@@ -17,9 +17,12 @@ from typing import Any
 import psutil
 
 from pipeline import paths
-from pipeline.process import git
+from pipeline.record import checkout
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "invoke")
+
+MOST_CHANGED = 20
+"""Names of changed files in a manifest."""
 
 
 def describe() -> dict[str, Any]:
@@ -48,17 +51,22 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """The code's commit, and whether files differ from it; nulls where this is no checkout.
+    """The code's commit, whether files that may take part in a run differ from it, and which; nulls where this is no
+    checkout.
 
     An image has no checkout: PIPELINE_COMMIT in its environment says what it was built from.
     """
     if built_from := os.environ.get("PIPELINE_COMMIT"):
-        return {"commit": built_from.removesuffix("-dirty"), "dirty": built_from.endswith("-dirty")}
+        is_dirty = built_from.endswith("-dirty")
+        return {"commit": built_from.removesuffix("-dirty"), "dirty": is_dirty, "changed": None if is_dirty else []}
     if not paths.CHECKOUT:  # a repository around an installed wheel is somebody else's
-        return {"commit": None, "dirty": None}
-    head, changed = git(paths.ROOT, "rev-parse", "HEAD"), git(paths.ROOT, "status", "--porcelain")
-    commit = None if head is None else head.decode().strip()
-    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
+        return {"commit": None, "dirty": None, "changed": None}
+    changed = checkout.changed(paths.ROOT)
+    return {
+        "commit": checkout.commit(paths.ROOT),
+        "dirty": None if changed is None else bool(changed),
+        "changed": None if changed is None else changed[:MOST_CHANGED],
+    }
 
 
 def peak_memory() -> dict[str, int | None]:

@@ -144,6 +144,21 @@ def test_a_changed_checkout_is_not_packed(made: Clone, tmp_path: Path) -> None:
     refuse_to_pack(made, tmp_path / "out", IntegrityError, "M614")
 
 
+def test_data_of_one_s_own_in_the_checkout_hinders_nothing(made: Clone, tmp_path: Path) -> None:
+    (made.path / "my").mkdir()
+    (made.path / "my" / "prompts.jsonl").write_text("mine")
+    assert packed(made, tmp_path / "out").is_file()
+
+
+def test_what_a_run_was_made_with_beside_the_commit_is_named(made: Clone, tmp_path: Path) -> None:
+    changed = ["pipeline/mine.py", "configs/a.yaml", "configs/b.yaml", "configs/c.yaml"]
+    change_manifest(made.run, code={"commit": "1" * 40, "dirty": True, "changed": changed})
+    with pytest.raises(IntegrityError) as caught:
+        packed(made, tmp_path / "out")
+    assert caught.value.where.endswith("pipeline/mine.py, configs/a.yaml, configs/b.yaml and 1 more")
+    assert "git stash --include-untracked" in caught.value.fix
+
+
 def test_without_git_the_error_says_where_to_pack(made: Clone, tmp_path: Path) -> None:
     shutil.rmtree(made.path / ".git")
     refuse_to_pack(made, tmp_path / "out", EnvironmentProblem, "E601")

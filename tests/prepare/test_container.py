@@ -82,7 +82,7 @@ def test_the_build_is_labelled_with_the_commit(monkeypatch: pytest.MonkeyPatch) 
     assert f"TORCH_SHA256={'ab' * 32}" in told
     assert "-f Dockerfile.l4t" in told
     monkeypatch.setenv("PIPELINE_COMMIT", "abc-dirty")
-    assert provenance.commit() == {"commit": "abc", "dirty": True}
+    assert provenance.commit() == {"commit": "abc", "dirty": True, "changed": None}
 
 
 @pytest.mark.parametrize(

@@ -228,9 +228,9 @@ def test_the_commit_is_that_of_the_checkout(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.delenv("PIPELINE_COMMIT", raising=False)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert provenance.commit() == {"commit": None, "dirty": None}
+    assert provenance.commit() == {"commit": None, "dirty": None, "changed": None}
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance.commit() == {"commit": None, "dirty": None}
+    assert provenance.commit() == {"commit": None, "dirty": None, "changed": None}
 
 
 def test_the_environment_names_no_person_and_no_host() -> None:

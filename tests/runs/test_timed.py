@@ -112,7 +112,7 @@ def test_the_manifest_has_what_a_judge_needs(both: dict[str, running.Summary], t
     assert all(seconds > 0 for seconds in [told["phases_s"]["load"], told["phases_s"]["warm_up"], told["elapsed_s"]])
     assert told["answer_tokens"] == 8 * ROWS
     assert told["score"] == {"rule": "exact", "correct": 0, "scored": ROWS, "share": 0.0, "note": None}
-    assert set(told["code"]) == {"commit", "dirty"}
+    assert set(told["code"]) == {"commit", "dirty", "changed"}
     assert {"python", "platform", "cores", "threads", "memory_bytes", "packages"} <= set(told["environment"])
     assert told["peak_memory"]["host_bytes"] > 100_000_000
     assert told["state"] == "finished"

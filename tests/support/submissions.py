@@ -13,6 +13,7 @@ from typing import Any
 from support.commands import invoke_command
 
 from pipeline import paths
+from pipeline.record import checkout
 
 WHO = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
 WHEN = {"GIT_AUTHOR_DATE": "2024-10-06T12:00:00Z", "GIT_COMMITTER_DATE": "2024-10-06T12:00:00Z"}
@@ -55,17 +56,10 @@ class Clone:
 
 def clone(folder: Path) -> Clone:
     """Everything that git would commit here, with changes, as one commit in a new repository."""
-    listed = subprocess.run(
-        ["git", "-C", str(paths.ROOT), "ls-files", "-co", "--exclude-standard", "-z"], capture_output=True, check=False
-    )
-    if listed.returncode == 0:
-        names = [os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
-    else:  # in an image, which holds what is committed
-        names = [str(path.relative_to(paths.ROOT)) for path in paths.ROOT.rglob("*") if path.is_file()]
-    for name in names:
-        if (paths.ROOT / name).is_file() and not (paths.ROOT / name).is_symlink():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(paths.ROOT / name, folder / name)
+    for path in checkout.files(paths.ROOT):
+        copy = folder / path.relative_to(paths.ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
     made = Clone(folder)
     made.git("init", "--quiet", "--initial-branch=main")
     made.git("add", "--all")

@@ -7,7 +7,6 @@ with changes in it cannot be packed: nobody could say what had run.
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,11 @@ from typing import Any
 from pipeline import paths
 from pipeline.errors import EnvironmentProblem, IntegrityError
 from pipeline.process import git
+from pipeline.record import checkout as checkouts
+
+LARGEST_BYTES = 32 << 20
+"""A larger file is no source: a checkpoint or data that somebody keeps in the checkout."""
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,9 @@ def of_run(manifest: Mapping[str, Any], checkout: Path) -> Source:
         raise IntegrityError(
             "M612",
             "the run was made from files that no commit holds",
-            where=f"commit {code['commit'][:12]} and changes",
-            expected="a tree without changes: git status says nothing",
-            fix="commit your changes (or git stash them), run again, and submit that run",
+            where=f"commit {code['commit'][:12]} and {_some(code.get('changed')) or 'changes'}",
+            expected="every file that takes part in a run as a commit has it; data of your own may lie anywhere",
+            fix="git add and git commit them (or git stash --include-untracked), run again, and submit that run",
         )
     _refuse_changes(checkout)
     commit = code["commit"]
@@ -71,34 +75,35 @@ def read(source: Source) -> dict[str, bytes]:
 
 
 def tree(checkout: Path) -> dict[str, bytes]:
-    """The checkout as it lies there: what git would commit, or all of it where there is no git, as in an image."""
-    listed = git(checkout, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
-    if listed is None:
-        found = [path for path in checkout.rglob("*") if not {".git", "__pycache__"} & set(path.parts)]
-    else:
-        found = [checkout / os.fsdecode(name) for name in listed.split(b"\0") if name]
+    """The checkout's source as it lies there (`record.checkout.files`); what is too large to be source is left out."""
     return {
         path.relative_to(checkout).as_posix(): path.read_bytes()
-        for path in sorted(found)
-        if path.is_file() and not path.is_symlink()
+        for path in checkouts.files(checkout)
+        if path.stat().st_size <= LARGEST_BYTES
     }
 
 
 def _refuse_changes(checkout: Path) -> None:
-    changed = git(checkout, "status", "--porcelain")
+    changed = checkouts.changed(checkout, documents=True)
     if changed is None:
         raise EnvironmentProblem(
             "E601",
             "the source cannot be packed here: this is not a git checkout, or there is no git",
             where=paths.shown(checkout),
-            fix="an image has no history: leave it, and call invoke submit --run in the clone that it was built from",
+            fix="an image and an unpacked archive have no history: call invoke submit --run in a clone",
         )
     if changed:
-        names = changed.decode(errors="replace").splitlines()
         raise IntegrityError(
             "M614",
             "the checkout has changes that are in no commit",
-            where=f"{', '.join(name[3:] for name in names[:3])}{' …' * (len(names) > 3)}",
-            expected="git status says nothing",
-            fix="commit them, or git stash them: the documents of a submission come from the newest commit",
+            where=_some(changed),
+            expected="all source and documents as the newest commit has them; data of your own may lie anywhere",
+            fix="git add and git commit them, or git stash --include-untracked: a submission is made of a commit",
         )
+
+
+def _some(names: object) -> str:
+    """The first few of some names; nothing for what is no list, as in a manifest that an older version wrote."""
+    if not isinstance(names, list):
+        return ""
+    return ", ".join(map(str, names[:SHOWN])) + f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
