@@ -16,6 +16,7 @@ from pipeline.engine.device import pick_device
 from pipeline.model import config
 from pipeline.model.dtype import pick_dtype
 from pipeline.text.answers import Answered
+from pipeline.text.arguments import counted
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Reference:
         batch_size: int | None = None,
         on_answer: Callable[[Answered], None] = lambda answered: None,
         on_pass: Callable[[Any], None] = lambda progress: None,
+        place: Callable[[int], str] = counted,
         **arguments: Any,
     ) -> Answers:
         rows = [chats[index] for index in range(len(chats))]

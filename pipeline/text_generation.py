@@ -22,14 +22,13 @@ from loguru import logger
 from pipeline.dataset import records
 from pipeline.engine import backend, invariance, memory, projection
 from pipeline.engine.device import STREAMED, pick_device
-from pipeline.engine.engine import Engine, Progress, Stats
+from pipeline.engine.engine import DoesNotFit, Engine, Progress, Stats
 from pipeline.engine.free_memory import free_bytes
 from pipeline.engine.pass_log import PassLog
 from pipeline.model import config, loader
 from pipeline.model.dtype import pick_dtype
 from pipeline.text import arguments
 from pipeline.text.answers import Answered
-from pipeline.text.arguments import PromptTooLong
 from pipeline.text.candidates import Candidates, end_of_answer
 from pipeline.text.chat_template import Prompts, token_ids
 from pipeline.text.detokenize import Form, probe
@@ -94,6 +93,7 @@ class TextGenerator:
         batch_size: int | None = None,
         on_answer: Callable[[Answered], None] = lambda answered: None,
         on_pass: Callable[[Progress], None] = lambda progress: None,
+        place: Callable[[int], str] = arguments.counted,
         **unknown: Any,
     ) -> Answers:
         """Answer one chat, a list of chats or a `KeyDataset` of chats.
@@ -101,16 +101,16 @@ class TextGenerator:
         `temperature` and `batch_size` are taken and change nothing: pipe() ignores the first without
         sampling, and the engine packs by itself. Raises UsageError (U2xx) for arguments that pipe() would
         sample with or that are not known here, FormError (F2xx) for inputs that are no chats, ResourceError
-        (R301) and FormError (F203) for a prompt that does not fit.
+        (R301) for a prompt that memory cannot hold. `place` names an input in messages.
         """
         arguments.refuse(max_new_tokens, do_sample, unknown)
         start = time.perf_counter()
         rows = [chats[index] for index in range(len(chats))]
         single = bool(rows) and all(isinstance(row, dict) for row in rows)
         chat_list: list[Chat] = [rows] if single else rows
-        arguments.check_chats(chat_list)
+        arguments.check_chats(chat_list, place)
         prompts = self.prompts(chat_list) if chat_list else []
-        self._check_lengths(prompts)
+        self._warn_of_lengths(prompts, place)
         tokenise_s = time.perf_counter() - start
         outputs: list[Any] = [None] * len(prompts)
 
@@ -120,14 +120,18 @@ class TextGenerator:
             outputs[index] = [{"generated_text": full if return_full_text else text}]
             on_answer(Answered(index, outputs[index], tokens))
 
-        result = self.engine.generate(
-            prompts,
-            max_new_tokens=max_new_tokens,
-            stop_tokens=self.stop_tokens,
-            candidates=Candidates(self.tokenizer, chat_list, self.end, self.engine.weights.shape.vocab),
-            on_answer=finished,
-            on_pass=on_pass,
-        )
+        try:
+            result = self.engine.generate(
+                prompts,
+                max_new_tokens=max_new_tokens,
+                stop_tokens=self.stop_tokens,
+                candidates=Candidates(self.tokenizer, chat_list, self.end, self.engine.weights.shape.vocab),
+                on_answer=finished,
+                on_pass=on_pass,
+            )
+        except DoesNotFit as error:
+            error.where = place(error.index)
+            raise
         return Answers(outputs, result.stats, result.log, tokenise_s, single)
 
     def logits(self, chat: Chat, answered: Sequence[int]) -> torch.Tensor:
@@ -163,11 +167,12 @@ class TextGenerator:
             "cost": {"rows": cost.rows, "elapsed_s": cost.elapsed_s},
         }
 
-    def _check_lengths(self, prompts: Sequence[Sequence[int]]) -> None:
+    def _warn_of_lengths(self, prompts: Sequence[Sequence[int]], place: Callable[[int], str]) -> None:
+        """pipe() answers beyond the context as well, with what the model makes of positions that it never saw."""
         limit = self.engine.weights.shape.max_positions
-        for index, prompt in enumerate(prompts):
-            if len(prompt) + 1 > limit:
-                raise PromptTooLong(index, len(prompt), limit)
+        beyond = [index for index, prompt in enumerate(prompts) if len(prompt) >= limit]
+        if beyond:
+            logger.warning(arguments.beyond_context(beyond, limit, place))
 
 
 def load(
@@ -214,7 +219,7 @@ def load(
     planned = memory.plan(shape, kind, place, left_bytes, fused=chosen.fused, streamed=streamed)
     logger.info("memory beside the weights: {}", planned.text())
     chosen = invariance.settle(chosen, weights, planned.limits)
-    engine = Engine(weights, planned.limits, backend=chosen)
+    engine = Engine(weights, planned.limits, backend=chosen, most_slots=planned.most_slots)
     logger.info(
         "between the products: {}, attention: {}; passed over: {}",
         chosen.ops_name,

@@ -6,19 +6,22 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from loguru import logger
 from transformers import AutoTokenizer, Phi3ForCausalLM, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from pipeline import paths, text_generation
 from pipeline.dataset import records
 from pipeline.dataset.fetch import ensure
-from pipeline.errors import FormError, PipelineError, UsageError
+from pipeline.engine.engine import Engine
+from pipeline.engine.state import Limits
+from pipeline.errors import FormError, PipelineError, ResourceError, UsageError
 from pipeline.text_generation import Answered, TextGenerator
 
 Chat = list[dict[str, str]]
@@ -197,7 +200,6 @@ def test_each_answer_is_told_once_as_it_is_returned(mine: TextGenerator) -> None
         (FormError, "F201", [[{"role": "user", "content": 3}]], {}),
         (FormError, "F202", [CHATS[0], turns("a", "b")], {}),
         (FormError, "F202", turns("a", "b"), {}),
-        (FormError, "F203", [CHATS[0], user("word " * 200)], {}),
     ],
 )
 def test_what_cannot_be_answered_is_refused(
@@ -211,17 +213,44 @@ def test_what_cannot_be_answered_is_refused(
         assert "1 (counted from 0)" in str(caught.value)
 
 
-def test_the_longest_prompt_that_fits_is_answered_and_one_token_more_is_not(mine: TextGenerator) -> None:
-    def tokens(count: int) -> int:
-        chat = user(" a" * count)
-        return len(mine.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"])
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """Lines of our log, warnings and above."""
+    lines: list[str] = []
+    sink = logger.add(lines.append, level="WARNING", format="{message}")
+    yield lines
+    logger.remove(sink)
 
-    limit = mine.engine.weights.shape.max_positions
-    count = next(count for count in range(1, limit) if tokens(count) == limit - 1)
-    assert len(mine(user(" a" * count), max_new_tokens=1)) == 1
-    with pytest.raises(FormError) as caught:
-        mine(user(" a" * (count + 1)), max_new_tokens=1)
-    assert caught.value.code == "F203"
+
+@pytest.mark.parametrize("words", [30, 50, 55, 58, 60, 90, 400])
+def test_prompts_beyond_the_context_are_answered_as_by_pipe(
+    mine: TextGenerator, pipe: Any, log: list[str], words: int
+) -> None:
+    """The context ends at 96 tokens: behind the answer, in it, or in the prompt."""
+    chats = [CHATS[0], user("lamp " * words), CHATS[3], user("lamp " * words + "river")]
+    how = {"max_new_tokens": 24, "do_sample": False, "return_full_text": False}
+    assert mine(chats, **how) == [pipe(chat, **how) for chat in chats]
+    tokens = [len(prompt) for prompt in mine.prompts(chats)]
+    beyond = [f"input {index} (counted from 0)" for index, length in enumerate(tokens) if length >= 96]
+    assert bool(beyond) or words <= 60
+    assert [line.strip().partition("them: ")[2] for line in log] == [", ".join(beyond)] * bool(beyond)
+    assert all(f", {len(beyond)} of them," in line for line in log)
+
+
+def test_the_pool_grows_only_as_far_as_memory_lets_it(small: Path, mine: TextGenerator) -> None:
+    weights, limits = mine.engine.weights, Limits(budget_rows=64, slots=120, live=8)
+    chats = [CHATS[0], user("lamp " * 200)]
+    tokens = len(mine.prompts(chats)[1])
+    expected = mine(chats, max_new_tokens=8)
+    enough = TextGenerator(Engine(weights, limits, most_slots=tokens + 8), mine.tokenizer, frozenset({2}), mine.planned)
+    assert enough(chats, max_new_tokens=8) == expected
+    assert enough.engine.pool.slots == tokens + 8
+    short = TextGenerator(Engine(weights, limits, most_slots=tokens + 7), mine.tokenizer, frozenset({2}), mine.planned)
+    with pytest.raises(ResourceError) as caught:
+        short(chats, max_new_tokens=8, place=lambda index: f"line {index + 1}")
+    assert (caught.value.code, caught.value.where) == ("R301", "line 2")
+    assert f"{tokens + 7:,} tokens" in str(caught.value.expected)
+    assert short(chats[:1], max_new_tokens=8) == expected[:1]
 
 
 @pytest.mark.parametrize(("code", "arguments"), [("U203", {"dtype": "float8"}), ("U204", {"device": "abacus"})])

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from loguru import logger
 from torch import Tensor
 
 from pipeline.engine import calibration, cost, loop, network, prefix_tree
@@ -54,6 +55,21 @@ class Stats:
     """Seconds that they took."""
 
 
+class DoesNotFit(ResourceError):
+    """R301; `index` counts the prompts from 0."""
+
+    def __init__(self, index: int, tokens: int, new: int, slots: int) -> None:
+        self.index = index
+        super().__init__(
+            "R301",
+            "the longest prompt and its answer do not fit into the K/V memory",
+            where=f"prompt {index} (counted from 0)",
+            expected=f"at most {slots:,} tokens",
+            actual=f"{tokens:,} + {new:,} new = {tokens + new:,}",
+            fix="leave more memory free, ask for fewer new tokens, or leave this prompt out",
+        )
+
+
 @dataclass(frozen=True)
 class Progress:
     """After each pass: how far it is, and how long what is left may take."""
@@ -95,14 +111,17 @@ class Engine:
         draft_policy: DraftPolicy = worth,
         choose_tokens: ChooseTokens = models_choice,
         make_passes: MakePasses = Passes,
+        most_slots: int | None = None,
     ) -> None:
         """Without a `backend`, the best that works on the device of the weights.
 
         draft_policy: how much of a guess is checked. choose_tokens: the choices of a pass; another than the model's own
         for benchmarks on random weights. make_passes: runs the passes; another for measurements and fault injection.
+        most_slots: to which the pool grows for a prompt that is too long for it; left out: it stays as `limits` say.
         """
         self.weights = weights
         self.limits = limits
+        self._most_slots = limits.slots if most_slots is None else most_slots
         self.cost = pass_cost
         self.draft_policy, self._choose_tokens = draft_policy, choose_tokens
         self.backend = backend or choose(weights.shape, weights.dtype, weights.device)
@@ -131,12 +150,12 @@ class Engine:
         `candidates[i]`: token runs that prompt i's answer may be, the stop token included; only guesses.
         `limits`: None for `limits_in_use()`.
         `on_answer(prompt, tokens)` comes as soon as an answer is complete, in no fixed order.
-        Raises ResourceError (R301) before any work if the longest prompt cannot fit into the pool.
+        Raises ResourceError (R301) before any work if memory cannot hold the longest prompt with its answer.
         """
         if not prompts:
             return Result([], Stats(), PassLog())
         called, log = time.perf_counter(), PassLog()
-        self._check_fits(prompts, max_new_tokens)
+        self._fit_pool(prompts, max_new_tokens)
         tree = prefix_tree.build(prompts)
         limits = limits or self.limits_in_use()
         scheduler = Scheduler(
@@ -192,9 +211,9 @@ class Engine:
     def logits(self, tokens: Sequence[int]) -> Tensor:
         """Logits (V) of the next token, in float32 on the host: to look into an answer, not to give one.
 
-        Raises ResourceError (R301) where the tokens do not fit into the pool.
+        Raises ResourceError (R301) where memory cannot hold the tokens.
         """
-        self._check_fits([tokens], max_new_tokens=0)
+        self._fit_pool([tokens], max_new_tokens=0)
         slots, size = self.pool.take(len(tokens)), self.limits.chunk_rows or self.limits.budget_rows
         try:
             for start in range(0, len(tokens), size):
@@ -231,15 +250,19 @@ class Engine:
         """`limits` as far as the measured cost makes use of them: `calibration.fitting`."""
         return calibration.fitting(self.limits, self.cost)
 
-    def _check_fits(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    def _fit_pool(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+        """Beyond the longest context that the pool was made for it grows as far as memory lets it: rotation goes on."""
         longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
-        need = len(prompts[longest]) + max_new_tokens
-        if need > self.limits.slots:
-            raise ResourceError(
-                "R301",
-                "the longest prompt and its answer do not fit into the K/V memory",
-                where=f"prompt {longest}",
-                expected=f"at most {self.limits.slots:,} tokens",
-                actual=f"{len(prompts[longest]):,} + {max_new_tokens:,} new = {need:,}",
-                fix="leave more memory free, or ask for fewer new tokens",
-            )
+        tokens = len(prompts[longest])
+        need, slots = tokens + max_new_tokens, self.limits.slots
+        if need <= slots:
+            return
+        if need > self._most_slots:
+            raise DoesNotFit(longest, tokens, max_new_tokens, max(slots, self._most_slots))
+        grown = min(self._most_slots, need + slots)  # beside it there is room for as many others as before
+        try:
+            self.pool.resize(grown)
+        except ResourceError as error:
+            raise DoesNotFit(longest, tokens, max_new_tokens, slots) from error
+        logger.info("the K/V memory grew from {:,} to {:,} tokens for a prompt of {:,}", slots, grown, tokens)
+        self.limits = replace(self.limits, slots=grown)

@@ -47,6 +47,8 @@ class Plan:
     pass_bytes: int
     kv_bytes: int
     limits: Limits
+    most_slots: int
+    """To which the slots may be raised for a prompt beyond the longest context, as far as memory was free."""
 
     def text(self) -> str:
         parts = {
@@ -88,7 +90,8 @@ def plan(
         rows //= 2
     of_pass = pass_bytes(shape, dtype, rows, fused)
     contexts = CONTEXTS["cuda" if streamed else device.type]
-    slots = min(contexts * shape.max_positions, (usable - of_pass) // (slot_bytes + kept_bytes))
+    most_slots = (usable - of_pass) // (slot_bytes + kept_bytes)
+    slots = min(contexts * shape.max_positions, most_slots)
     if slots < shape.max_positions:
         short = (shape.max_positions - slots) * slot_bytes
         raise ResourceError(
@@ -101,7 +104,7 @@ def plan(
         )
     limits = Limits(slots if streamed else rows, slots, LIVE, rows if streamed else None)
     of_pass += slots * kept_bytes
-    return Plan(free_bytes, margin_bytes, workspace_bytes, of_pass, slots * slot_bytes, limits)
+    return Plan(free_bytes, margin_bytes, workspace_bytes, of_pass, slots * slot_bytes, limits, most_slots)
 
 
 def must_stream(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int, fused: bool = False) -> bool:

@@ -59,16 +59,34 @@ class SlotPool(Slots):
     def __init__(self, shape: Shape, slots: int, dtype: torch.dtype, device: torch.device) -> None:
         """Raises ResourceError (R306) where the memory that was planned for is not there any more."""
         super().__init__(slots)
-        # K and V of a token side by side: written by one call, gathered by one call.
-        size = (shape.layers, slots, 2 * shape.kv_heads, shape.head_dim)
+        self.store = self._allocate((shape.layers, slots, 2 * shape.kv_heads, shape.head_dim), dtype, device)
+
+    def resize(self, slots: int) -> None:
+        """More slots or fewer, all of them free: nothing may be in use. Raises ResourceError (R306), and is then as
+        it was."""
+        if self.free < self.slots:
+            raise AssertionError("slots are in use")
+        layers, before, *token = self.store.shape
+        dtype, device = self.store.dtype, self.store.device
+        self.store = torch.empty(0, dtype=dtype, device=device)  # never both at once
         try:
-            self.store = torch.empty(size, dtype=dtype, device=device)  # (layers, slots, 2K, D)
+            self.store = self._allocate((layers, slots, *token), dtype, device)
+        except ResourceError:
+            self.store = self._allocate((layers, before, *token), dtype, device)
+            raise
+        super().__init__(slots)
+
+    @staticmethod
+    def _allocate(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """(layers, slots, 2K, D): K and V of a token side by side, written by one call, gathered by one call."""
+        try:
+            return torch.empty(size, dtype=dtype, device=device)
         except (RuntimeError, MemoryError) as error:  # Tegra's failure is a RuntimeError that names NVML
             raise ResourceError(
                 "R306",
                 "the memory that was planned for K/V cannot be had",
                 where=str(device),
-                expected=f"{prod(size) * dtype.itemsize / 2**20:,.0f} MiB for {slots:,} tokens",
+                expected=f"{prod(size) * dtype.itemsize / 2**20:,.0f} MiB for {size[1]:,} tokens",
                 actual=str(error).splitlines()[0],
                 fix="end what else uses the device, and run again",
             ) from error

@@ -6,8 +6,7 @@ In: a name of `request.ENGINES` and a checkpoint's folder. Out: a loaded pipe.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +22,6 @@ from pipeline.model.dtype import pick_dtype
 from pipeline.model.lock import Lock
 from pipeline.runs.progress import loading
 from pipeline.runs.request import Request, arguments_of
-from pipeline.text.arguments import PromptTooLong
 
 
 class Answers(Protocol):
@@ -93,11 +91,6 @@ def weights(attested: Attestation) -> dict[str, Any]:
     return {key: value for key, value in asdict(attested).items() if key != "elapsed_s"}
 
 
-@contextmanager
-def naming_the_line(data: Path, rows: Sequence[Record]) -> Iterator[None]:
-    """Around a call with the prompts of `rows`: a PromptTooLong that it raises says which line of the file it is."""
-    try:
-        yield
-    except PromptTooLong as error:
-        error.where = f"{paths.shown(data)} line {rows[error.index].index + 1}"
-        raise
+def lines_of(data: Path, rows: Sequence[Record]) -> Callable[[int], str]:
+    """How a call with the prompts of `rows` names one of them: by its line in the file."""
+    return lambda index: f"{paths.shown(data)} line {rows[index].index + 1}"

@@ -194,9 +194,8 @@ def _answer(pipe: Pipe, request: Request, path: Path, data: Path, began: Mapping
             bar.answered(len(answered.token_ids))
 
         start = time.perf_counter()
-        with engines.naming_the_line(data, todo):
-            chats = [row.messages for row in todo]
-            answers = pipe.answer(chats, **began["arguments"], on_answer=on_answer, on_pass=bar.passed)
+        chats, place = [row.messages for row in todo], engines.lines_of(data, todo)
+        answers = pipe.answer(chats, **began["arguments"], place=place, on_answer=on_answer, on_pass=bar.passed)
         elapsed_s = time.perf_counter() - start
         engine = {"name": request.engine, **pipe.describe(), **answers.describe()}
         folder.finish({"answered": len(todo), "answered_s": elapsed_s, "engine": engine})

@@ -6,7 +6,7 @@ taken to be the reference answer of its row, and drafts as right as that makes t
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from pipeline.dataset import fetch, records
 from pipeline.engine import cost, memory
 from pipeline.engine.forecast import Forecast, Script, forecast
 from pipeline.engine.shape import Shape
-from pipeline.engine.state import Limits
 from pipeline.errors import ResourceError
 from pipeline.model import config
 from pipeline.model import fetch as model_setup
@@ -76,7 +75,7 @@ def plan(device_name: str, model: str, dataset: str, say: Say = print) -> Plan:
         memory=planned,
         sweep_s=curve.seconds(1),
         tokenizer=tokenizer_folder.name,
-        sets=tuple(_set_plan(name, path, tokenizer, limits, curve) for name, path in data.items()),
+        sets=tuple(_set_plan(name, path, tokenizer, planned, curve) for name, path in data.items()),
     )
 
 
@@ -103,21 +102,24 @@ def _on_disk() -> dict[str, Path]:
     return found or {"obqa": fetch.ensure("obqa")}
 
 
-def _set_plan(name: str, path: Path, tokenizer: Any, limits: Limits, curve: cost.PassCost) -> SetPlan:
+def _set_plan(name: str, path: Path, tokenizer: Any, planned: memory.Plan, curve: cost.PassCost) -> SetPlan:
     rows = records.read(path)
     prompts = token_ids(tokenizer, [row.messages for row in rows])
     answers = tokenizer([row.answer or "" for row in rows], add_special_tokens=False)["input_ids"]
     stop = len(tokenizer)  # no real token: nothing in an answer can be taken for it
     longest = max(map(len, prompts)) + settings.run().max_new_tokens
-    if longest > limits.slots:
+    limits, most = planned.limits, planned.most_slots
+    if longest > most:
         raise ResourceError(
             "R303",
             "the longest prompt of a set does not fit into the memory that the weights leave",
             where=name,
-            expected=f"at most {limits.slots:,} tokens",
-            actual=f"{longest:,} with its new tokens, {longest - limits.slots:,} too many",
+            expected=f"at most {most:,} tokens",
+            actual=f"{longest:,} with its new tokens, {longest - most:,} too many",
             fix="free memory on the device, or allow fewer new tokens",
         )
+    if longest > limits.slots:  # as the engine lets its pool grow
+        limits = replace(limits, slots=min(most, longest + limits.slots))
     return SetPlan(
         name=name,
         prompts=len(prompts),

@@ -255,9 +255,8 @@ def _timed(
         todo.extend(row for row in rows if row.index not in kept)
         bar.begin(len(todo))
         read_s = time.perf_counter() - start
-        with engines.naming_the_line(data, todo):
-            chats = [row.messages for row in todo]
-            answers = ready.pipe.answer(chats, **arguments, on_answer=on_answer, on_pass=bar.passed)
+        chats, place = [row.messages for row in todo], engines.lines_of(data, todo)
+        answers = ready.pipe.answer(chats, **arguments, place=place, on_answer=on_answer, on_pass=bar.passed)
         synchronize(ready.device)
         elapsed_s = time.perf_counter() - start
     validity.check_materialised(answers.outputs, len(todo))

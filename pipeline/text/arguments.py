@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.errors import FormError, UsageError
 
 
-class PromptTooLong(FormError):
-    """F203; `index` counts the inputs from 0."""
+def counted(index: int) -> str:
+    """How an input is named where nobody knows better."""
+    return f"input {index} (counted from 0)"
 
-    def __init__(self, index: int, tokens: int, limit: int) -> None:
-        self.index = index
-        super().__init__(
-            "F203",
-            "a prompt is longer than the model's context",
-            where=f"prompt {index} (counted from 0)",
-            expected=f"at most {limit - 1:,} tokens, so that one more fits",
-            actual=f"{tokens:,} tokens",
-            fix="shorten this prompt, or leave it out of the file",
-        )
+
+def beyond_context(indices: Sequence[int], limit: int, place: Callable[[int], str], most: int = 8) -> str:
+    """The warning of prompts that leave no room in the context for a new token."""
+    more = f" and {len(indices) - most:,} more" if len(indices) > most else ""
+    return (
+        f"prompts that fill the model's context of {limit:,} tokens or go beyond it, {len(indices):,} of them, are "
+        f"answered as pipe() answers them: {', '.join(map(place, indices[:most]))}{more}"
+    )
 
 
 def refuse(max_new_tokens: int, do_sample: bool, unknown: dict[str, Any]) -> None:
@@ -50,7 +49,8 @@ def refuse(max_new_tokens: int, do_sample: bool, unknown: dict[str, Any]) -> Non
         )
 
 
-def check_chats(chats: Sequence[Any]) -> None:
+def check_chats(chats: Sequence[Any], place: Callable[[int], str] = counted) -> None:
+    """Raises FormError: F201 an input is no chat, F202 its last turn is not the user's."""
     for index, chat in enumerate(chats):
         fine = (
             isinstance(chat, list | tuple)
@@ -64,7 +64,7 @@ def check_chats(chats: Sequence[Any]) -> None:
             raise FormError(
                 "F201",
                 "an input is not a chat",
-                where=f"input {index} (counted from 0)",
+                where=place(index),
                 expected="a list of {'role': …, 'content': …}, both strings",
                 actual=repr(chat)[:80],
                 fix="wrap a plain prompt as [{'role': 'user', 'content': prompt}]",
@@ -73,7 +73,7 @@ def check_chats(chats: Sequence[Any]) -> None:
             raise FormError(
                 "F202",
                 "the last turn of a chat is not the user's",
-                where=f"input {index} (counted from 0)",
+                where=place(index),
                 expected="role 'user'",
                 actual=f"role {chat[-1]['role']!r}",
                 fix="end the chat with the question",

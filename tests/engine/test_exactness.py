@@ -285,7 +285,7 @@ def test_a_prompt_that_cannot_fit_is_refused_before_any_work() -> None:
         engine(KINDS[1], torch.float32, Limits(64, need - 1, 100)).generate(
             PROMPTS, max_new_tokens=6, stop_tokens=frozenset([STOP])
         )
-    assert (caught.value.code, caught.value.where) == ("R301", f"prompt {longest}")
+    assert (caught.value.code, caught.value.where) == ("R301", f"prompt {longest} (counted from 0)")
     exact = engine(KINDS[1], torch.float32, Limits(64, need, 100))
     assert exact.generate(PROMPTS, max_new_tokens=6, stop_tokens=frozenset([STOP])).tokens == expected_of(PROMPTS, 6)
 

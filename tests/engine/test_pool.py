@@ -87,3 +87,21 @@ def test_a_pool_that_cannot_be_had_is_refused_with_numbers() -> None:
         SlotPool(shape, 10**6, torch.float32, torch.device("cpu"))
     assert refused.value.code == "R306"
     assert "for 1,000,000 tokens" in str(refused.value)
+
+
+def test_a_pool_that_is_resized_has_all_its_slots_free() -> None:
+    pool = make(6)
+    slots = pool.take(4)
+    with pytest.raises(AssertionError, match="in use"):
+        pool.resize(9)
+    pool.give_back(slots)
+    pool.resize(9)
+    assert (pool.slots, pool.free, pool.store.shape) == (9, 9, (3, 9, 4, 2))
+    assert sorted(pool.take(9).tolist()) == list(range(9))
+
+
+def test_a_pool_that_cannot_grow_stays_as_it_was() -> None:
+    pool = make(6)
+    with pytest.raises(ResourceError):
+        pool.resize(10**15)
+    assert (pool.slots, pool.free, pool.store.shape) == (6, 6, (3, 6, 4, 2))

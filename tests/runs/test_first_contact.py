@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 
+from pipeline import paths
 from pipeline.record.outputs import read_outputs
 from pipeline.runs import timed
 from pipeline.runs.request import ENGINES, Request
@@ -50,3 +52,21 @@ def test_whatever_the_choices_are_every_row_is_answered_as_by_pipe(tiny: Path, t
     ours, theirs = (texts(run(tiny, file, engine=engine)) for engine in ENGINES)
     assert len(ours) == len(CHOICES)
     assert ours == theirs
+
+
+# One row against all
+
+
+def test_a_row_beyond_the_context_is_answered_as_by_pipe_with_one_warning(tiny: Path, tmp_path: Path) -> None:
+    rows = [user("What is two and two?"), user("river stone lamp " * 230), user("one"), user("lamp " * 600)]
+    file = write(tmp_path / "rows.jsonl", rows)
+    lines: list[str] = []
+    sink = logger.add(lines.append, level="WARNING", format="{message}")
+    try:
+        ours = texts(run(tiny, file))
+    finally:
+        logger.remove(sink)
+    assert ours == texts(run(tiny, file, engine="reference"))
+    assert len(ours) == 4
+    assert len(lines) == 1
+    assert lines[0].strip().endswith(f"{paths.shown(file)} line 2, {paths.shown(file)} line 4")

@@ -17,6 +17,7 @@ from pipeline import text_generation
 from pipeline.accuracy import compare_text as comparison
 from pipeline.accuracy.compare import compare
 from pipeline.dataset import records
+from pipeline.engine.engine import Engine
 from pipeline.errors import IntegrityError, ResourceError
 from pipeline.record.outputs import read_outputs
 from pipeline.runs import margins
@@ -89,8 +90,9 @@ def test_a_prompt_in_several_passes_has_the_same_logits(tiny: Path, file: Path) 
 
 def test_a_prompt_that_does_not_fit_is_refused(tiny: Path) -> None:
     pipe = text_generation.load(tiny, dtype="float32", device="cpu")
+    engine = Engine(pipe.engine.weights, pipe.engine.limits)  # all of memory
     with pytest.raises(ResourceError) as caught:
-        pipe.engine.logits([5] * (pipe.engine.limits.slots + 1))
+        engine.logits([5] * (engine.limits.slots + 1))
     assert caught.value.code == "R301"
 
 

@@ -462,32 +462,6 @@ def test_a_wrong_data_file_is_named_with_its_line(
     assert code in manifest(folder)["failed"]["reason"]
 
 
-@pytest.mark.usefixtures("prepared")
-def test_a_prompt_fills_the_context_up_to_one_token(tiny: Path, tmp_path: Path) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
-    file = tmp_path / "long.jsonl"
-
-    def tokens(words: int) -> int:
-        content = "and " * words
-        file.write_bytes(GOOD + b"\n" + turns(("user", content)))
-        chat = [{"role": "user", "content": content}]
-        return len(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"])
-
-    words = 512 - tokens(0)
-    while tokens(words) > 511:
-        words -= 1
-    assert tokens(words) == 511
-    assert run(tiny, file, max_new_tokens=1).rows == 2
-    assert tokens(words + 1) == 512
-    error = refused(FormError, tiny, file, max_new_tokens=1)
-    assert (error.code, error.exit_status) == ("F203", 6)
-    assert error.where.endswith("line 2")
-    assert "511" in error.expected
-    assert "512" in error.actual
-
-
 def test_a_data_file_that_is_missing_or_a_folder(tiny: Path, tmp_path: Path) -> None:
     assert refused(UsageError, tiny, tmp_path / "none.jsonl").code == "U111"
     assert refused(UsageError, tiny, tmp_path).code == "U112"
