@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from pipeline import reference, text_generation
 from pipeline.accuracy.compare import compare
-from pipeline.errors import FormError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.runs import evaluate
 from pipeline.runs import evaluate_table as evaluation
 from pipeline.runs.evaluate import Evaluation, Result
@@ -147,11 +148,17 @@ def test_going_on_otherwise_than_it_was_asked(tiny: Path) -> None:
     assert evaluate.find(str(folder), Evaluation(sets=SETS, limit=3))[1] == asked(tiny)
 
 
-def test_a_prompt_that_is_too_long_says_which(small: Path) -> None:
-    what = Evaluation(sets=("boolq-validation",), model=str(small), limit=3)
-    with pytest.raises(FormError) as caught:
-        run(what, evaluate.begin(what))
-    assert "boolq-validation.jsonl line 1" in caught.value.where
+def test_prompts_beyond_the_context_are_answered_and_named(small: Path) -> None:
+    what = Evaluation(sets=("boolq-validation",), model=str(small), limit=3, max_new_tokens=4)
+    lines: list[str] = []
+    sink = logger.add(lines.append, level="WARNING", format="{message}")
+    try:
+        (result,) = run(what, evaluate.begin(what))
+    finally:
+        logger.remove(sink)
+    assert len(result.texts) == 3
+    assert len(lines) == 1
+    assert all(f"boolq-validation.jsonl line {number}" in lines[0] for number in (1, 2, 3))
 
 
 def test_on_the_command_line(tiny: Path, invoke: Callable, runs: Path) -> None:
