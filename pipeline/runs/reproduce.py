@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files, paths, settings, table
-from pipeline.dataset import fetch
+from pipeline.dataset import fetch, stream
 from pipeline.device.host import Host
 from pipeline.errors import AccuracyError, IntegrityError
 from pipeline.files import sha256_of
@@ -50,11 +50,15 @@ class Reproduction:
 def reproduce(name_or_path: str, host: Host, say: Say = print) -> Reproduction:
     """Do a recorded run again and compare; writes reproduction.json.
 
-    Raises UsageError (U501 no finished run there), IntegrityError (M601 the model, M602 the data here is not the run's,
-    or is not here), and what a run raises.
+    Raises UsageError (U501 no finished run there, U502 its data came from a pipe), IntegrityError (M601 the model, M602
+    the data here is not the run's, or is not here), and what a run raises.
     """
     folder = _folder(name_or_path)
     recorded = run_folder.finished_manifest(folder)
+    if stream.was_stream(recorded):
+        fix = "run again on a file with the same data, then: invoke compare RUN NEW_RUN"
+        what = "a run on data from a pipe cannot be reproduced"
+        raise stream.refuse_again("U502", what, recorded["request"]["dataset"], fix)
     say(doctor.table(board_checks.board_results(host)))
     request = Request(**recorded["request"])
     _check_model(request.model, recorded["model"]["lock_sha256"], say)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline import settings
 from pipeline.accuracy import sandbox
+from pipeline.dataset import stream
 from pipeline.engine.device import pick_device
 from pipeline.errors import UsageError
 
@@ -67,3 +69,10 @@ def check(request: Request) -> None:
             actual="--engine ours, which packs passes by itself",
             fix="leave --batch-size out",
         )
+
+
+def check_data(request: Request, data: Path) -> None:
+    """Raise UsageError (U304) where a pipe would have to be read more than once."""
+    if request.repeat > 1 and stream.is_stream(data):
+        fix = "leave --repeat out, or write the data to a file first"
+        raise stream.refuse_again("U304", "--repeat reads its data again for every section", data, fix)

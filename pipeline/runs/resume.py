@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import paths
+from pipeline.dataset import stream
 from pipeline.errors import UsageError
 from pipeline.record import run_folder
 from pipeline.runs.request import Request
@@ -37,7 +38,7 @@ def find(name_or_path: str, asked: Request) -> Unfinished:
 
     `asked` holds the other options of the command line: those left alone are as they were, the others must be.
     Raises UsageError: U311 there is no such run, U312 it is finished, U313 it did not get as far as its manifest,
-    U314 an option differs from what the run was asked.
+    U314 an option differs from what the run was asked, U316 its data came from a pipe.
     """
     path = run_folder.find(name_or_path)
     try:
@@ -62,6 +63,9 @@ def find(name_or_path: str, asked: Request) -> Unfinished:
             actual="all rows are answered",
             fix="read its outputs.jsonl, or start a new run",
         )
+    if stream.was_stream(began):
+        fix = "start a new run, and have the data written again"
+        raise stream.refuse_again("U316", "a run on data from a pipe cannot be gone on with", request.dataset, fix)
     defaults = asdict(Request())
     given = {key: value for key, value in asdict(asked).items() if value != defaults[key]}
     _refuse_differing(

@@ -2,7 +2,7 @@
 
 The clock: what happens between start and stop is reading the file, tokenising, generating, decoding.
 Nothing that depends on the data happens before; the result is a list of texts and the device is idle
-before it stops.
+before it stops. Data from a named pipe: the clock starts when the pipe is open, which waits for its writer.
 
 A run that was cut off can be gone on with (`resume`). Its answers are those of one run, its time is none.
 """
@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from loguru import logger
 
 from pipeline import paths, settings
 from pipeline.accuracy.scoring import Verdicts, verdicts
-from pipeline.dataset import fetch, records
+from pipeline.dataset import fetch, records, stream
 from pipeline.device import host as device_host
 from pipeline.device import traffic, verdict
 from pipeline.device.telemetry import Recording, Telemetry
@@ -38,7 +38,7 @@ from pipeline.record.timeline import Interval
 from pipeline.runs import engines, resume, validity
 from pipeline.runs.engines import Answers, Pipe
 from pipeline.runs.progress import Bar
-from pipeline.runs.request import Request, arguments_of, check
+from pipeline.runs.request import Request, arguments_of, check, check_data
 from pipeline.table import Say
 from pipeline.text.answers import Answered
 
@@ -71,6 +71,7 @@ def run(request: Request, say: Say = print, unfinished: resume.Unfinished | None
     """
     check(request)
     data = fetch.resolve(request.dataset, say)
+    check_data(request, data)
     model = model_setup.resolve(request.model, say)
     arguments = arguments_of(request)
     locked = lock.current(model)
@@ -88,7 +89,7 @@ def run(request: Request, say: Say = print, unfinished: resume.Unfinished | None
         board_before, sent_before = verdict.state(host), traffic.counters()
         with Telemetry(host, folder.path) as telemetry:
             timed = [
-                _timed(ready, data, request, arguments, folder if turn == 0 else None, unfinished)
+                _timed(ready, data, request, arguments, folder if turn == 0 else None, unfinished, say)
                 for turn in range(turns)
             ]
         board_after, sent_after = verdict.state(host), traffic.counters()
@@ -231,6 +232,7 @@ def _timed(
     arguments: dict[str, Any],
     folder: run_folder.RunFolder | None,
     unfinished: resume.Unfinished | None,
+    say: Say,
 ) -> Timed:
     """One timed section. Answers are appended to `folder` if there is one; rows answered there already are left out."""
     kept: Mapping[int, dict[str, Any]] = {} if folder is None else folder.kept
@@ -244,11 +246,13 @@ def _timed(
             bar.answered(len(answered.token_ids))
 
         synchronize(ready.device)
+        pipe = stream.open_stream(data, say) if stream.is_stream(data) else None
         start = time.perf_counter()
-        content = _bytes_of(data)
+        content = _bytes_of(data, pipe)
         rows = records.parse(data, content)[: request.limit]
         if folder is not None:
             dataset = {"name": request.dataset, "sha256": _sha256(content), "rows": len(rows)}
+            dataset |= {} if pipe is None else {"pipe": True}
             if unfinished is not None:
                 resume.check_same(unfinished, {"dataset": dataset})
             folder.note({"dataset": dataset})
@@ -268,10 +272,13 @@ def _timed(
     return Timed(start, elapsed_s, read_s, rows, outputs, answers, tokens, bar.passes)
 
 
-def _bytes_of(data: Path) -> bytes:
+def _bytes_of(data: Path, pipe: BinaryIO | None = None) -> bytes:
     """The data file, which was there when the run began. Raises ResourceError (R103) where it is not any more."""
     try:
-        return records.read_bytes(data)
+        if pipe is None:
+            return records.read_bytes(data)
+        with pipe:
+            return pipe.read()
     except UsageError as error:
         if data.exists():
             raise
