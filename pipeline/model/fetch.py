@@ -22,6 +22,7 @@ from tqdm import tqdm
 from pipeline import download, paths, settings
 from pipeline.errors import IntegrityError, ResourceError, UsageError
 from pipeline.files import resource_trouble, sha256_of
+from pipeline.model import config as model_config
 from pipeline.model import hub, lock
 from pipeline.schemas import HubModelConfig, StandinConfig
 from pipeline.table import Say
@@ -32,13 +33,15 @@ INDEX = "model.safetensors.index.json"
 def resolve(name_or_path: str, say: Say = print) -> Path:
     """The folder of a verified checkpoint: a name is set up as by `ensure`, a path is verified against its lock.
 
-    Raises what `ensure` and `lock.verify` raise, and UsageError: U102 no such name (nearest names shown), U103 no such
-    folder.
+    Raises what `ensure` and `lock.verify` raise, for a folder without a lock what `read_shape` raises, and UsageError:
+    U102 no such name (nearest names shown), U103 no such folder.
     """
     if name_or_path in settings.model_names():
         return ensure(name_or_path, say)
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
+        if lock.known(folder) is None:
+            model_config.read_shape(folder)  # before a lock is written into somebody's folder
         lock.verify(folder, say=say)
         return folder
     if len(folder.parts) > 1:
@@ -55,8 +58,8 @@ def resolve(name_or_path: str, say: Say = print) -> Path:
 def ensure(name: str, say: Say = print) -> Path:
     """The folder of the named model, made, completed or repaired as needed. At once where all is well.
 
-    Raises UsageError (U102), IntegrityError (M211 the result is not what is pinned, M221 not what the hub
-    lists, M5xx the adapter is not what is pinned),
+    Raises UsageError (U102), IntegrityError (M207 a file lies beside the locked ones, M211 the result is not what is
+    pinned, M221 not what the hub lists, M5xx the adapter is not what is pinned),
     ResourceError (R101, R102, R201 no disk space), EnvironmentProblem (E2xx the hub does not answer, and what
     `download.wheel` raises).
     """
@@ -64,6 +67,7 @@ def ensure(name: str, say: Say = print) -> Path:
     folder = paths.models() / name
     wrong = _what_is_wrong(folder, config)
     if not wrong:
+        lock.refuse_unlisted(folder, lock.read(folder))
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +81,7 @@ def ensure(name: str, say: Say = print) -> Path:
                     _fetch_from_hub(folder, config, frozenset(wrong), say)
     except OSError as error:
         raise resource_trouble(error, folder) or error from error
+    lock.refuse_unlisted(folder, lock.read(folder))
     return folder
 
 

@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pipeline import paths
@@ -31,6 +32,29 @@ SCHEMA = "phi3-offline-pipeline/model-lock/1"
 
 LOCKED_SUFFIXES = {".safetensors", ".json", ".model", ".txt", ".jinja"}
 """Endings of the files that are locked in a folder of one's own: weights, configurations, tokenizers, templates."""
+
+READ = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "adapter_*",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "tekken.json",
+    "*.model",
+    "*.tiktoken",
+    "chat_template*",
+    "*.jinja",
+    "additional_chat_templates/*",
+)
+"""Patterns of the files that transformers looks for in a checkpoint's folder and that decide what is answered."""
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+"""Either lies in a checkpoint's folder."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +111,12 @@ def verify(folder: Path, *, full: bool = False, say: Say = lambda _: None) -> Lo
     be written to, the hashes are only reported. `say` is told either.
 
     Raises IntegrityError: M201 a file is missing, M202 its size differs (a truncated download), M203 its content
-    differs, M205 the lock cannot be read, M206 the folder holds nothing to lock.
+    differs, M205 the lock cannot be read, M206 the folder holds no checkpoint, M207 a file lies beside the locked ones.
     """
     if not (folder / NAME).exists():
         return _adopt(folder, say)
     lock = read(folder)
+    refuse_unlisted(folder, lock)
     actual_lock = _hashed(
         folder, [file.name for file in lock.files], sizes={f.name: f.size_bytes for f in lock.files}, full=full
     )
@@ -106,6 +131,29 @@ def verify(folder: Path, *, full: bool = False, say: Say = lambda _: None) -> Lo
                 fix=fix(folder),
             )
     return lock
+
+
+def refuse_unlisted(folder: Path, lock: Lock) -> None:
+    """Raise IntegrityError (M207) for files that transformers would read and the lock does not list: one lock would
+    stand for different prompts and answers."""
+    listed = {file.name for file in lock.files}
+    more = [name for name in _names(folder) if name not in listed and any(fnmatch(name, each) for each in READ)]
+    if more:
+        own = folder.resolve().parent != paths.models().resolve()
+        raise IntegrityError(
+            "M207",
+            "files lie beside the locked ones that would change what the model is asked or answers",
+            where=", ".join(paths.shown(folder / name) for name in more),
+            expected="only files that the lock lists",
+            actual=f"{', '.join(more)}, not in {paths.shown(folder / NAME)}",
+            fix="move them elsewhere" + own * f", or delete {paths.shown(folder / NAME)} if they belong to the model",
+        )
+
+
+def _names(folder: Path) -> list[str]:
+    """Files of a folder that may be a checkpoint's, sorted; those of its one folder that counts as `folder/name`."""
+    inner = [path for pattern in READ if "/" in pattern for path in folder.glob(pattern)]
+    return sorted(str(path.relative_to(folder)) for path in [*folder.glob("*"), *inner] if path.is_file())
 
 
 def known(folder: Path) -> Lock | None:
@@ -154,15 +202,22 @@ def damaged(folder: Path, expected: dict[str, str]) -> dict[str, str]:
 
 def _adopt(folder: Path, say: Say) -> Lock:
     """First sight of a folder that we did not make."""
-    names = sorted(
-        path.name
-        for path in (folder.iterdir() if folder.is_dir() else ())
-        if path.suffix in LOCKED_SUFFIXES and path.name not in (NAME, STAMPS) and path.is_file()
-    )
-    if not names:
+    there = _names(folder)
+    missing = [name for name in ("config.json", WEIGHTS[0]) if name not in there]
+    if "config.json" in missing or not set(WEIGHTS) & set(there):
         raise IntegrityError(
-            "M206", "there is no checkpoint in this folder", where=paths.shown(folder), fix="name a checkpoint's folder"
+            "M206",
+            "there is no checkpoint in this folder",
+            where=paths.shown(folder),
+            expected="config.json, and model.safetensors or its index",
+            actual=f"no {' and no '.join(missing)}",
+            fix="name a checkpoint's folder",
         )
+    names = [
+        name
+        for name in there
+        if name not in (NAME, STAMPS) and (Path(name).suffix in LOCKED_SUFFIXES or any(fnmatch(name, p) for p in READ))
+    ]
     lock = _hashed(folder, names)
     try:
         _write_lock(folder, lock)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -148,6 +151,89 @@ def test_a_read_only_folder_without_a_lock_is_hashed_only(folder: Path, monkeypa
 def test_nothing_to_lock(tmp_path: Path) -> None:
     assert code_of(tmp_path) == "M206"
     assert code_of(tmp_path / "absent") == "M206"
+
+
+def test_a_folder_that_is_no_checkpoint_s_is_left_as_it_is(tmp_path: Path) -> None:
+    for name in ("notes.txt", "settings.json", "readme.md"):
+        (tmp_path / name).write_text("{}")
+    before = sorted(tmp_path.iterdir())
+    assert code_of(tmp_path) == "M206"
+    (tmp_path / "config.json").write_text("{}")
+    assert code_of(tmp_path) == "M206"
+    (tmp_path / "config.json").unlink()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+BESIDE = [
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/tool_use.jinja",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.4.0.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "model.safetensors.index.json",
+]
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_file_that_transformers_would_read_beside_a_lock_is_named(folder: Path, name: str) -> None:
+    lock.verify(folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("{}")
+    with pytest.raises(IntegrityError) as caught:
+        lock.verify(folder)
+    assert (caught.value.code, caught.value.exit_status) == ("M207", 4)
+    assert name in caught.value.where
+    assert "delete" in caught.value.fix
+    (folder / lock.NAME).unlink()
+    assert name in [file.name for file in lock.verify(folder).files]
+    lock.verify(folder)
+
+
+def test_what_nobody_reads_may_lie_beside_a_lock(folder: Path) -> None:
+    lock.verify(folder)
+    for name in ("README.md", "notes.txt", "results.json", ".cache.json"):
+        (folder / name).write_text("{}")
+    lock.verify(folder)
+
+
+LOOK = """
+import os, sys
+folder, seen = os.path.abspath(sys.argv[1]), set()
+def note(path):
+    if isinstance(path, str | bytes | os.PathLike):
+        path = os.path.abspath(os.fsdecode(path))
+        if path.startswith(folder + "/"):
+            seen.add(path[len(folder) + 1 :])
+def noting(module, name):
+    original = getattr(module, name)
+    def call(path=".", *arguments, **options):
+        note(path)
+        return original(path, *arguments, **options)
+    setattr(module, name, call)
+for module, name in ((os, "stat"), (os, "listdir"), (os.path, "exists"), (os.path, "isfile"), (os.path, "isdir")):
+    noting(module, name)
+sys.addaudithook(lambda event, arguments: note(arguments[0]) if event == "open" else None)
+from transformers import AutoTokenizer, Phi3ForCausalLM, pipeline
+tokenizer = AutoTokenizer.from_pretrained(folder)
+pipeline("text-generation", model=Phi3ForCausalLM.from_pretrained(folder), tokenizer=tokenizer)
+names = {name for kind in type(tokenizer).__mro__ for name in getattr(kind, "vocab_files_names", {}).values()}
+print("\\n".join(["seen", *sorted(seen | names)]))
+"""
+
+
+def test_whatever_the_installed_transformers_looks_for_is_among_what_is_locked(tiny: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LOOK, str(tiny)], capture_output=True, text=True, check=True)
+    names = done.stdout.partition("seen\n")[2].split()
+    assert {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"} <= set(names)
+    folders = {"additional_chat_templates"}  # all in it is
+    assert [n for n in names if n not in folders and not any(fnmatch(n, pattern) for pattern in lock.READ)] == []
 
 
 def test_read_without_a_lock(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from loguru import logger
 
 from pipeline import paths
+from pipeline.errors import IntegrityError
+from pipeline.model import lock
 from pipeline.record.outputs import read_outputs
 from pipeline.runs import timed
 from pipeline.runs.request import ENGINES, Request
@@ -70,3 +73,40 @@ def test_a_row_beyond_the_context_is_answered_as_by_pipe_with_one_warning(tiny: 
     assert len(ours) == 4
     assert len(lines) == 1
     assert lines[0].strip().endswith(f"{paths.shown(file)} line 2, {paths.shown(file)} line 4")
+
+
+# What is loaded is what is locked
+
+
+@pytest.fixture
+def copy(tiny: Path, tmp_path: Path) -> Path:
+    """A locked checkpoint that a test may change."""
+    return Path(shutil.copytree(tiny, tmp_path / "model"))
+
+
+TEMPLATE = "{% for m in messages %}{{ m['content'] + ' Answer in one word.' }}{% endfor %}"
+
+
+def test_a_template_laid_beside_a_lock_is_refused_before_anything_is_made(
+    copy: Path, tmp_path: Path, runs: Path
+) -> None:
+    (copy / "chat_template.jinja").unlink(missing_ok=True)
+    (copy / lock.NAME).unlink()
+    lock.verify(copy)
+    (copy / "chat_template.jinja").write_text(TEMPLATE)
+    with pytest.raises(IntegrityError) as caught:
+        run(copy, write(tmp_path / "rows.jsonl", [user("one")]))
+    assert caught.value.code == "M207"
+    assert not runs.exists()
+
+
+def test_a_folder_that_holds_no_model_is_left_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "data.json").write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "something"}')
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(IntegrityError) as caught:
+        run(folder, write(tmp_path / "rows.jsonl", [user("one")]))
+    assert caught.value.code == "M303"
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "data.json", "model.safetensors"]
