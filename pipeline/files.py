@@ -31,7 +31,8 @@ def sha256_of(path: Path) -> str:
 
 def nearest(path: Path) -> Path:
     """The path itself, or the nearest folder above it that is there: whose disk it would lie on."""
-    return path if path.exists() else nearest(path.parent)
+    # os.path's words where a folder may not be entered, which pathlib raises PermissionError for: it is not there.
+    return path if os.path.exists(path) or path == path.parent else nearest(path.parent)
 
 
 @contextlib.contextmanager

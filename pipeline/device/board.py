@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pipeline.device.host import Host
 
 JETPACKS = {
-    "36.2.0": "6.0 DP",
-    "36.3.0": "6.0",
-    "36.4.0": "6.1",
+    "36.2": "6.0 DP",
+    "36.3": "6.0",
+    "36.4": "6.1",
     "36.4.3": "6.2",
     "36.4.4": "6.2.1",
+    "36.4.7": "6.2.1",
+    "36.5": "6.2.2",
 }
-"""L4T release to JetPack, for all releases of JetPack 6."""
+"""L4T release to JetPack, for all releases of JetPack 6 that were known in November 2026."""
 
 MODULES = {
     "p3701-0000": "Jetson AGX Orin developer kit",
@@ -71,7 +73,7 @@ def look(host: Host) -> Board:
     return Board(
         is_jetson=l4t is not None or tegra,
         l4t=l4t,
-        jetpack=JETPACKS.get(l4t or ""),
+        jetpack=jetpack_of(l4t),
         module=module,
         model=_device_tree(host, "model"),
         kernel=kernel,
@@ -84,6 +86,13 @@ def memory(host: Host) -> dict[str, int]:
     """/proc/meminfo in bytes; empty where there is none."""
     found = re.findall(r"^(\w+):\s+(\d+) kB$", host.read("proc/meminfo") or "", re.MULTILINE)
     return {name: int(number) * 1024 for name, number in found}
+
+
+def jetpack_of(l4t: str | None) -> str | None:
+    """The JetPack of an L4T release; of a point release of 36 that is not known here, "6.x"."""
+    if l4t is None:
+        return None
+    return JETPACKS.get(l4t.removesuffix(".0"), "6.x" if l4t.startswith("36.") else None)
 
 
 def _device_tree(host: Host, name: str) -> str | None:

@@ -145,7 +145,7 @@ class Telemetry:
             samples=tuple(self._samples),
             elapsed_s=time.perf_counter() - self.start_s,
             cost_s=self._cost_s,
-            others_share=_others(self._before, work(self.host)),
+            others_share=others(self._before, work(self.host)),
         )
         try:
             self.recording.write(self.folder)
@@ -184,7 +184,8 @@ def work(host: Host) -> Work | None:
     return Work(all=sum(ticks), busy=sum(ticks) - idle, ours=int(ours))
 
 
-def _others(before: Work | None, after: Work | None) -> float | None:
+def others(before: Work | None, after: Work | None) -> float | None:
+    """The share of all cores' time that other programs used between two readings; None where that cannot be told."""
     if before is None or after is None or after.all <= before.all:
         return None
     others = (after.busy - before.busy) - (after.ours - before.ours)

@@ -20,6 +20,9 @@ VALID, NOTED, INVALID = "VALID", "VALID with notes", "INVALID"
 MOST_OTHERS = 0.10
 """Share of the cores' time that other processes may use."""
 
+OTHERS = "other programs used"
+"""How the words about it begin."""
+
 LOWEST_GPU_CLOCK = 0.97
 """Share of a locked clock; below it something held the clock down."""
 
@@ -56,7 +59,7 @@ def judge(before: State, after: State, seen: Recording) -> Verdict:
         if each.mode is not None and each.mode.name != power.TARGET_MODE:
             wrong.append(f"power mode {each.mode.name} {moment} the run, not {power.TARGET_MODE}")
     if seen.others_share is not None and seen.others_share > MOST_OTHERS:
-        wrong.append(f"other programs used {seen.others_share:.0%} of the processor's time")
+        wrong.append(f"{OTHERS} {seen.others_share:.0%} of the processor's time")
     if not before.board.is_jetson:
         return _verdict(False, [], [*wrong, *notes, "not on a Jetson"])
     if before.clocks_locked is False:

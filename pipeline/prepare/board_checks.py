@@ -17,8 +17,10 @@ from pipeline.device.host import Host
 HOT_C = 70
 """At rest. The GPU is slowed from 99 °C on (Jetson Linux developer guide)."""
 
-BROKEN_DOCKER = "28.0."
-"""Does not start containers on Jetson kernels: https://github.com/moby/moby/issues/49557"""
+FIRST_WITH_RAW = 28
+"""Docker from this version on builds images and publishes ports by the raw table of iptables, which the kernel of
+JetPack 6 comes without: https://github.com/moby/moby/issues/49557. A run, which has no network, needs no table."""
+RAW_MODULE = "iptable_raw"
 
 MOUNT_THE_HOST = "in a container, mount the host: docker run -v /:/host …"
 
@@ -128,7 +130,7 @@ def _desktop(host: Host) -> CheckResult:
 
 
 def _docker(host: Host, board: Board) -> CheckResult:
-    expected = "a version other than 28.0, with the runtime nvidia"
+    expected = "27.5.1, or a kernel with iptables' raw table; the runtime nvidia"
     if board.in_container:
         return CheckResult("docker", OK, expected, "this is a container")
     ran = host.run("docker", "info", "--format", "{{json .}}")
@@ -148,14 +150,33 @@ def _docker(host: Host, board: Board) -> CheckResult:
             "sudo systemctl start docker; sudo usermod -aG docker $USER",
         )
     found = f"{version}, runtimes {', '.join(runtimes)}"
-    if version.startswith(BROKEN_DOCKER):
-        return CheckResult(
-            "docker", FAIL, expected, found, "install 27.5.1: 28.0 does not start on Jetson kernels (moby#49557)"
-        )
+    if trouble := _raw_table(host, board, version):
+        return CheckResult("docker", FAIL, expected, f"{found}; {trouble}", TAKE_AN_OLDER_DOCKER)
     if "nvidia" not in runtimes:
         fix = "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
         return CheckResult("docker", FAIL, expected, found, fix)
     return CheckResult("docker", OK, expected, found)
+
+
+TAKE_AN_OLDER_DOCKER = (
+    "install 27.5.1 (moby#49557); or set DOCKER_INSECURE_NO_IPTABLES_RAW=1 for the daemon (28.0.2 or newer), which "
+    "leaves published ports open to the local network"
+)
+
+
+def _raw_table(host: Host, board: Board, version: str) -> str:
+    """Why this docker lacks the raw table on this kernel; empty where it does not, or where the daemon goes without."""
+    major = re.match(r"\d+", version)
+    if major is None or int(major[0]) < FIRST_WITH_RAW:
+        return ""
+    kernel = board.kernel or ""
+    modules = [host.read(f"lib/modules/{kernel}/{name}") for name in ("modules.dep", "modules.builtin")]
+    if any(RAW_MODULE in (each or "") for each in modules) or host.path(f"sys/module/{RAW_MODULE}").exists():
+        return ""
+    environment = host.run("systemctl", "show", "docker", "--property=Environment")
+    if environment is not None and "DOCKER_INSECURE_NO_IPTABLES_RAW=1" in environment.output:
+        return ""
+    return f"kernel {kernel} has no {RAW_MODULE}, so docker build and published ports fail"
 
 
 def one_line(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline import table as tables
 from pipeline.check import FAIL, OK, WARN, CheckResult
-from pipeline.device import board
+from pipeline.device import board, telemetry, verdict
 from pipeline.device.host import Host
 from pipeline.errors import EnvironmentProblem, PipelineError
 from pipeline.prepare.board_checks import board_results
@@ -27,7 +27,18 @@ FIX_WIDTH = 96
 
 def examine(host: Host, model: str, dataset: str, say: Say = print) -> list[CheckResult]:
     """Every check of the board and of what runs on it. Changes nothing."""
-    return [*board_results(host), *software_results(board.look(host), model, dataset, say)]
+    before = telemetry.work(host)
+    results = [*board_results(host), *software_results(board.look(host), model, dataset, say)]
+    return [*results, _others(telemetry.others(before, telemetry.work(host)))]
+
+
+def _others(share: float | None) -> CheckResult:
+    """The share of the cores' time that other programs used while everything else was looked at."""
+    expected = f"{verdict.MOST_OTHERS:.0%} of the processor at most"
+    if share is None:
+        return CheckResult("other programs", OK, expected, "cannot be seen here")
+    state, fix = (WARN, "end them before a run: top shows which") if share > verdict.MOST_OTHERS else (OK, "")
+    return CheckResult("other programs", state, expected, f"{share:.0%} of the processor", fix)
 
 
 def mend(results: Sequence[CheckResult], say: Say = print) -> None:

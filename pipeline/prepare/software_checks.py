@@ -46,6 +46,7 @@ def software_results(board: Board, model: str, dataset: str, say: Say) -> Iterat
     yield _attention()
     yield _versions(board)
     yield _disk()
+    yield _runs()
     yield _disk_speed(model)
     yield _model(model, say)
     yield _memory(model)
@@ -144,6 +145,19 @@ def _disk() -> CheckResult:
     found = f"{free_bytes / 1e9:.0f} GB free at {paths.shown(folder)}, weights there {there_bytes / 1e9:.1f} GB"
     fix = "" if fine else "mount a larger disk as /models (PIPELINE_MODELS names the folder)"
     return CheckResult("disk", OK if fine else WARN, f"{WEIGHTS_BYTES_FREE / 1e9:.0f} GB with the weights", found, fix)
+
+
+def _runs() -> CheckResult:
+    """Where a run's folder goes. Nothing is written: on a disk that is mounted read-only access is refused too."""
+    folder = paths.runs()
+    there = nearest(folder)
+    expected, shown = "a folder that can be written to", paths.shown(folder)
+    if not there.is_dir():
+        return CheckResult("runs", FAIL, expected, f"{paths.shown(there)} is a file", "move it, or set PIPELINE_RUNS")
+    if not os.access(there, os.W_OK | os.X_OK):
+        fix = f"sudo chown $USER {paths.shown(there)}, or name another folder in PIPELINE_RUNS"
+        return CheckResult("runs", FAIL, expected, f"{shown}: no permission, or a disk that is read-only", fix)
+    return CheckResult("runs", OK, expected, shown)
 
 
 def _disk_speed(model: str) -> CheckResult:

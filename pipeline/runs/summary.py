@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline import paths, table
 from pipeline.accuracy.scoring import Verdicts
+from pipeline.device import verdict
 from pipeline.runs.request import Request
 from pipeline.runs.timed import Summary
 
@@ -39,11 +40,14 @@ def _time(summary: Summary) -> str:
 
 
 def _verdict(summary: Summary) -> list[tuple[str, str]]:
-    """On a board whose times count: this one's verdict with its reasons and notes."""
+    """On a board whose times count: this one's verdict with its reasons and notes. Elsewhere only what slowed it."""
     judged = summary.verdict
-    if judged is None or not judged.counts:
+    if judged is None:
         return []
-    return [("verdict", "; ".join((judged.state, *judged.reasons, *judged.notes)))]
+    if judged.counts:
+        return [("verdict", "; ".join((judged.state, *judged.reasons, *judged.notes)))]
+    slowed = [note for note in judged.notes if verdict.OTHERS in note]
+    return [("beside it", "; ".join(slowed))] if slowed else []
 
 
 def _pace(summary: Summary) -> str:

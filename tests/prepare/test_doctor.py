@@ -56,6 +56,11 @@ def spoil(name: str, text: str) -> Callable[[FakeBoard], object]:
     return lambda board: board.write(name, text)
 
 
+def docker(board: FakeBoard, version: str) -> None:
+    info = json.dumps({"ServerVersion": version, "Runtimes": {"runc": {}, "nvidia": {}}})
+    board.write("usr/bin/docker", f"#!/bin/bash\necho '{info}'")
+
+
 SWAPS = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
 COMPATIBLE = "nvidia,p3737-0000+{0}\0nvidia,{0}\0nvidia,tegra234\0"
 WORSE: dict[str, tuple[Callable[[FakeBoard], object], str, str, str, str]] = {
@@ -93,13 +98,10 @@ WORSE: dict[str, tuple[Callable[[FakeBoard], object], str, str, str, str]] = {
     "swapped": (spoil("proc/swaps", SWAPS + "/swapfile file 9000000 204800 -2"), "swap", WARN, "200 MiB", "swapoff"),
     "desktop": (spoil("proc/77/comm", "Xorg"), "desktop", WARN, "Xorg", "multi-user.target"),
     "no docker": (lambda b: b.remove("usr/bin/docker"), "docker", WARN, "not installed", "apt-get"),
-    "docker 28": (
-        spoil("usr/bin/docker", '#!/bin/bash\necho \'{"ServerVersion":"28.0.1","Runtimes":{"nvidia":{}}}\''),
-        "docker",
-        FAIL,
-        "28.0.1",
-        "moby#49557",
-    ),
+    **{
+        f"docker {version}": (lambda b, version=version: docker(b, version), "docker", FAIL, version, "moby#49557")
+        for version in ("28.0.1", "28.2.2", "29.1.0", "101.0")
+    },
     "no runtime": (
         spoil("usr/bin/docker", '#!/bin/bash\necho \'{"ServerVersion":"27.5.1","Runtimes":{"runc":{}}}\''),
         "docker",
@@ -128,6 +130,67 @@ def test_what_is_wrong_is_found_and_has_a_remedy(board: FakeBoard, case: str) ->
     assert remedy in check.fix
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("lib/modules/5.15.136-tegra/modules.dep", "kernel/net/ipv4/netfilter/iptable_raw.ko: ip_tables.ko"),
+        ("lib/modules/5.15.136-tegra/modules.builtin", "kernel/net/ipv4/netfilter/iptable_raw.ko"),
+        ("sys/module/iptable_raw/refcnt", "0"),
+    ],
+)
+def test_a_new_docker_is_fine_on_a_kernel_with_the_raw_table(board: FakeBoard, name: str, text: str) -> None:
+    docker(board, "28.2.2")
+    board.write(name, text)
+    assert of_board(board)["docker"].state == OK
+
+
+def test_a_new_docker_is_fine_that_goes_without_the_raw_table(board: FakeBoard) -> None:
+    docker(board, "28.2.2")
+    told = "#!/bin/bash\necho Environment=DOCKER_INSECURE_NO_IPTABLES_RAW=1"
+    board.write("usr/bin/systemctl", told).chmod(0o755)
+    assert of_board(board)["docker"].state == OK
+
+
+@pytest.mark.parametrize(
+    ("release", "jetpack"),
+    [
+        ("36.3.0", "6.0"),
+        ("36.4.7", "6.2.1"),
+        ("36.5", "6.2.2"),
+        ("36.5.0", "6.2.2"),
+        ("36.4.9", "6.x"),
+        ("35.4.1", None),
+    ],
+)
+def test_every_release_of_jetpack_6_is_named(release: str, jetpack: str | None) -> None:
+    assert boards.jetpack_of(release) == jetpack
+
+
+def test_runs_that_cannot_be_written_are_found(tmp_path: Path, as_nobody: Callable[..., str]) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "runs").mkdir(mode=0o555)
+    (tmp_path / "file").write_text("")
+    told = as_nobody(
+        "from pipeline.prepare import software_checks as s; from pipeline import paths; from pathlib import Path",
+        "for name in ('runs', 'runs/below', 'file', 'file/below'):\n"
+        "    paths.runs = lambda: Path(name)\n"
+        "    print(s._runs().state, s._runs().fix)",
+    )
+    assert [line.split()[0] for line in told.splitlines()] == [FAIL] * 4
+    assert told.count("PIPELINE_RUNS") == 4
+
+
+def test_other_programs_load_is_told(board: FakeBoard, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing_else(*_: object) -> list[CheckResult]:
+        board.write("proc/stat", "cpu  3000 0 500 82000 20 0 0 0 0 0")
+        return []
+
+    monkeypatch.setattr(doctor, "software_results", nothing_else)
+    last = doctor.examine(board.host, str(tiny), "obqa", quiet)[-1]
+    assert (last.id, last.state) == ("other programs", WARN)
+    assert "50%" in last.found
+
+
 def test_a_container_needs_no_docker(board: FakeBoard) -> None:
     board.write(".dockerenv", "")
     assert of_board(board)["docker"].state == OK
@@ -154,6 +217,7 @@ def test_here_everything_is_fine_with_a_locked_model(tiny: Path) -> None:
         "attention",
         "packages",
         "disk",
+        "runs",
         "disk speed",
         "model",
         "memory",

@@ -161,6 +161,8 @@ def make(folder: Path, *, module: str = "p3701-0004", l4t: str = "36.3.0", mode:
     )
     board.write("proc/swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority")
     board.write("proc/stat", "cpu  1000 0 500 80000 20 0 0 0 0 0")
+    board.write("lib/modules/5.15.136-tegra/modules.dep", "kernel/net/ipv4/netfilter/iptable_nat.ko: ip_tables.ko")
+    board.write("lib/modules/5.15.136-tegra/modules.builtin", "kernel/fs/ext4/ext4.ko")
     (board.root / "proc/1").mkdir()
     board.write("proc/1/comm", "systemd")
     entries = [f"< POWER_MODEL ID={i} NAME={name} >\nTPC_PG_MASK {mask}\n" for name, (i, mask) in MODES.items()]

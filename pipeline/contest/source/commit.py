@@ -90,7 +90,7 @@ def _refuse_changes(checkout: Path) -> None:
             "E601",
             "the source cannot be packed here: this is not a git checkout, or there is no git",
             where=paths.shown(checkout),
-            fix="an image and an unpacked archive have no history: call invoke submit --run in a clone",
+            fix="an image or an archive has no history: leave it, and call invoke submit --run in a clone",
         )
     if changed:
         raise IntegrityError(
