@@ -207,14 +207,20 @@ def load(
     chosen = backend.choose(shape, kind, place)
     streamed = memory.must_stream(shape, kind, place, allowed_bytes, chosen.fused)
     rounding = dtype is not None
+    head_bytes = 0
     if streamed:
         logger.warning("the weights do not fit into memory: every pass reads them from the disk")
         weights = loader.open_streamed(folder, kind, place, on_bytes, rounding=rounding)
     else:
-        weights = loader.load(folder, kind, place, on_bytes, rounding=rounding, place=projection.packer(kind, place))
+        packer = projection.packer(kind, place)
+        if packer and shape.tied:
+            head_bytes = shape.vocab * shape.hidden * kind.itemsize
+            if not memory.fits(shape, kind, place, allowed_bytes - head_bytes, chosen.fused):
+                head_bytes = 0
+        weights = loader.load(folder, kind, place, on_bytes, rounding=rounding, place=packer, tied_head=head_bytes > 0)
     if place.type == "cuda":
         torch.cuda.empty_cache()  # what probing and loading left behind
-    held_bytes = memory.streamed_bytes(shape, kind) if streamed else shape.parameters * kind.itemsize
+    held_bytes = memory.streamed_bytes(shape, kind) if streamed else shape.parameters * kind.itemsize + head_bytes
     left_bytes = min(free_bytes(place), allowed_bytes - held_bytes)
     planned = memory.plan(shape, kind, place, left_bytes, fused=chosen.fused, streamed=streamed)
     logger.info("memory beside the weights: {}", planned.text())

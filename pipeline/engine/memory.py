@@ -112,14 +112,20 @@ def must_stream(shape: Shape, dtype: torch.dtype, device: torch.device, free_byt
 
     Raises ResourceError (R302) when they do not fit even so.
     """
-    resident_bytes = shape.parameters * dtype.itemsize
+    if fits(shape, dtype, device, free_bytes, fused):
+        return False
+    left_bytes = max(0, free_bytes - streamed_bytes(shape, dtype))
+    plan(shape, dtype, device, left_bytes, fused=fused, streamed=True)
+    return True
+
+
+def fits(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int, fused: bool = False) -> bool:
+    """Whether all weights, passes and the longest context have room in `free_bytes`."""
     try:
-        plan(shape, dtype, device, max(0, free_bytes - resident_bytes), fused=fused)
+        plan(shape, dtype, device, max(0, free_bytes - shape.parameters * dtype.itemsize), fused=fused)
     except ResourceError:
-        left_bytes = max(0, free_bytes - streamed_bytes(shape, dtype))
-        plan(shape, dtype, device, left_bytes, fused=fused, streamed=True)
-        return True
-    return False
+        return False
+    return True
 
 
 def streamed_bytes(shape: Shape, dtype: torch.dtype) -> int:

@@ -33,7 +33,7 @@ class Weights:
     """In order. A tuple: all are resident. Anything else brings one at a time from a disk, each time it is walked
     through: a layer is to be used before the next is asked for."""
     norm: Tensor  # (H)
-    head: Tensor  # (V, H); the same tensor as `embed` where tied
+    head: Tensor  # (V, H); where tied, `embed` itself or its values in the layout for products
 
     @property
     def device(self) -> torch.device:

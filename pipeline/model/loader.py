@@ -52,6 +52,7 @@ def load(
     *,
     rounding: bool = False,
     place: Callable[[Tensor], Tensor] | None = None,
+    tied_head: bool = False,
 ) -> Weights:
     """All weights of the checkpoint in `folder`, in `dtype` on `device`.
 
@@ -62,6 +63,7 @@ def load(
     on_bytes: called with the number of bytes of each read, in all `file_bytes(folder)`.
     place: copies each projection as soon as it is read into what is kept of it (see `engine.projection.packer`); all
     are read into one buffer then, so that there are never two copies of the model.
+    tied_head: `place` a tied embedding too, as the head, beside what is looked up by row: faster, and that much larger.
 
     Raises what `read_shape` and `plan` raise, IntegrityError (M409: float32 weights asked for in bfloat16 without
     `rounding`; M411: a file shrank while it was read; M412, M413: what was read is not what the lock says),
@@ -74,10 +76,12 @@ def load(
         _refuse_rounding(folder, entries)
     places = {name: place for name, entry in entries.items() if place and len(entry.shape) == 2 and name != EMBEDDING}
     largest = max((prod(entries[name].shape) for name in places), default=0)
-    _need_memory((sum(prod(entry.shape) for entry in entries.values()) + largest) * dtype.itemsize, device)
+    copied = prod(entries[EMBEDDING].shape) if tied_head else 0
+    _need_memory((sum(prod(entry.shape) for entry in entries.values()) + largest + copied) * dtype.itemsize, device)
     tensors = read_tensors.read(folder, in_order(entries), set(entries), dtype, device, on_bytes, places)
     layers = [{field: tensors[layer_tensor(i, field)] for field in LAYER_TENSORS} for i in range(shape.layers)]
-    return _weights(shape, tensors, tuple(LayerWeights(**layer) for layer in layers))
+    weights = _weights(shape, tensors, tuple(LayerWeights(**layer) for layer in layers))
+    return replace(weights, head=place(weights.embed)) if place and tied_head else weights
 
 
 def open_streamed(
@@ -119,7 +123,7 @@ def layer_tensor(layer: int, field: str) -> str:
 def by_name(weights: Weights) -> Mapping[str, Tensor]:
     """The tensors of a loaded model by their names in the files; a tied head has none of its own."""
     named = {EMBEDDING: weights.embed, NORM: weights.norm}
-    if weights.head is not weights.embed:
+    if not weights.shape.tied:
         named[HEAD] = weights.head
     if isinstance(weights.layers, layer_streaming.Layers):
         places = {layer_tensor(i, field): (i, field) for i in range(weights.shape.layers) for field in LAYER_TENSORS}

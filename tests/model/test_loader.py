@@ -31,7 +31,7 @@ def stored(folder: Path) -> dict[str, torch.Tensor]:
 def loaded(weights: Weights) -> dict[str, torch.Tensor]:
     """By the names in the files, written out here once more."""
     tensors = {"model.embed_tokens.weight": weights.embed, "model.norm.weight": weights.norm}
-    if weights.head is not weights.embed:
+    if not weights.shape.tied:
         tensors["lm_head.weight"] = weights.head
     for i, layer in enumerate(weights.layers):
         tensors |= {
@@ -83,6 +83,22 @@ def test_projections_that_are_copied_as_they_come_are_the_same(tmp_path: Path, t
     assert all(same_bits(loaded(weights)[name], tensor) for name, tensor in stored(folder).items())
     # Four a layer and a head of its own; the embedding, looked up by row, is none of them.
     assert len(shapes) == 4 * weights.shape.layers + (not tied)
+    assert (weights.head is weights.embed) == tied
+
+
+def test_a_tied_head_is_copied_for_products_where_asked(tmp_path: Path) -> None:
+    folder = random_phi3(tmp_path, tied=True)
+    shapes: list[torch.Size] = []
+
+    def place(weight: torch.Tensor) -> torch.Tensor:
+        shapes.append(weight.shape)
+        return weight.clone()
+
+    weights = loader.load(folder, torch.float32, "cpu", place=place, tied_head=True)
+    assert loaded(weights).keys() == stored(folder).keys()
+    assert len(shapes) == 4 * weights.shape.layers + 1
+    assert weights.head is not weights.embed
+    assert same_bits(weights.head, weights.embed)
 
 
 def test_converted(tmp_path: Path, chunks: None) -> None:
