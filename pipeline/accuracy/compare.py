@@ -19,8 +19,9 @@ from pipeline.dataset import fetch, records
 from pipeline.dataset.records import Record
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.files import sha256_of
-from pipeline.record import run_folder
+from pipeline.record import promise, run_folder
 from pipeline.record.outputs import read_outputs
+from pipeline.record.promise import Promise
 
 ALLOWED_DROP = 0.005
 """Largest allowed drop of accuracy, as a share, by the contest's rules."""
@@ -96,6 +97,8 @@ class Comparison:
     verdict: str
     """`kept`, `broken`, or `cannot tell`; `not scored` without answers."""
     words: str
+    promise: Promise
+    """Whether the answers must be equal to the byte, by what the runs tried of themselves."""
     differing: tuple[Differing, ...]
     manifests: tuple[tuple[str, Any, Any], ...]
     """Name, A's value, B's value of all that differs and can be why."""
@@ -196,6 +199,7 @@ def paired(a: Run, b: Run, rows: list[Record], common: list[int], execute_code: 
         p=mcnemar(only_a, only_b) if scored else None,
         verdict=verdict,
         words=words,
+        promise=promise.between(a.manifest, b.manifest),
         differing=tuple(
             _differing(index, a, b, right)
             for index, right in zip(common, pairs, strict=True)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.accuracy.compare import Comparison, Differing, Margin
+from pipeline.check import listed
 from pipeline.errors import AccuracyError
 
 SHOWN_ROWS = 20
@@ -20,6 +21,7 @@ def text(made: Comparison) -> str:
     if made.note:
         lines.append(f"  note: {made.note}")
     lines += ["", f"  {'byte-equal':<22}{made.byte_equal:>8,} of {made.rows:,} outputs"]
+    lines.append(f"  equal bytes are {'demanded' if made.promise.equal else 'not demanded'}: {made.promise.why}")
     if made.scored:
         lines += _table(made)
     lines += ["", f"  The 0.5 % rule. {made.words}"]
@@ -42,7 +44,16 @@ def as_json(made: Comparison) -> dict[str, Any]:
 
 
 def check_kept(made: Comparison) -> None:
-    """Raise AccuracyError (A101) where the rule is broken, so that a script can tell."""
+    """Raise AccuracyError, so that a script can tell: A101 the rule is broken, A102 answers differ that may not."""
+    if made.promise.equal and made.differing:
+        raise AccuracyError(
+            "A102",
+            "answers differ, and both runs promise that an answer depends on its prompt alone",
+            where=f"{made.runs[0]}, {made.runs[1]}: rows {listed(each.index for each in made.differing)}",
+            expected="equal bytes in every row",
+            actual=f"{len(made.differing):,} of {made.rows:,} rows differ",
+            fix="report this: either a run is not what its manifest says, or the engine broke its promise",
+        )
     if made.verdict == "broken":
         raise AccuracyError(
             "A101",

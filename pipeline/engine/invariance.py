@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +43,9 @@ SMALL_PROPOSALS, LARGE_PROPOSALS = 4, 2
 LARGE_TILINGS = (4, 5, 6)
 """Our tilings that are tried beyond FINE_ROWS: tiles of 128 rows and more."""
 
+BITS_ROWS = 64
+"""Rows whose products stand for the order in which a machine sums."""
+
 ON_A_CPU = "not tried on a CPU, where bits may depend on what comes beside a row (docs/exactness.md)"
 
 
@@ -53,6 +56,9 @@ class Invariance:
     why: str
     products: dict[str, str] = field(default_factory=dict)
     """By weight shape: which way computes which sizes."""
+    bits: str = ""
+    """sha256 of fixed rows' products (`bits_of`), which tells ways that sum in another order apart; empty unless
+    `holds`."""
 
 
 NOT_TRIED = Invariance(False, "not tried")
@@ -89,7 +95,8 @@ def settle(backend: Backend, weights: Weights, limits: Limits) -> Backend:
         torch.cuda.empty_cache()
     why = f"products, attention and steps gave equal bits at all {len(sizes(largest))} sizes up to {largest:,} rows"
     products = Products(Runner(kernels, blas), ways)
-    return replace(backend, linear=products, invariance=Invariance(True, why, summary(ways)))
+    bits = bits_of(products, weights, backend.fused, min(largest, BITS_ROWS))
+    return replace(backend, linear=products, invariance=Invariance(True, why, summary(ways), bits))
 
 
 def _blas(device: torch.device) -> cublaslt.Library | None:
@@ -114,6 +121,20 @@ def _matrices(weights: Weights, fused: bool) -> list[tuple[int, list[Tensor]]]:
         (inner, [layer.down for layer in layers]),
         (shape.hidden, [weights.head]),
     ]
+
+
+def bits_of(linear: Callable[[Tensor, Tensor], Tensor], weights: Weights, fused: bool, rows: int = BITS_ROWS) -> str:
+    """sha256 of the products of `rows` fixed rows with one weight of each kind.
+
+    Two runs of one model whose products have the same bits in every pass, and that agree in this, sum in the same
+    order: the trials on two machines may each have chosen a class of ways, and not the same.
+    """
+    digest, generator = hashlib.sha256(), torch.Generator().manual_seed(0)
+    for stride, matrices in _matrices(weights, fused):
+        weight = matrices[0]
+        wide = torch.randn(rows, stride, generator=generator).to(weights.dtype).to(weights.device)
+        digest.update(linear(wide[:, : weight.shape[1]], weight).float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _try_products(

@@ -17,8 +17,9 @@ from pipeline.errors import AccuracyError, IntegrityError
 from pipeline.files import sha256_of
 from pipeline.model import lock
 from pipeline.prepare import board_checks, doctor
-from pipeline.record import run_folder
+from pipeline.record import promise, run_folder
 from pipeline.record.outputs import read_outputs
+from pipeline.record.promise import Promise
 from pipeline.runs import timed
 from pipeline.runs.request import Request
 from pipeline.table import Say
@@ -38,6 +39,8 @@ class Reproduction:
     """Rows whose answer is another, by index in the file."""
     recorded_s: float | None
     elapsed_s: float | None
+    promise: Promise
+    """Whether the two runs promise equal bytes."""
     verdict: str | None
     """State of the new time's verdict, from what was seen of the board. It and the time are None only for a resumed
     run, which this never is."""
@@ -71,6 +74,7 @@ def reproduce(name_or_path: str, host: Host, say: Say = print) -> Reproduction:
         differing=_differing(read_outputs(folder), read_outputs(repeated.folder)),
         recorded_s=recorded["elapsed_s"],
         elapsed_s=repeated.elapsed_s,
+        promise=promise.between(recorded, run_folder.finished_manifest(repeated.folder)),
         verdict=repeated.verdict.state if repeated.verdict else None,
     )
     _write(result)
@@ -84,6 +88,7 @@ def text(result: Reproduction) -> str:
         time += f"; recorded {result.recorded_s:.2f} s, {result.elapsed_s / result.recorded_s - 1:+.1%}"
     lines = [
         ("answers", f"{result.rows - len(result.differing)} of {result.rows} are the same, to the token"),
+        ("equal bytes", f"{'demanded' if result.promise.equal else 'not promised'}: {result.promise.why}"),
         ("time", time),
         ("written", paths.shown(result.folder / NAME)),
     ]
@@ -100,7 +105,9 @@ def conclude(result: Reproduction) -> None:
             where=f"rows {', '.join(map(str, result.differing[:10]))}",
             expected="the recorded answers",
             actual=f"{len(result.differing)} of {result.rows} differ",
-            fix="compare the manifests of both runs: environment, dtype, device",
+            fix="report this: both runs promise equal bytes"
+            if result.promise.equal
+            else f"compare both runs (invoke compare); a near tie may fall otherwise, since {result.promise.why}",
         )
 
 

@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from loguru import logger
+
 from pipeline import paths
 from pipeline.dataset import stream
 from pipeline.errors import UsageError
-from pipeline.record import run_folder
+from pipeline.record import promise, run_folder
 from pipeline.runs.request import Request
 
 SAME = ("arguments", "dtype", "device", "model", "dataset")
@@ -86,6 +88,14 @@ def check_same(unfinished: Unfinished, now: Mapping[str, Any]) -> None:
         before,
         {key: now[key] for key in keys},
     )
+
+
+def warn_of_ties(unfinished: Unfinished, now: Mapping[str, Any]) -> None:
+    """Log why answers from here on may differ from those of an unbroken run, where `now`, the manifest with the loaded
+    engine, and the manifest of the beginning do not promise equal bytes, and the dtype is one in which logits tie."""
+    promised = promise.between(unfinished.began, now)
+    if now["dtype"] != "float32" and not promised.equal:
+        logger.warning("answers from here on may differ at near ties from those of an unbroken run: {}", promised.why)
 
 
 def history(unfinished: Unfinished | None, kept: int) -> dict[str, Any]:

@@ -84,6 +84,10 @@ def run(request: Request, say: Say = print, unfinished: resume.Unfinished | None
     with _folder(request, unfinished) as folder, _saying_what_is_kept(folder, say):
         folder.begin({**began, **resume.history(unfinished, len(folder.kept))})
         ready = _prepare(request, model, arguments)
+        engine = {"name": request.engine, **ready.pipe.describe()}
+        if unfinished is not None:
+            resume.warn_of_ties(unfinished, {**began, "engine": engine})
+        folder.note({"engine": engine})
         turns = request.repeat if unfinished is None else 1
         host = device_host.current()
         board_before, sent_before = verdict.state(host), traffic.counters()
@@ -140,7 +144,7 @@ def run(request: Request, say: Say = print, unfinished: resume.Unfinished | None
                 "elapsed_s": summary.elapsed_s,
                 "answer_tokens": first.answer_tokens,
                 "score": result.describe(),
-                "engine": {"name": request.engine, **ready.pipe.describe(), **last.describe()},
+                "engine": {**engine, **ready.pipe.describe(), **last.describe()},
                 "weights": engines.weights(attested),
                 "peak_memory": peak_memory,
                 "board": {"before": asdict(board_before), "after": asdict(board_after)},

@@ -37,7 +37,8 @@ def check_repeats(repeats: list[list[Any]]) -> None:
                 where=f"rows {', '.join(map(str, differing[:10]))}",
                 expected="the same outputs",
                 actual=f"{len(differing)} of {len(outputs)} rows differ",
-                fix="in bfloat16 compare the two with a look at near ties; in float32 report this",
+                fix="in bfloat16 compare the two with a look at near ties; in float32, or where run.log says that "
+                "answers depend on their prompts alone, report this",
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 from support.commands import heeding_interrupts, invoke_command
 from support.rows import write_rows
 
@@ -541,3 +543,22 @@ def test_a_refusal_on_the_command_line(invoke: Invoke, killed: Path) -> None:
 
 def re_do(text: str) -> bool:
     return any(line.startswith("  do:       ") for line in text.splitlines())
+
+
+def test_where_ties_may_fall_otherwise_the_log_says_so(tmp_path: Path) -> None:
+    def warnings(dtype: str, invariant: dict[str, Any]) -> str:
+        began = {"dtype": dtype, "engine": {"invariant": invariant}}
+        said = io.StringIO()
+        sink = logger.add(said)
+        try:
+            resume.warn_of_ties(resume.Unfinished(tmp_path, Request(), began), dict(began))
+        finally:
+            logger.remove(sink)
+        return said.getvalue()
+
+    not_tried = {"holds": False, "why": "not tried on a CPU"}
+    said = warnings("bfloat16", not_tried)
+    assert "may differ at near ties" in said
+    assert "not tried on a CPU" in said
+    assert not warnings("float32", not_tried)
+    assert not warnings("bfloat16", {"holds": True, "why": "tried", "bits": "1" * 64})

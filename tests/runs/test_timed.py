@@ -343,6 +343,9 @@ class Stumbling:
             on_answer(text_generation.Answered(index, [{"generated_text": f"answer {index}"}], [index]))
         raise self.error
 
+    def describe(self) -> dict[str, Any]:
+        return {"set": "to stumble"}
+
     def warm_up(self) -> None:
         pass
 
