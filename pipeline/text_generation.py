@@ -189,7 +189,7 @@ def load(
     not fit into it beside one longest context, each pass reads them from the disk.
     `on_bytes`: called with the number of bytes of each read of the weights, in all `loader.file_bytes(model_dir)`.
 
-    Raises IntegrityError (M…) for a checkpoint that is damaged or that the engine does not run,
+    Raises IntegrityError (M…) for a checkpoint that is damaged or that the engine does not run or decode,
     ResourceError (R…) when memory is short, UsageError (U203, U204) for a dtype or a device that is none.
     """
     from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
@@ -198,6 +198,7 @@ def load(
     place = pick_device(device)
     kind = pick_dtype(dtype, folder)
     shape = config.read_shape(folder)
+    config.check_generation(folder)
     stop_tokens = config.stop_tokens(folder)
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
     if kind is torch.bfloat16 and config.own_dtype(folder) == "float32":

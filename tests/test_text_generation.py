@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +23,7 @@ from pipeline.dataset import records
 from pipeline.dataset.fetch import ensure
 from pipeline.engine.engine import Engine
 from pipeline.engine.state import Limits
-from pipeline.errors import FormError, PipelineError, ResourceError, UsageError
+from pipeline.errors import FormError, IntegrityError, PipelineError, ResourceError, UsageError
 from pipeline.text_generation import Answered, TextGenerator
 
 Chat = list[dict[str, str]]
@@ -258,6 +260,44 @@ def test_a_dtype_or_a_device_that_is_none_is_refused(small: Path, code: str, arg
     with pytest.raises(UsageError) as caught:
         text_generation.load(small, **arguments)
     assert caught.value.code == code
+
+
+# --- a checkpoint with ways of its own ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(small: Path, tmp_path: Path) -> Path:
+    """A small checkpoint that a test may change."""
+    return Path(shutil.copytree(small, tmp_path / "model"))
+
+
+def set_keys(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **values}))
+
+
+HARMLESS = {"temperature": 0.3, "top_k": 3, "top_p": 0.1, "do_sample": True, "length_penalty": 2.0, "use_cache": False}
+
+
+def test_keys_of_a_generation_config_that_are_called_harmless_are(copy: Path) -> None:
+    set_keys(copy / "generation_config.json", **HARMLESS)
+    how = {"max_new_tokens": 8, "do_sample": False, "return_full_text": False}
+    assert text_generation.load(copy, device="cpu")(CHATS, **how) == their_pipe(copy)(CHATS, **how)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+def test_keys_that_change_what_pipe_answers_are_refused_and_not_passed_over(
+    copy: Path, mine: TextGenerator, pipe: Any, name: str
+) -> None:
+    told: list[Answered] = []
+    mine.answer(CHATS[:1], max_new_tokens=1, on_answer=told.append)
+    if name == "config.json":
+        (copy / "generation_config.json").unlink()
+    set_keys(copy / name, suppress_tokens=told[0].token_ids)
+    with pytest.raises(IntegrityError) as caught:
+        text_generation.load(copy, device="cpu")
+    assert caught.value.code == "M310"
+    how = {"max_new_tokens": 4, "do_sample": False, "return_full_text": False}
+    assert their_pipe(copy)(CHATS[0], **how) != pipe(CHATS[0], **how)  # this is why
 
 
 # --- what is not needed ------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 from pipeline import paths
 from pipeline.engine.shape import Shape
 from pipeline.errors import IntegrityError
+from pipeline.text import generation_keys
 
 WINDOW_SINCE = (4, 46)
 """First transformers whose Phi3 heeds `sliding_window` outside of flash-attention."""
@@ -84,13 +85,17 @@ def window_tokens(sliding_window: int | None, transformers_version: str | None =
     `test_model_config.py` measures the installed one. (Flash-attention is not our reference: 4.44 to 4.53 hand it the
     window unreduced, modeling_flash_attention_utils.py, and a row sees one token more.)
     """
+    return sliding_window if _release(transformers_version) >= WINDOW_SINCE else None
+
+
+def _release(transformers_version: str | None) -> tuple[int, ...]:
+    """The first two numbers; of the installed one for None, of a newest one where there is none."""
     if transformers_version is None:
         try:
             transformers_version = version("transformers")  # its metadata; importing it takes seconds
         except PackageNotFoundError:
-            return sliding_window
-    release = tuple(int(part) for part in re.findall(r"\d+", transformers_version)[:2])
-    return sliding_window if release >= WINDOW_SINCE else None
+            return (999,)
+    return tuple(int(part) for part in re.findall(r"\d+", transformers_version)[:2])
 
 
 def stop_tokens(folder: Path) -> frozenset[int]:
@@ -109,6 +114,32 @@ def stop_tokens(folder: Path) -> frozenset[int]:
     if not all(type(i) is int and i >= 0 for i in ids):
         raise _nonsense(path, "eos_token_id", "a token id or a list of them", ids)
     return frozenset(ids)
+
+
+def check_generation(folder: Path, transformers_version: str | None = None) -> None:
+    """Refuse what changes greedy decoding and only transformers follows. Raises IntegrityError (M301, M302, M310).
+
+    generation_config.json is heeded, where there is none the same keys in config.json, and by transformers 4 what
+    config.json says of the task.
+    """
+    path, config = folder / "config.json", _json(folder / "config.json")
+    own = folder / "generation_config.json"
+    found = {own: generation_keys.changing(_json(own))} if own.exists() else {}
+    if not own.exists():
+        found[path] = generation_keys.changing(config, every=False)
+    tasks = config.get("task_specific_params")
+    if isinstance(tasks, dict) and _release(transformers_version) < (5,):
+        found[path] = {**found.get(path, {}), **generation_keys.changing(tasks.get("text-generation") or {})}
+    for where, keys in found.items():
+        if keys:
+            raise IntegrityError(
+                "M310",
+                "this checkpoint asks for another way of decoding than the greedy one, which pipe() follows",
+                where=paths.shown(where),
+                expected="only keys that change no greedy answer",
+                actual=", ".join(f"{key} {json.dumps(value)[:60]}" for key, value in sorted(keys.items())),
+                fix="use --engine reference, which is pipe() itself, or take the keys out if they are not meant",
+            )
 
 
 def own_dtype(folder: Path) -> str:

@@ -11,7 +11,8 @@ import transformers
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from pipeline.errors import IntegrityError
-from pipeline.model.config import read_shape, stop_tokens, window_tokens
+from pipeline.model.config import check_generation, read_shape, stop_tokens, window_tokens
+from pipeline.text import generation_keys
 
 MEDIUM = {
     "architectures": ["Phi3ForCausalLM"],
@@ -198,3 +199,73 @@ def test_stop_tokens_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="eos_token_id") as caught:
         stop_tokens(folder_with(tmp_path, eos_token_id=["</s>"]))
     assert caught.value.code == "M309"
+
+
+# --- how a checkpoint wants to be decoded -------------------------------------------------------------------
+
+KEYS = sorted(vars(transformers.GenerationConfig()))
+
+
+def test_every_key_of_the_installed_transformers_is_sorted() -> None:
+    lists = [generation_keys.FOLLOWED, generation_keys.HARMLESS, frozenset(generation_keys.REFUSED)]
+    assert {key: [key in each for each in lists].count(True) for key in KEYS} == dict.fromkeys(KEYS, 1)
+
+
+def test_the_defaults_of_the_installed_transformers_are_harmless() -> None:
+    assert generation_keys.changing(vars(transformers.GenerationConfig())) == {}
+
+
+CHANGING = {
+    "repetition_penalty": 1.1,
+    "no_repeat_ngram_size": 3,
+    "min_new_tokens": 4,
+    "min_length": 9,
+    "suppress_tokens": [5],
+    "forced_eos_token_id": 2,
+    "num_beams": 4,
+    "guidance_scale": 1.5,
+    "stop_strings": ["x"],
+    "bad_words_ids": [[3]],
+    "sequence_bias": [[[3], -1.0]],
+    "cache_implementation": "quantized",
+    "token_healing": True,
+}
+
+
+@pytest.mark.parametrize("key", CHANGING)
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+def test_a_key_that_changes_greedy_answers_is_refused_by_name(tmp_path: Path, file: str, key: str) -> None:
+    folder_with(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text()) if file == "config.json" else {"eos_token_id": 2}
+    (tmp_path / file).write_text(json.dumps(values))
+    check_generation(tmp_path)
+    (tmp_path / file).write_text(json.dumps({**values, key: CHANGING[key]}))
+    with pytest.raises(IntegrityError, match="another way of decoding") as caught:
+        check_generation(tmp_path)
+    assert (caught.value.code, caught.value.exit_status) == ("M310", 4)
+    assert caught.value.actual.startswith(key)
+    assert caught.value.where.endswith(file)
+
+
+def test_keys_in_config_json_do_not_count_beside_a_generation_config(tmp_path: Path) -> None:
+    folder_with(tmp_path, repetition_penalty=1.1)
+    (tmp_path / "generation_config.json").write_text("{}")
+    check_generation(tmp_path)
+
+
+def test_what_the_task_is_given_counts_for_transformers_4(tmp_path: Path) -> None:
+    folder_with(tmp_path, task_specific_params={"text-generation": {"do_sample": True, "repetition_penalty": 1.2}})
+    (tmp_path / "generation_config.json").write_text("{}")
+    check_generation(tmp_path, "5.0.0")
+    with pytest.raises(IntegrityError, match="another way of decoding"):
+        check_generation(tmp_path, "4.44.2")
+
+
+def test_a_key_that_no_list_has_counts_where_the_installed_transformers_knows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"temperature": 0.5, "made_up": 1}
+    assert generation_keys.changing(values) == {}
+    monkeypatch.setattr(generation_keys, "HARMLESS", frozenset())
+    assert generation_keys.changing(values) == {"temperature": 0.5}
+    assert generation_keys.changing({"temperature": None}) == {}
