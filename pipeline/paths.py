@@ -39,6 +39,13 @@ def in_image() -> bool:
     return "PIPELINE_IMAGE" in os.environ
 
 
+def given(name: str | Path) -> Path:
+    """The path that a user names: from where he stands, or else, where nothing lies there, from the checkout."""
+    path = Path(name).expanduser()
+    from_checkout = ROOT / path
+    return from_checkout if CHECKOUT and not os.path.lexists(path) and os.path.lexists(from_checkout) else path
+
+
 def shown(path: Path) -> str:
     """A path as people read it: relative to the working folder where it lies below it."""
     try:

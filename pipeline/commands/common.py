@@ -19,6 +19,19 @@ from invoke import Context, Exit
 
 from pipeline import paths
 
+_ANSWERS = "Nothing is half-written; what was answered is in the run folder."
+LEFT_BEHIND = {
+    **dict.fromkeys(("run", "evaluate", "stress", "reproduce"), _ANSWERS),
+    "verify": "There is no verdict.",
+    "submit": "Nothing is packed.",
+    "setup": "Nothing is half-written; the same command goes on.",
+    "data": "Nothing is half-written; the same command goes on.",
+    **dict.fromkeys(
+        ("test", "test_oldest", "bench", "lint", "image", "image_test", "shell"), "It did not come to its end."
+    ),
+}
+"""By task: what is true when it was interrupted."""
+
 
 def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
     """Run a task's body so that a user sees our message and the exit status of its kind, never a traceback."""
@@ -40,7 +53,7 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
             raise Exit(f"\n{refused}", code=refused.exit_status) from error
         except KeyboardInterrupt as stop:
             raise Exit(
-                "\nInterrupted. Nothing is half-written; what was answered is in the run folder.",
+                f"\nInterrupted. {LEFT_BEHIND.get(body.__name__, 'Nothing is half-written.')}",
                 code=143 if stop.args else 130,
             ) from None
 

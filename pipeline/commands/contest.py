@@ -6,6 +6,7 @@ from pathlib import Path
 
 from invoke import Context, task
 
+from pipeline import paths
 from pipeline.commands.common import guarded, on_checkout, show, whole
 
 
@@ -89,8 +90,10 @@ def verify(
     from pipeline.contest.verify.organiser import Organiser
 
     again = rerunning.asked(whole("times", times), here=rerun_here) if rerun or rerun_here else None
-    organiser = Organiser(Path(data) if data else None, Path(reference) if reference else None, model or None)
-    tar = Path(file)
+    organiser = Organiser(
+        paths.given(data) if data else None, paths.given(reference) if reference else None, model or None
+    )
+    tar = paths.given(file)
     folder = Path(out) if out else verifying.folder_of(tar)
     verdict = verifying.verify(tar, organiser, again, folder)
     show(verdict, lambda made: made.as_json(), lambda made: verifying.text(made, folder), json)
@@ -108,12 +111,11 @@ def verify(
 @guarded
 def leaderboard(_context: Context, folder: str, to: str = "", json: bool = False) -> None:
     """Rank verified submissions by time, as a page, as JSON and here. Example: invoke leaderboard dist"""
-    from pipeline import paths
     from pipeline.contest.ranking import leaderboard as ranking
     from pipeline.contest.ranking import page
 
-    board = ranking.make(Path(folder).expanduser())
-    out = Path(to or folder).expanduser()
+    board = ranking.make(paths.given(folder))
+    out = Path(to).expanduser() if to else paths.given(folder)
     page.write(board, out)
     show(board, page.as_json, page.text, json)
     if not json:
@@ -135,14 +137,13 @@ def similarity(_context: Context, a: str, b: str, given: str = "", to: str = "",
     """Compare the source of submissions, two at a time. Example: invoke similarity A.tar B.tar -- C.tar D.tar"""
     import sys
 
-    from pipeline import paths
     from pipeline.contest.similarity import fingerprints as comparing
     from pipeline.contest.similarity import page
 
     # Not invoke's own remainder, which takes names with blanks apart.
     more = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
-    made = comparing.compare([a, b, *more], given)
-    out = Path(to).expanduser() if to else Path(a).expanduser().absolute().parent / page.NAME
+    made = comparing.compare([str(paths.given(each)) for each in (a, b, *more)], given and str(paths.given(given)))
+    out = Path(to).expanduser() if to else paths.given(a).absolute().parent / page.NAME
     page.write(made, out)
     show(made, comparing.as_json, page.text, json)
     if not json:

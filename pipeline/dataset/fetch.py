@@ -33,9 +33,9 @@ def resolve(name_or_path: str, say: Say = print) -> Path:
         return ensure(name, say)
     separators = {os.sep, os.altsep or os.sep, "/"}
     looks_like_path = name_or_path.endswith(".jsonl") or any(mark in name_or_path for mark in separators)
-    if not looks_like_path and not os.path.exists(name_or_path):
+    if not looks_like_path and not os.path.exists(paths.given(name_or_path)):
         settings.dataset(name_or_path)  # raises: the name is unknown
-    path = Path(name_or_path).expanduser()
+    path = paths.given(name_or_path)
     records.check_path(path)
     return path
 

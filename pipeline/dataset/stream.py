@@ -33,7 +33,7 @@ def is_stream(path: Path) -> bool:
 def was_stream(manifest: Mapping[str, Any]) -> bool:
     """Whether a run that left this manifest read its data from a pipe, or would read them from one now."""
     noted = bool(manifest.get("dataset", {}).get("pipe"))
-    return noted or is_stream(Path(manifest["request"]["dataset"]).expanduser())
+    return noted or is_stream(paths.given(manifest["request"]["dataset"]))
 
 
 def refuse_again(code: str, what: str, path: Path | str, fix: str) -> UsageError:

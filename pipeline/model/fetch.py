@@ -38,7 +38,7 @@ def resolve(name_or_path: str, say: Say = print) -> Path:
     """
     if name_or_path in settings.model_names():
         return ensure(name_or_path, say)
-    folder = Path(name_or_path).expanduser()
+    folder = paths.given(name_or_path)
     if folder.is_dir():
         if lock.known(folder) is None:
             model_config.read_shape(folder)  # before a lock is written into somebody's folder

@@ -162,13 +162,21 @@ def make_stamped(parent: Path, name: str) -> Path:
 
 def find(name_or_path: str) -> Path:
     """A run's folder: a path, or a name among the runs. Raises UsageError (U311) with the nearest names."""
-    for path in (Path(name_or_path).expanduser(), paths.runs() / name_or_path):
+    for path in (paths.given(name_or_path), paths.runs() / name_or_path):
         if name_or_path and path.is_dir():
             return path
     try:
         names = sorted(path.name for path in paths.runs().iterdir() if path.is_dir())
     except OSError:
         names = []
+    if not name_or_path:
+        raise UsageError(
+            "U311",
+            "no run is named",
+            expected="a run's folder, or its name under runs/",
+            actual=f"the newest is {names[-1]}" if names else "there are none yet",
+            fix=f"name one, for instance {names[-1]}" if names else "make one: invoke run",
+        )
     raise settings.unknown("U311", "run", name_or_path, names or ["(there are none yet)"], "or a run's folder")
 
 

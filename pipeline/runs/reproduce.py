@@ -53,10 +53,10 @@ class Reproduction:
 def reproduce(name_or_path: str, host: Host, say: Say = print) -> Reproduction:
     """Do a recorded run again and compare; writes reproduction.json.
 
-    Raises UsageError (U501 no finished run there, U502 its data came from a pipe), IntegrityError (M601 the model, M602
-    the data here is not the run's, or is not here), and what a run raises.
+    Raises UsageError (U311 no such run, U501 no finished run there, U502 its data came from a pipe), IntegrityError
+    (M601 the model, M602 the data here is not the run's, or is not here), and what a run raises.
     """
-    folder = _folder(name_or_path)
+    folder = run_folder.find(name_or_path)
     recorded = run_folder.finished_manifest(folder)
     if stream.was_stream(recorded):
         fix = "run again on a file with the same data, then: invoke compare RUN NEW_RUN"
@@ -114,7 +114,7 @@ def conclude(result: Reproduction) -> None:
 def _check_model(name_or_path: str, lock_sha256: str, say: Say) -> None:
     """Raise IntegrityError where the model here differs from its lock (M2xx) or from the run's (M601)."""
     known = name_or_path in settings.model_names()
-    folder = paths.models() / name_or_path if known else Path(name_or_path).expanduser()
+    folder = paths.models() / name_or_path if known else paths.given(name_or_path)
     root = lock.verify(folder, full=True, say=say).root if folder.is_dir() else "it is not here"
     if root != lock_sha256:
         raise IntegrityError(
@@ -132,7 +132,7 @@ def _check_data(name_or_path: str, sha256: str) -> None:
     missing: scoring would fetch it."""
     known = settings.dataset_name(name_or_path) in settings.dataset_names()
     config = settings.dataset(name_or_path) if known else None
-    path = Path(name_or_path).expanduser() if config is None else fetch.place(config.name)
+    path = paths.given(name_or_path) if config is None else fetch.place(config.name)
     actual = sha256_of(path) if path.is_file() else "it is not here"
     if config is not None and config.form.scoring and not fetch.scoring_place(config.name).is_file():
         path, actual = fetch.scoring_place(config.name), "it is not here"
@@ -145,11 +145,6 @@ def _check_data(name_or_path: str, sha256: str) -> None:
             actual=actual,
             fix="bring the same file",
         )
-
-
-def _folder(name_or_path: str) -> Path:
-    path = Path(name_or_path).expanduser()
-    return path if path.is_dir() else paths.runs() / name_or_path
 
 
 def _differing(recorded: list[dict[str, Any]], found: list[dict[str, Any]]) -> tuple[int, ...]:

@@ -106,6 +106,7 @@ def test_an_organiser_who_has_nothing_cannot_tell(ground: Ground, invoke: Invoke
     ("arguments", "code"),
     [
         (("nowhere.tar",), "U601"),
+        (("README.md",), "U602"),
         (("README.md", "--rerun-here", "--times", "0"), "U612"),
     ],
 )
@@ -115,7 +116,7 @@ def test_what_the_organiser_gets_wrong_is_no_verdict(
     done = invoke("verify", *arguments, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert code in done.stderr
-    assert not (tmp_path / "out" / "verdict.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -347,3 +348,15 @@ def test_edited_telemetry_and_source_end_in_a_verdict(
         changed.files[name] = contents[name] = content[:where] + text.encode() + content[where + 7 :]
     raw = {name: contents[name] for name in ("run/telemetry.csv", "run/run.log", "source.tar")}
     ends_in_a_verdict(changed.pack(tmp_path_factory.mktemp("edited"), **raw), ground)
+
+
+def test_without_a_verdict_there_is_no_folder_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "blue.tar").write_bytes(b"\0" * 1024)
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt("stopped (SIGTERM)")
+
+    monkeypatch.setattr("pipeline.contest.archive.unpack.unpack", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        verify.verify(tmp_path / "blue.tar", Organiser())
+    assert [path.name for path in tmp_path.iterdir()] == ["blue.tar"]

@@ -241,3 +241,21 @@ def test_the_environment_names_no_person_and_no_host() -> None:
     assert json.loads(told)["packages"]["torch"]
     assert platform.node() not in told
     assert f'"{getpass.getuser()}"' not in told
+
+
+def test_a_path_is_looked_for_where_the_user_stands_and_then_in_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout, below = tmp_path / "checkout", tmp_path / "checkout" / "docs"
+    (checkout / "runs" / "one").mkdir(parents=True)
+    (below / "two").mkdir(parents=True)
+    (checkout / "two").mkdir()
+    monkeypatch.setattr(paths, "ROOT", checkout)
+    monkeypatch.setenv("PIPELINE_RUNS", str(checkout / "runs"))
+    monkeypatch.chdir(below)
+    assert run_folder.find("runs/one").samefile(checkout / "runs" / "one")
+    assert run_folder.find("one").samefile(checkout / "runs" / "one")
+    assert run_folder.find("two").samefile(below / "two")
+    assert paths.given("nowhere") == Path("nowhere")
+    with pytest.raises(UsageError, match="no run is named"):
+        run_folder.find("")

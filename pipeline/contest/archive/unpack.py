@@ -126,6 +126,21 @@ def read_files(file: BinaryIO, where: str, bounds: Bounds = SOURCE_BOUNDS) -> di
     return content
 
 
+def check_is_meant(tar: Path) -> None:
+    """Raise UsageError for what is not handed in at all: U601 there is no such file, U602 neither a tar file nor named
+    like one. A file that is called .tar and is none is a submission, and a bad one."""
+    with _open(tar) as file:
+        head = file.read(tarball.BLOCK)
+    if tar.suffix != ".tar" and head[257:262] != b"ustar":
+        raise UsageError(
+            "U602",
+            "this file is no submission",
+            where=paths.shown(tar),
+            expected="a tar file that invoke submit wrote",
+            fix="name the team's .tar file",
+        )
+
+
 def _open(tar: Path) -> BinaryIO:
     try:
         return tar.open("rb")

@@ -7,6 +7,7 @@ and decide nothing. What is INVALID already is not run again.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
@@ -124,20 +125,28 @@ class Verdict:
 def verify(tar: Path, organiser: Organiser, again: rerun.Asked | None = None, out: Path | None = None) -> Verdict:
     """Verify one submission; with `again`, run it again. Writes the verdict's folder (`folder_of`, or `out`).
 
-    Raises only for what is not the submission's: UsageError (U601 no such file), ResourceError, EnvironmentProblem
-    (E611, E612 no container can be run).
+    Raises only for what is not the submission's: UsageError (U601 no such file, U602 no tar file), ResourceError,
+    EnvironmentProblem (E611, E612 no container can be run).
     """
+    unpack.check_is_meant(tar)
     out = out or folder_of(tar)
     if again is not None:
         rerun.check_possible(again)
     # Beside the verdict, and not in memory: an image may take tens of gigabytes.
+    was_there = out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise files.resource_trouble(error, out) or error from error
-    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=out) as folder:
-        verdict = _judge(tar, Path(folder), organiser, again, out)
-    write(verdict, out)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=out) as folder:
+            verdict = _judge(tar, Path(folder), organiser, again, out)
+        write(verdict, out)
+    except BaseException:  # Ctrl-C as well: without a verdict there is no folder of one
+        if not was_there:
+            with contextlib.suppress(OSError):  # a rerun has left its runs there
+                out.rmdir()
+        raise
     return verdict
 
 
