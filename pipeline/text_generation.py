@@ -30,7 +30,7 @@ from pipeline.model.dtype import pick_dtype
 from pipeline.text import arguments
 from pipeline.text.answers import Answered
 from pipeline.text.candidates import Candidates, end_of_answer
-from pipeline.text.chat_template import Prompts, token_ids
+from pipeline.text.chat_template import Prompts, prompts_of, token_ids
 from pipeline.text.detokenize import Form, probe
 
 Chat = Sequence[dict[str, str]]
@@ -73,7 +73,7 @@ class TextGenerator:
     def __init__(self, engine: Engine, tokenizer: Any, stop_tokens: frozenset[int], planned: memory.Plan) -> None:
         self.planned = planned
         self.engine, self.tokenizer, self.stop_tokens = engine, tokenizer, stop_tokens
-        self.form: Form = probe()
+        self.form: Form = probe(getattr(tokenizer, "response_template", None))
         self.prompts = Prompts(tokenizer)
         self.end = end_of_answer(tokenizer, stop_tokens)
 
@@ -109,15 +109,19 @@ class TextGenerator:
         single = bool(rows) and all(isinstance(row, dict) for row in rows)
         chat_list: list[Chat] = [rows] if single else rows
         arguments.check_chats(chat_list, place)
-        prompts = self.prompts(chat_list) if chat_list else []
+        vocabulary = self.engine.weights.shape.vocab
+        prompts = prompts_of(self.prompts, chat_list, vocabulary, place) if chat_list else []
         self._warn_of_lengths(prompts, place)
         tokenise_s = time.perf_counter() - start
         outputs: list[Any] = [None] * len(prompts)
 
         def finished(index: int, tokens: list[int]) -> None:
             text = self.form.text(self.tokenizer, prompts[index], tokens)
-            full = [*chat_list[index], {"role": "assistant", "content": text}]
-            outputs[index] = [{"generated_text": full if return_full_text else text}]
+            if return_full_text:
+                message = self.form.message(self.tokenizer, prompts[index], text)
+                outputs[index] = [{"generated_text": [*chat_list[index], message]}]
+            else:
+                outputs[index] = [{"generated_text": text}]
             on_answer(Answered(index, outputs[index], tokens))
 
         try:
@@ -125,7 +129,7 @@ class TextGenerator:
                 prompts,
                 max_new_tokens=max_new_tokens,
                 stop_tokens=self.stop_tokens,
-                candidates=Candidates(self.tokenizer, chat_list, self.end, self.engine.weights.shape.vocab),
+                candidates=Candidates(self.tokenizer, chat_list, self.end, vocabulary),
                 on_answer=finished,
                 on_pass=on_pass,
             )

@@ -278,6 +278,63 @@ def set_keys(path: Path, **values: Any) -> None:
 HARMLESS = {"temperature": 0.3, "top_k": 3, "top_p": 0.1, "do_sample": True, "length_penalty": 2.0, "use_cache": False}
 
 
+USERS_ONLY = (
+    "{% for m in messages %}{% if m['role'] != 'user' or messages|length > 1 %}"
+    "{{ raise_exception('Only one user turn is supported') }}{% endif %}{{ '<|im_start|>' + m['content'] }}{% endfor %}"
+)
+
+
+def set_template(folder: Path, template: str) -> None:
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    set_keys(folder / "tokenizer_config.json", chat_template=template)
+
+
+def test_a_template_that_refuses_a_row_names_it_and_answers_the_others_as_pipe_does(copy: Path) -> None:
+    set_template(copy, USERS_ONLY)
+    ours = text_generation.load(copy, device="cpu")
+    with pytest.raises(FormError) as caught:
+        ours([user("one"), turns("a", system="Be brief."), user("two")], max_new_tokens=2, place="line {}".format)
+    assert (caught.value.code, caught.value.exit_status, caught.value.where) == ("F204", 6, "line 1")
+    assert "Only one user turn is supported" in str(caught.value.actual)
+    how = {"max_new_tokens": 6, "do_sample": False, "return_full_text": False}
+    chats = [user("one"), user("two")]
+    assert ours(chats, **how) == their_pipe(copy)(chats, **how)
+
+
+def test_a_template_that_makes_nothing_of_a_row_names_it(copy: Path) -> None:
+    set_template(copy, "{{ messages[0]['content'] }}")
+    with pytest.raises(FormError) as caught:
+        text_generation.load(copy, device="cpu")([user("one"), user("")], max_new_tokens=2)
+    assert (caught.value.code, caught.value.where) == ("F205", "input 1 (counted from 0)")
+
+
+def test_a_token_beyond_the_embedding_names_its_row(copy: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    tokenizer.add_tokens(["<|beyond|>"])
+    tokenizer.save_pretrained(copy)
+    ours = text_generation.load(copy, device="cpu")
+    with pytest.raises(FormError) as caught:
+        ours([user("one"), user("is it <|beyond|> ?")], max_new_tokens=2)
+    assert (caught.value.code, caught.value.where) == ("F206", "input 1 (counted from 0)")
+    hidden = user('choices: ["\\u003c|beyond|>", "a"]')  # the choice alone is that token
+    how = {"max_new_tokens": 6, "do_sample": False, "return_full_text": False}
+    assert ours([hidden], **how) == their_pipe(copy)([hidden], **how)
+
+
+RESPONSE = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": "<|im_start|>assistant\n",
+    "fields": {"content": {"close": "<|im_end|>"}},
+}
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_response_template_is_heeded_as_by_pipe(copy: Path, full: bool) -> None:
+    set_keys(copy / "tokenizer_config.json", response_template=RESPONSE)
+    how = {"max_new_tokens": 6, "do_sample": False, "return_full_text": full}
+    assert text_generation.load(copy, device="cpu")(CHATS, **how) == their_pipe(copy)(CHATS, **how)
+
+
 def test_keys_of_a_generation_config_that_are_called_harmless_are(copy: Path) -> None:
     set_keys(copy / "generation_config.json", **HARMLESS)
     how = {"max_new_tokens": 8, "do_sample": False, "return_full_text": False}

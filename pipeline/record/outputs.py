@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline import files
+
 NAME = "outputs.jsonl"
+ANSWERS = "answers.jsonl"
 
 
 def read_outputs(folder: Path) -> list[dict[str, Any]]:
@@ -30,6 +33,14 @@ def whole_rows(path: Path) -> tuple[dict[int, dict[str, Any]], int]:
             break  # after a power cut a file may hold zeros
         whole_bytes += len(line) + 1
     return rows, whole_bytes
+
+
+def write_answers(folder: Path) -> None:
+    """`answers.jsonl` of a finished run: its outputs in file order as pipe() returned them, one a line, nothing else,
+    for whoever scores them. Raises ResourceError (R101, R102)."""
+    lines = "".join(json.dumps(row["output"], ensure_ascii=False) + "\n" for row in read_outputs(folder))
+    with files.write_atomically(folder / ANSWERS, durable=False) as file:
+        file.write(lines.encode())
 
 
 def is_output(value: object) -> bool:

@@ -4,6 +4,7 @@
 * `outputs.jsonl`, appended as answers are finished: index, pipe()'s output, token ids, and when in its timed section;
 * `manifest.json`, written when the run begins, with all that it takes to go on with it, and again when it ends: then
   with everything that somebody needs to judge or repeat the run. `state` is `unfinished`, `failed` or `finished`;
+* `answers.jsonl`, when the run is finished: the same outputs in file order, as pipe() returned them and nothing else;
 * `run.log`, `telemetry.csv`: what the board did under the clock, and `passes.csv`: what the engine did.
 
 Killed at any moment, a process leaves whole lines but perhaps for the last one, and a manifest that is the old or the
@@ -25,7 +26,7 @@ from loguru import logger
 
 from pipeline import files, paths, settings
 from pipeline.errors import ResourceError, UsageError
-from pipeline.record.outputs import whole_rows
+from pipeline.record.outputs import whole_rows, write_answers
 
 SCHEMA = "phi3-offline-pipeline/run/1"
 UNFINISHED, FAILED, FINISHED = "unfinished", "failed", "finished"
@@ -80,7 +81,8 @@ class RunFolder:
         self._write_manifest(UNFINISHED, {}, durable=False)
 
     def finish(self, more: dict[str, Any]) -> None:
-        """The whole manifest; nothing is written after it."""
+        """The answers by themselves, then the whole manifest; nothing is written after it."""
+        write_answers(self.path)
         self._write_manifest(FINISHED, more)
         self._finished = True
 

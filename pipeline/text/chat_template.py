@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from pipeline.errors import FormError
+
 Chats = Sequence[Sequence[dict[str, str]]]
 Render = Callable[[Chats], list[str]]
 Encode = Callable[[Chats], list[list[int]]]
@@ -30,18 +32,18 @@ class Prompts:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        rendered = self._rendered(MADE_UP)
         quick = _quick_template(tokenizer)
-        self.renders = quick is not None and quick(MADE_UP) == rendered
+        self.renders = quick is not None and _agree(quick, self._rendered)
         """Whether the template is asked directly."""
         self._render: Render = quick if quick is not None and self.renders else self._rendered
         backend = getattr(tokenizer, "backend_tokenizer", None)
         encode = getattr(backend, "encode_batch_fast", None)  # tokenizers 0.20
         self._direct: Encode | None = None if encode is None else partial(_directly, self._render, encode)
-        self.encodes = self._direct is not None and self._direct(MADE_UP) == token_ids(tokenizer, MADE_UP)
+        self.encodes = self._direct is not None and _agree(self._direct, partial(token_ids, tokenizer))
         """Whether the tokenizer's library is asked directly."""
 
     def __call__(self, chats: Chats) -> list[list[int]]:
+        """Raises whatever the template or the tokenizer raises: `prompts_of` says for which chat."""
         if self._direct is None or not self.encodes:
             return token_ids(self._tokenizer, chats)
         return self._direct(chats)
@@ -51,6 +53,60 @@ class Prompts:
             [list(chat) for chat in chats], add_generation_prompt=True, tokenize=False
         )
         return texts
+
+
+def prompts_of(
+    prompts: Callable[[Chats], list[list[int]]], chats: Chats, vocabulary: int, place: Callable[[int], str]
+) -> list[list[int]]:
+    """The chats' token ids, or a FormError for the first chat that has none; `place` names it: F204 template or
+    tokenizer refuses it, F205 it becomes no token at all, F206 it has a token of which the model has no embedding."""
+    try:
+        made = prompts(chats)
+    except Exception as error:  # a template raises what it likes
+        for index, chat in enumerate(chats):
+            try:
+                prompts([chat])
+            except Exception as own:
+                raise _refused(
+                    "F204", "the model's chat template or tokenizer refuses a prompt", place(index), own
+                ) from own
+        raise _refused("F204", "the model's chat template or tokenizer refuses the prompts", place(0), error) from error
+    for index, ids in enumerate(made):
+        if not ids:
+            raise _refused("F205", "the model's chat template makes nothing of a prompt", place(index), "no token")
+        if max(ids) >= vocabulary:
+            raise FormError(
+                "F206",
+                "a prompt has a token of which the model has no embedding",
+                where=place(index),
+                expected=f"token ids below {vocabulary:,}",
+                actual=max(ids),
+                fix="use the tokenizer that the model was trained with, or leave this prompt out",
+            )
+    return made
+
+
+def _refused(code: str, what: str, where: str, actual: object) -> FormError:
+    shown = f"{type(actual).__name__}: {actual}" if isinstance(actual, Exception) else actual
+    return FormError(
+        code,
+        what,
+        where=where,
+        expected="a chat that this model takes: some know no system role, or want user and assistant in turn",
+        actual=" ".join(str(shown).split())[:200],
+        fix="change or leave out this prompt, or use a model whose template takes it",
+    )
+
+
+def _agree(one: Callable[[Chats], Any], other: Callable[[Chats], Any]) -> bool:
+    """Whether both make the same of chats that nobody sent: of those that the template takes."""
+    try:
+        return bool(one(MADE_UP) == other(MADE_UP))
+    except Exception:  # it takes one turn only, say
+        try:
+            return bool(one(MADE_UP[:-1]) == other(MADE_UP[:-1]))
+        except Exception:
+            return False
 
 
 def _directly(render: Render, encode: Callable[..., Any], chats: Chats) -> list[list[int]]:

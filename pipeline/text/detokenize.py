@@ -22,6 +22,10 @@ class Form:
     """Decode prompt and answer together, then cut off as many characters as the prompt alone has."""
     clean_up: bool | None
     """`clean_up_tokenization_spaces` of `decode`; None leaves it to the tokenizer."""
+    skip_special: bool = True
+    """Leave control tokens out: a tokenizer with a response template keeps them for it."""
+    parses: bool = False
+    """Make a whole chat's last message by the tokenizer's response template (transformers 5)."""
 
     def text(self, tokenizer: Any, prompt: Sequence[int], answer: Sequence[int]) -> str:
         """`generated_text` of a chat with return_full_text=False."""
@@ -29,32 +33,51 @@ class Form:
             return self._decode(tokenizer, answer)
         return self._decode(tokenizer, [*prompt, *answer])[len(self._decode(tokenizer, prompt)) :]
 
+    def message(self, tokenizer: Any, prompt: Sequence[int], text: str) -> dict[str, Any]:
+        """The turn that a whole chat ends with, whose text is `text`."""
+        if not self.parses:
+            return {"role": "assistant", "content": text}
+        message: dict[str, Any] = tokenizer.parse_response(text, prefix=self._decode(tokenizer, prompt))
+        return message
+
     def _decode(self, tokenizer: Any, ids: Sequence[int]) -> str:
-        return tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=self.clean_up)
+        return tokenizer.decode(
+            list(ids), skip_special_tokens=self.skip_special, clean_up_tokenization_spaces=self.clean_up
+        )
 
 
 class _Witness:
-    """A tokenizer that only remembers how it was asked to decode."""
+    """A tokenizer that only remembers how it was asked to decode and to parse."""
 
-    def __init__(self) -> None:
+    def __init__(self, response_template: Any) -> None:
+        self.response_template = response_template
         self.asked: list[tuple[list[int], bool | None]] = []
+        self.skipped, self.parsed = True, False
 
     def decode(self, ids: Any, skip_special_tokens: bool, clean_up_tokenization_spaces: bool | None) -> str:
         self.asked.append((list(map(int, ids)), clean_up_tokenization_spaces))
+        self.skipped = skip_special_tokens
         return "x" * len(ids)
 
+    def parse_response(self, *_: Any, **__: Any) -> dict[str, str]:
+        self.parsed = True
+        return {}
 
-def probe() -> Form:
-    """Read the form off the installed pipe()."""
-    from transformers.pipelines.text_generation import ReturnType, TextGenerationPipeline  # noqa: PLC0415 - takes seconds
 
-    witness = _Witness()
-    outputs = {
-        "generated_sequence": torch.tensor([[[1, 2, 3]]]),
-        "input_ids": torch.tensor([[1, 2]]),
-        "prompt_text": "xx",
-    }
+def probe(response_template: Any = None) -> Form:
+    """Read the form off the installed pipe(), for a tokenizer with that `response_template`."""
+    from transformers.pipelines.text_generation import (  # noqa: PLC0415 - takes seconds
+        Chat,
+        ReturnType,
+        TextGenerationPipeline,
+    )
+
+    witness = _Witness(response_template)
+    outputs = {"generated_sequence": torch.tensor([[[1, 2, 3]]]), "input_ids": torch.tensor([[1, 2]])}
     pipe = cast(TextGenerationPipeline, SimpleNamespace(tokenizer=witness))  # postprocess uses no more of a pipe
-    TextGenerationPipeline.postprocess(pipe, outputs, return_type=ReturnType.NEW_TEXT)
-    whole = [1, 2, 3] in [ids for ids, _ in witness.asked]
-    return Form(with_prompt=whole, clean_up=witness.asked[0][1])
+    TextGenerationPipeline.postprocess(pipe, {**outputs, "prompt_text": "xx"}, return_type=ReturnType.NEW_TEXT)
+    asked = list(witness.asked)
+    if response_template is not None:
+        chat = Chat([{"role": "user", "content": ""}])
+        TextGenerationPipeline.postprocess(pipe, {**outputs, "prompt_text": chat}, return_type=ReturnType.FULL_TEXT)
+    return Form([1, 2, 3] in [ids for ids, _ in asked], asked[0][1], witness.skipped, witness.parsed)

@@ -85,6 +85,8 @@ def test_a_submission_says_whose_which_and_from_what(original: Clone, tmp_path: 
     assert told["files"] == {
         name: len(content) for name, content in found.items() if name not in ("submission.json", "MANIFEST.sha256")
     }
+    assert (original.run / "answers.jsonl").exists()
+    assert "run/answers.jsonl" not in found  # made of the outputs, and made again of them
     assert found["run/outputs.jsonl"] == (original.run / "outputs.jsonl").read_bytes()
 
 

@@ -95,6 +95,23 @@ def test_the_manifest_grows_and_says_how_far_it_is(tmp_path: Path) -> None:
     assert told(folder) == {"schema": run_folder.SCHEMA, "state": "finished", "a": "é", "b": 1, "c": 2}
 
 
+def test_a_finished_run_has_its_answers_in_file_order_and_nothing_else(tmp_path: Path) -> None:
+    with run_folder.create(tmp_path, "x") as folder:
+        for index in (2, 0, 1):
+            folder.append(index, [{"generated_text": f"{index}\u2028é\n"}], [index])
+        assert not (folder.path / "answers.jsonl").exists()
+        folder.finish({})
+    lines = (folder.path / "answers.jsonl").read_bytes().decode().split("\n")
+    assert [json.loads(line) for line in lines[:-1]] == [[{"generated_text": f"{i}\u2028é\n"}] for i in range(3)]
+    assert lines[-1] == ""
+
+
+def test_a_run_that_is_not_finished_has_no_answers_by_themselves(tmp_path: Path) -> None:
+    with run_folder.create(tmp_path, "x") as folder:
+        folder.append(0, OUTPUT, [0])
+    assert not (folder.path / "answers.jsonl").exists()
+
+
 def test_what_comes_after_the_end_does_not_undo_it(tmp_path: Path) -> None:
     def finish_and_fail() -> None:
         with run_folder.create(tmp_path, "x") as folder:

@@ -21,6 +21,7 @@ from pipeline.contest.submit import redact
 from pipeline.contest.team import Team
 from pipeline.errors import IntegrityError
 from pipeline.record import run_folder
+from pipeline.record.outputs import ANSWERS
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def write(packed: Mapping[str, bytes | Path], prefix: str, time_s: int, out: Pat
 
 def _files_of(folder: Path) -> dict[str, bytes]:
     """Files of a run's folder: path below it to content. Hidden files are left out (a killed process or an editor left
-    them), and so is the report: it can be made again, and nobody should open a stranger's page."""
+    them), and so are the report and the answers by themselves: both can be made again of the rest, and nobody should
+    open a stranger's page, nor hold one list of answers against another."""
     found: dict[str, bytes] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -120,7 +122,7 @@ def _files_of(folder: Path) -> dict[str, bytes]:
             )
         if (
             path.is_file()
-            and name != run_folder.REPORT
+            and name not in (run_folder.REPORT, ANSWERS)
             and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         ):
             found[name] = path.read_bytes()
