@@ -49,9 +49,9 @@ def submit(
     from pipeline.record import run_folder
 
     folder = run_folder.find(run) if run else submitting.newest()
-    made = submitting.submit(submitting.Asked(folder, rehearsal, save_image))
-    show(made, submitting.as_json, submitting.text, json)
-    submitting.conclude(made)
+    submission = submitting.submit(submitting.Request(folder, rehearsal, save_image))
+    show(submission, submitting.as_json, submitting.text, json)
+    submitting.conclude(submission)
 
 
 @task(
@@ -89,14 +89,14 @@ def verify(
     from pipeline.contest.verify import verify as verifying
     from pipeline.contest.verify.organiser import Organiser
 
-    again = rerunning.asked(whole("times", times), here=rerun_here) if rerun or rerun_here else None
+    again = rerunning.request(whole("times", times), here=rerun_here) if rerun or rerun_here else None
     organiser = Organiser(
         paths.given(data) if data else None, paths.given(reference) if reference else None, model or None
     )
     tar = paths.given(file)
     folder = Path(out) if out else verifying.folder_of(tar)
     verdict = verifying.verify(tar, organiser, again, folder)
-    show(verdict, lambda made: made.as_json(), lambda made: verifying.text(made, folder), json)
+    show(verdict, lambda each: each.as_json(), lambda each: verifying.text(each, folder), json)
     verifying.conclude(verdict, folder)
 
 
@@ -142,9 +142,9 @@ def similarity(_context: Context, a: str, b: str, given: str = "", to: str = "",
 
     # Not invoke's own remainder, which takes names with blanks apart.
     more = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
-    made = comparing.compare([str(paths.given(each)) for each in (a, b, *more)], given and str(paths.given(given)))
+    compared = comparing.compare([str(paths.given(each)) for each in (a, b, *more)], given and str(paths.given(given)))
     out = Path(to).expanduser() if to else paths.given(a).absolute().parent / page.NAME
-    page.write(made, out)
-    show(made, comparing.as_json, page.text, json)
+    page.write(compared, out)
+    show(compared, comparing.as_json, page.text, json)
     if not json:
         print(f"\nwritten: {paths.shown(out)}")

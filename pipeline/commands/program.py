@@ -51,7 +51,7 @@ With .venv/bin on the path, from any folder of the checkout:
 
 @task(name="help")
 def help_(_context: Context) -> None:
-    """What there is to do, with examples."""
+    """Print the most useful commands, with examples."""
     print(image.IN_THE_IMAGE if paths.in_image() else EXAMPLES if paths.CHECKOUT else without_checkout(EXAMPLES))
 
 

@@ -73,7 +73,7 @@ class TeamWords:
         return None
 
 
-def load(checkout: Path = paths.ROOT) -> tuple[Team, bool]:
+def read_team(checkout: Path = paths.ROOT) -> tuple[Team, bool]:
     """Read the team; the flag says whether it is only the example. Raises IntegrityError (M101) for an invalid file."""
     path = checkout / NAME
     if path.exists():

@@ -71,12 +71,12 @@ class RunFolder:
         self.answers += 1
 
     def begin(self, manifest: dict[str, Any]) -> None:
-        """What is known before the first answer."""
+        """Write the manifest of a run that begins: all that is known before its first answer."""
         self._manifest = manifest
         self._write_manifest(UNFINISHED, {})
 
     def note(self, more: dict[str, Any]) -> None:
-        """More of it, written under the clock: it outlives the process, though not a power cut."""
+        """Add to the manifest under the clock: it outlives the process, though not a power cut."""
         self._manifest |= more
         self._write_manifest(UNFINISHED, {}, durable=False)
 

@@ -16,7 +16,7 @@ from support.drafts_of_submissions import Draft
 
 from pipeline.check import FAIL, HUMAN, UNKNOWN
 from pipeline.contest.verify import rerun, verify
-from pipeline.contest.verify.rerun import Asked
+from pipeline.contest.verify.rerun import Request
 from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
 from pipeline.device.host import Host
 from pipeline.errors import EnvironmentProblem, UsageError
@@ -98,7 +98,7 @@ def docker(ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> D
 
 def again(ground: Ground, folder: Path, times: int = 1, tar: Path | None = None) -> Verdict:
     tar = tar or ground.light
-    verdict = verify.verify(tar, ground.light_organiser, Asked(times, here=False), folder / "verdict")
+    verdict = verify.verify(tar, ground.light_organiser, Request(times, here=False), folder / "verdict")
     assert verdict.trouble == ""
     return verdict
 
@@ -254,7 +254,7 @@ def test_what_is_invalid_already_is_not_run(docker: Docker, ground: Ground, tmp_
 def test_without_the_organisers_model_nothing_is_run(docker: Docker, ground: Ground, tmp_path: Path) -> None:
     from pipeline.contest.verify.organiser import Organiser
 
-    verdict = verify.verify(ground.light, Organiser(ground.data), Asked(1, here=False), tmp_path / "verdict")
+    verdict = verify.verify(ground.light, Organiser(ground.data), Request(1, here=False), tmp_path / "verdict")
     assert "rerun" in in_state(verdict, UNKNOWN)
     assert not any(call[0] == "run" for call in docker.called)
 
@@ -276,7 +276,7 @@ def test_without_docker_nothing_is_begun(
 @pytest.mark.parametrize("times", [None, 0, -1, 101])
 def test_how_often_is_a_small_number(times: int | None) -> None:
     with pytest.raises(UsageError) as caught:
-        rerun.asked(times, here=True)
+        rerun.request(times, here=True)
     assert caught.value.code == "U612"
 
 
@@ -291,7 +291,7 @@ def test_no_runtime_of_nvidia_where_there_is_none(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_source_is_run_again_here(ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    verdict = verify.verify(ground.tar, ground.organiser, Asked(1, here=True), Path("verdict"))
+    verdict = verify.verify(ground.tar, ground.organiser, Request(1, here=True), Path("verdict"))
     assert verdict.rerun["runs"][0]["status"] in {0, 8}, verdict.rerun
     assert verdict.rerun["differing"] == []
     assert not in_state(verdict, FAIL)
@@ -309,6 +309,6 @@ def test_a_source_that_answers_otherwise_is_shown_by_running_it(ground: Ground, 
     draft.manifest["score"]["correct"] -= 1
     without_reference = verify.Organiser(ground.data, None, str(ground.model), ground.clone.path)
     tar = draft.pack(tmp_path / "dist")
-    verdict = verify.verify(tar, without_reference, Asked(1, here=True), tmp_path / "verdict")
+    verdict = verify.verify(tar, without_reference, Request(1, here=True), tmp_path / "verdict")
     assert in_state(verdict, FAIL) == {"rerun-outputs"}
     assert verdict.rerun["differing"] == [2]

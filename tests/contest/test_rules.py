@@ -15,9 +15,7 @@ import pytest
 from pipeline import paths, settings
 from pipeline.check import FAIL, HUMAN, OK, UNKNOWN, CheckResult
 from pipeline.contest.rules import evidence as gathering
-from pipeline.contest.rules import rules
-from pipeline.contest.rules import run_rules as run_checks
-from pipeline.contest.rules import source_rules as source_checks
+from pipeline.contest.rules import rules, run_rules, source_rules
 from pipeline.contest.rules.evidence import Accuracy, Evidence, Pins
 from pipeline.contest.team import Team, TeamWords
 from pipeline.errors import IntegrityError
@@ -290,7 +288,7 @@ def test_every_row_is_whole() -> None:
     for rule in RULES.rules:
         assert len(rule.text) > 15, rule.id
         assert rule.remedy, rule.id
-    defined = {name for module in (run_checks, source_checks) for name in vars(module) if callable(vars(module)[name])}
+    defined = {name for module in (run_rules, source_rules) for name in vars(module) if callable(vars(module)[name])}
     assert {check.__name__ for check in (rules.OF_A_RUN | rules.OF_A_SOURCE).values()} <= defined
 
 

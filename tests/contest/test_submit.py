@@ -71,7 +71,7 @@ def without_verification(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def submitted(made: Clone, **how: Any) -> submit.Submission:
-    return submit.submit(submit.Asked(made.run, **how), checkout=made.path)
+    return submit.submit(submit.Request(made.run, **how), checkout=made.path)
 
 
 def unpacked(path: Path) -> dict[str, bytes]:

@@ -71,7 +71,7 @@ def checkout_of(draft: Draft, ground: Ground, folder: Path) -> tuple[Path, Path]
 def submitted(draft: Draft, ground: Ground, folder: Path) -> submit.Submission:
     checkout, run = checkout_of(draft, ground, folder)
     known = ground.organiser_of(checkout)
-    return submit.submit(submit.Asked(run, rehearsal=True), checkout=checkout, known=known)
+    return submit.submit(submit.Request(run, rehearsal=True), checkout=checkout, organiser=known)
 
 
 def test_a_good_run_is_packed_and_its_verdict_is_told(draft: Draft, ground: Ground, tmp_path: Path) -> None:
@@ -117,11 +117,11 @@ def test_a_file_of_the_same_bytes_goes_when_it_is_found_invalid(
 ) -> None:
     """For instance since a reference run came to be known in between."""
     checkout, run = checkout_of(draft.copy(), ground, tmp_path)
-    known, asked = ground.organiser_of(checkout), submit.Asked(run, rehearsal=True)
-    good = submit.submit(asked, checkout=checkout, known=known)
+    known, asked = ground.organiser_of(checkout), submit.Request(run, rehearsal=True)
+    good = submit.submit(asked, checkout=checkout, organiser=known)
     assert good.path.exists()
     monkeypatch.setattr(verify.Verdict, "state", INVALID)
-    assert submit.submit(asked, checkout=checkout, known=known).path is None
+    assert submit.submit(asked, checkout=checkout, organiser=known).path is None
     assert not good.path.exists()
 
 

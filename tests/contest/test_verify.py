@@ -21,9 +21,7 @@ from pipeline import check as checks
 from pipeline import paths
 from pipeline.check import UNKNOWN
 from pipeline.contest.ranking import verdict_files as verdicts
-from pipeline.contest.verify import answer_checks as answers
-from pipeline.contest.verify import board_checks as surroundings
-from pipeline.contest.verify import verify
+from pipeline.contest.verify import answer_checks, board_checks, verify
 from pipeline.contest.verify.organiser import Organiser
 from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
 from pipeline.errors import IntegrityError, PipelineError, UsageError
@@ -209,9 +207,9 @@ def test_a_check_that_fails_itself_makes_nothing_valid_and_is_seen(
     def broken(*_: object) -> list[checks.CheckResult]:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr(surroundings, "checks", broken)
+    monkeypatch.setattr(board_checks, "checks", broken)
     verdict = verify.verify(ground.light, ground.light_organiser, out=tmp_path)
-    assert (verdict.state, in_state(verdict, UNKNOWN)) == (CANNOT_TELL, {"surroundings"})
+    assert (verdict.state, in_state(verdict, UNKNOWN)) == (CANNOT_TELL, {"board_checks"})
     assert "a mistake of ours" in verdict.reasons[0]
     assert "Traceback" in (tmp_path / "verify.log").read_text()
 
@@ -222,7 +220,7 @@ def test_trouble_with_the_organisers_own_files_is_no_fault_of_the_team(
     def damaged(*_: object) -> object:
         raise IntegrityError("M999", "a file is damaged", actual="bits", fix="mend it")
 
-    monkeypatch.setattr(answers, "checks", damaged)
+    monkeypatch.setattr(answer_checks, "checks", damaged)
     verdict = verify.verify(ground.light, ground.light_organiser, out=tmp_path)
     assert (verdict.state, in_state(verdict, UNKNOWN), verdict.trouble) == (CANNOT_TELL, {"answers"}, "")
     assert "M999" in verdict.reasons[0]

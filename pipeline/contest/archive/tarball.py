@@ -72,10 +72,10 @@ def members(file: BinaryIO, where: str) -> Iterator[Member]:
         if header.kind in "xg":
             if header.size_bytes > MOST_PAX_BYTES:
                 raise _extension(where, f"a header of {header.size_bytes:,} bytes")
-            found = _pax(file.read(header.size_bytes), where)
-            if header.kind == "g" and set(found) & TELLING:
-                raise _extension(where, f"{', '.join(set(found) & TELLING)} for all members")
-            extended = found if header.kind == "x" else extended
+            records = _pax(file.read(header.size_bytes), where)
+            if header.kind == "g" and set(records) & TELLING:
+                raise _extension(where, f"{', '.join(set(records) & TELLING)} for all members")
+            extended = records if header.kind == "x" else extended
         else:
             yield _member(header, extended, size, data, where)
             extended = {}
@@ -133,7 +133,7 @@ def _text(field: bytes) -> str:
 
 def _pax(content: bytes, where: str) -> dict[str, str]:
     """Records as "<length> <key>=<value>\\n"."""
-    found: dict[str, str] = {}
+    records: dict[str, str] = {}
     at = 0
     while at < len(content):
         length = re.match(rb"([1-9]\d{0,5}) ", content[at : at + 7])
@@ -146,11 +146,11 @@ def _pax(content: bytes, where: str) -> dict[str, str]:
         except UnicodeDecodeError:
             raise _extension(where, "a record that is not UTF-8") from None
         fine = name in HARMLESS or name == "path" or (name == "size" and re.fullmatch(r"\d{1,15}", text))
-        if not fine or name in found:
+        if not fine or name in records:
             raise _extension(where, f"{name[:40]!r}")
-        found[name] = text
+        records[name] = text
         at += len(record)
-    return found
+    return records
 
 
 def _member(header: _Header, extended: dict[str, str], size: int, offset: int, where: str) -> Member:

@@ -59,9 +59,9 @@ def unpack(tar: Path, into: Path, bounds: Bounds = Bounds()) -> Unpacked:
     not the list's hash; ResourceError.
     """
     with _open(tar) as file:
-        found = checked(tarball.members(file, tar.name), tar.name, bounds, exempt=IMAGE)
-        top = _top(found, tar.name)
-        for member in found:
+        members = checked(tarball.members(file, tar.name), tar.name, bounds, exempt=IMAGE)
+        top = _top(members, tar.name)
+        for member in members:
             if not member.is_folder:
                 _write(file, member, into / member.name.split("/", 1)[1])
     hashes = _listed(into, top)
@@ -75,7 +75,7 @@ def unpack(tar: Path, into: Path, bounds: Bounds = Bounds()) -> Unpacked:
     return Unpacked(top, into, hashes)
 
 
-def checked(found: Iterable[Member], where: str, bounds: Bounds, exempt: str = "") -> list[Member]:
+def checked(members: Iterable[Member], where: str, bounds: Bounds, exempt: str = "") -> list[Member]:
     """The members, if their names can lie in one folder on any file system and their sizes are within bounds.
 
     Raises IntegrityError: M702 a name that leads elsewhere, M703 two members of one name, perhaps in another case or
@@ -85,7 +85,7 @@ def checked(found: Iterable[Member], where: str, bounds: Bounds, exempt: str = "
     seen: dict[str, bool] = {}
     holders: set[str] = set()  # folders, as far as a name behind theirs says so
     total = 0
-    for member in found:
+    for member in members:
         name = member.name.rstrip("/") if member.is_folder else member.name
         _check_name(name, where, bounds)
         same = unicodedata.normalize("NFC", name).casefold()
@@ -187,9 +187,9 @@ def _shown(name: str) -> str:
     return repr(name if len(name) <= 120 else name[:120] + "…")
 
 
-def _top(found: list[Member], where: str) -> str:
-    tops = {member.name.split("/", 1)[0] for member in found}
-    loose = [member.name for member in found if "/" not in member.name and not member.is_folder]
+def _top(members: list[Member], where: str) -> str:
+    tops = {member.name.split("/", 1)[0] for member in members}
+    loose = [member.name for member in members if "/" not in member.name and not member.is_folder]
     if len(tops) != 1 or loose:
         raise FormError(
             "F404",

@@ -155,13 +155,13 @@ def _each_once(read: Sequence[Verdict]) -> tuple[list[Verdict], list[Unranked]]:
         by_name.setdefault(each.submission, []).append(each)
     kept, disputed = [], []
     for name in sorted(by_name):
-        found = by_name[name]
-        states = sorted({each.verdict for each in found})
+        verdicts = by_name[name]
+        states = sorted({each.verdict for each in verdicts})
         if len(states) == 1:
-            kept.append(found[0])
+            kept.append(verdicts[0])
         else:
-            worst = next((each for each in found if each.verdict == INVALID), found[0])
-            why = f"verified {len(found)} times, with different verdicts: {', '.join(states)}"
+            worst = next((each for each in verdicts if each.verdict == INVALID), verdicts[0])
+            why = f"verified {len(verdicts)} times, with different verdicts: {', '.join(states)}"
             disputed.append(Unranked(worst, (why, *worst.reasons), 0))
     return kept, disputed
 
@@ -184,9 +184,9 @@ def _in_two_teams(read: Sequence[Verdict]) -> tuple[str, ...]:
             names[_person(name)] = name
             teams.setdefault(_person(name), {})[team_key(each)] = _team_name(each)
     return tuple(
-        f"{names[person]} is in {' and in '.join(found[key] for key in sorted(found))}"
-        for person, found in sorted(teams.items())
-        if len(found) > 1
+        f"{names[person]} is in {' and in '.join(theirs[key] for key in sorted(theirs))}"
+        for person, theirs in sorted(teams.items())
+        if len(theirs) > 1
     )
 
 

@@ -87,8 +87,8 @@ def read_all(folder: Path) -> tuple[list[Verdict], list[Unread]]:
 
     Raises UsageError (U711) where there is no folder, or not one verdict in it.
     """
-    found = sorted(folder.glob(f"*/{NAME}")) if folder.is_dir() else []
-    if not found:
+    verdict_paths = sorted(folder.glob(f"*/{NAME}")) if folder.is_dir() else []
+    if not verdict_paths:
         raise UsageError(
             "U711",
             "there are no verdicts in this folder" if folder.is_dir() else "there is no such folder",
@@ -98,7 +98,7 @@ def read_all(folder: Path) -> tuple[list[Verdict], list[Unread]]:
         )
     read: list[Verdict] = []
     unread: list[Unread] = []
-    for path in found:
+    for path in verdict_paths:
         try:
             if any((path.parent / name).exists() for name in (MANIFEST, SUBMISSION)):
                 raise ValueError("it lies in an unpacked submission, so the team wrote it")  # noqa: TRY301

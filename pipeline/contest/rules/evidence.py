@@ -12,9 +12,8 @@ from typing import Any
 
 from pipeline import paths, schemas, settings
 from pipeline.check import FAIL, OK, UNKNOWN, CheckResult
-from pipeline.contest import team as teams
-from pipeline.contest.source import commit as source
-from pipeline.contest.team import TeamWords
+from pipeline.contest.source import commit
+from pipeline.contest.team import TeamWords, read_team
 from pipeline.errors import PipelineError
 from pipeline.model import lock
 from pipeline.record import run_folder
@@ -73,15 +72,15 @@ def here(run: Path | None, checkout: Path = paths.ROOT, **known: Any) -> Evidenc
 
     Raises IntegrityError (M101 of the team's file) and UsageError (U501 no finished run).
     """
-    team, example = teams.load(checkout)
+    team, example = read_team(checkout)
     about = {"team": None if example else team.words, "pins": pins(), **known}
     if run is None:
-        return Evidence(source=source.tree(checkout), source_doubt="no run was looked at", **about)
+        return Evidence(source=commit.tree(checkout), source_doubt="no run was looked at", **about)
     manifest = run_folder.finished_manifest(run)
     try:
-        files, doubt = source.read(source.of_run(manifest, checkout)), None
+        files, doubt = commit.read(commit.of_run(manifest, checkout)), None
     except PipelineError as error:
-        files, doubt = source.tree(checkout), error.what
+        files, doubt = commit.tree(checkout), error.what
     return Evidence(
         manifest=manifest,
         rows=read_outputs(run),
@@ -135,10 +134,10 @@ def accuracy(run: Path, manifest: Mapping[str, Any]) -> Accuracy | None:
     from pipeline.accuracy import compare  # noqa: PLC0415 - takes half a second
 
     try:
-        made = compare.compare(str(reference), str(run))
+        compared = compare.compare(str(reference), str(run))
     except PipelineError as error:
         return Accuracy("cannot tell", f"{reference.name}: {error.what}")
-    return Accuracy(made.verdict, f"{made.words} Against {reference.name}.")
+    return Accuracy(compared.verdict, f"{compared.words} Against {reference.name}.")
 
 
 def reference_of(run: Path, manifest: Mapping[str, Any]) -> Path | None:
@@ -158,7 +157,7 @@ def _is_reference(path: Path, manifest: Mapping[str, Any]) -> bool:
         return False  # of another program, or a run that broke off
 
 
-def found(fine: bool, what: str, expected: str = "") -> CheckResult:
+def decide(fine: bool, what: str, expected: str = "") -> CheckResult:
     """A check's result, OK if `fine` and FAIL if not; the rule adds its id."""
     return CheckResult("", OK if fine else FAIL, expected, what)
 

@@ -17,41 +17,40 @@ from pydantic import model_validator
 from pipeline import paths, schemas, settings
 from pipeline.check import FAIL, HUMAN, OK, UNKNOWN, CheckResult, Kind, State
 from pipeline.contest.numbers import Contest
-from pipeline.contest.rules import run_rules as run_checks
-from pipeline.contest.rules import source_rules as source_checks
-from pipeline.contest.rules.evidence import Evidence, found, unknown
+from pipeline.contest.rules import run_rules, source_rules
+from pipeline.contest.rules.evidence import Evidence, decide, unknown
 
 Check = Callable[[Evidence, Contest], CheckResult]
 """A check of one rule; its result has no id until the rule adds its own."""
 
 OF_A_RUN: dict[str, Check] = {
-    "device": run_checks.device,
-    "jetpack": run_checks.jetpack,
-    "power_mode": run_checks.power_mode,
-    "framework": run_checks.framework,
-    "model": run_checks.model,
-    "weights": run_checks.weights,
-    "precision": run_checks.precision,
-    "dataset": run_checks.dataset,
-    "whole_set": run_checks.whole_set,
-    "memory": run_checks.memory,
-    "output_form": run_checks.output_form,
-    "arguments": run_checks.arguments,
-    "accuracy": run_checks.accuracy,
-    "timed_section": run_checks.timed_section,
-    "valid_time": run_checks.valid_time,
-    "network": run_checks.network,
-    "source_known": source_checks.source_known,
+    "device": run_rules.device,
+    "jetpack": run_rules.jetpack,
+    "power_mode": run_rules.power_mode,
+    "framework": run_rules.framework,
+    "model": run_rules.model,
+    "weights": run_rules.weights,
+    "precision": run_rules.precision,
+    "dataset": run_rules.dataset,
+    "whole_set": run_rules.whole_set,
+    "memory": run_rules.memory,
+    "output_form": run_rules.output_form,
+    "arguments": run_rules.arguments,
+    "accuracy": run_rules.accuracy,
+    "timed_section": run_rules.timed_section,
+    "valid_time": run_rules.valid_time,
+    "network": run_rules.network,
+    "source_known": source_rules.source_known,
 }
 """Checks by name that need a run; their rules are unknown without one."""
 
 OF_A_SOURCE: dict[str, Check] = {
-    "script": source_checks.script,
-    "image": source_checks.image,
-    "method": source_checks.method,
-    "no_secrets": source_checks.no_secrets,
-    "third_party": source_checks.third_party_cited,
-    "team": source_checks.team,
+    "script": source_rules.script,
+    "image": source_rules.image,
+    "method": source_rules.method,
+    "no_secrets": source_rules.no_secrets,
+    "third_party": source_rules.third_party_cited,
+    "team": source_rules.team,
 }
 
 NO_RUN = "no run yet"
@@ -127,9 +126,9 @@ def table(judged: Sequence[CheckResult], rehearsal: bool = False, width: int = 1
     margin = " " * (wide + 12)
     lines = []
     for each in judged:
-        said = each.found
+        words = each.found
         waived = rehearsal and is_waived(each)
-        lines += _folded(f"  {'-' if waived else _SHOWN[each.state]:<8}{each.id:<{wide}}  ", said, margin, width)
+        lines += _folded(f"  {'-' if waived else _SHOWN[each.state]:<8}{each.id:<{wide}}  ", words, margin, width)
         if each.state in {FAIL, UNKNOWN} and each.found != NO_RUN and not waived:
             if each.expected:
                 lines += _folded(f"{margin}wanted: ", each.expected, margin, width)
@@ -149,9 +148,9 @@ def _of_the_contest() -> frozenset[str]:
 
 def counts(judged: Sequence[CheckResult], rehearsal: bool = False) -> str:
     """The number of rules in each state, such as `20 ok, 1 failed, 2 unknown, 8 for people`."""
-    asked = [each for each in judged if not (rehearsal and is_waived(each))]
-    told = [f"{sum(each.state == state for each in asked)} {words}" for state, words in _COUNTED.items()]
-    return ", ".join([*told, f"{len(judged) - len(asked)} not asked"] if rehearsal else told)
+    applicable = [each for each in judged if not (rehearsal and is_waived(each))]
+    parts = [f"{sum(each.state == state for each in applicable)} {words}" for state, words in _COUNTED.items()]
+    return ", ".join([*parts, f"{len(judged) - len(applicable)} not asked"] if rehearsal else parts)
 
 
 _SHOWN: dict[State, str] = {OK: "ok", FAIL: "FAIL", UNKNOWN: "unknown", HUMAN: "human"}
@@ -159,18 +158,18 @@ _COUNTED: dict[State, str] = {OK: "ok", FAIL: "failed", UNKNOWN: "unknown", HUMA
 
 
 def _result(rule: Rule, evidence: Evidence, contest: Contest) -> CheckResult:
-    result = _asked(rule, evidence, contest)
+    result = _decided(rule, evidence, contest)
     return replace(result, id=rule.id, expected=result.expected or rule.text, fix=rule.remedy, kind=rule.kind)
 
 
-def _asked(rule: Rule, evidence: Evidence, contest: Contest) -> CheckResult:
+def _decided(rule: Rule, evidence: Evidence, contest: Contest) -> CheckResult:
     if rule.by == "human":
         return CheckResult("", HUMAN, rule.text, rule.text)
     if rule.by == "declaration":
         if evidence.team is None:
             return unknown("there is no team to declare it")
         declared = evidence.team.declarations.get(rule.id) is True
-        return found(declared, "declared by the team" if declared else "not declared", rule.text)
+        return decide(declared, "declared by the team" if declared else "not declared", rule.text)
     if rule.check in OF_A_RUN:
         return unknown(NO_RUN) if evidence.manifest is None else OF_A_RUN[rule.check](evidence, contest)
     assert rule.check is not None  # as _whole holds

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pipeline.check import CheckResult
 from pipeline.contest.numbers import Contest
-from pipeline.contest.rules.evidence import Evidence, fail, found, unknown
+from pipeline.contest.rules.evidence import Evidence, decide, fail, unknown
 from pipeline.contest.source import secrets, third_party
 from pipeline.contest.team import ADDRESS
 
@@ -18,83 +18,83 @@ SHOWN = 3
 
 
 def source_known(evidence: Evidence, _contest: Contest) -> CheckResult:
-    wanted = "the commit of a tree without changes, and that commit here"
+    expected = "the commit of a tree without changes, and that commit here"
     commit = evidence.at("code.commit")
     if evidence.source_doubt:
-        return fail(evidence.source_doubt, wanted)
-    return found(isinstance(commit, str) and bool(evidence.source), f"commit {str(commit)[:12]}", wanted)
+        return fail(evidence.source_doubt, expected)
+    return decide(isinstance(commit, str) and bool(evidence.source), f"commit {str(commit)[:12]}", expected)
 
 
 def script(evidence: Evidence, _contest: Contest) -> CheckResult:
     """Check the structure of the organiser's script: data are loaded and answered between the two clock readings."""
-    wanted = f"{SCRIPT}: load_dataset and pipe between the clock's start and end, paths from sys.argv"
+    expected = f"{SCRIPT}: load_dataset and pipe between the clock's start and end, paths from sys.argv"
     if SCRIPT not in evidence.source:
-        return fail(f"there is no {SCRIPT}", wanted)
+        return fail(f"there is no {SCRIPT}", expected)
     try:
         tree = ast.parse(evidence.source[SCRIPT])
     except third_party.UNREADABLE as error:
-        return fail(f"it cannot be read: {error}", wanted)
+        return fail(f"it cannot be read: {error}", expected)
     clock = sorted(line for name, line in _calls(tree) if name in {"time", "perf_counter", "perf_counter_ns"})
     if len(clock) != 2:
-        return fail(f"the clock is read {len(clock)} times", wanted)
+        return fail(f"the clock is read {len(clock)} times", expected)
     timed = {name for name, line in _calls(tree) if clock[0] < line < clock[1]}
     before = {name for name, line in _calls(tree) if line < clock[0]}
     missing = {"load_dataset", "pipe"} - timed
     early = {"load_dataset", "open", "read_text", "read_bytes"} & before
     if missing or early:
-        told = [f"{name} is not under the clock" for name in sorted(missing)]
-        return fail("; ".join([*told, *(f"{name} comes before it" for name in sorted(early))]), wanted)
+        faults = [f"{name} is not under the clock" for name in sorted(missing)]
+        return fail("; ".join([*faults, *(f"{name} comes before it" for name in sorted(early))]), expected)
     arguments = any(isinstance(node, ast.Attribute) and node.attr == "argv" for node in ast.walk(tree))
-    return found(arguments, "four sections" if arguments else "paths are no arguments", wanted)
+    return decide(arguments, "four sections" if arguments else "paths are no arguments", expected)
 
 
 def image(evidence: Evidence, _contest: Contest) -> CheckResult:
-    wanted = "an address with a digest, or the image itself"
+    expected = "an address with a digest, or the image itself"
     if evidence.image_packed:
-        return found(True, "it is packed", wanted)
+        return decide(True, "it is packed", expected)
     if evidence.team is None or evidence.team.image is None:
-        return fail("no image is named", wanted)
+        return fail("no image is named", expected)
     if not ADDRESS.fullmatch(evidence.team.image):
-        return fail(f"{evidence.team.image} is no address", wanted)
+        return fail(f"{evidence.team.image} is no address", expected)
     if evidence.image_digest is None and "@sha256:" not in evidence.team.image:
-        return unknown(f"{evidence.team.image}, without its digest", wanted)
-    return found(True, evidence.team.image, wanted)
+        return unknown(f"{evidence.team.image}, without its digest", expected)
+    return decide(True, evidence.team.image, expected)
 
 
 def method(evidence: Evidence, _contest: Contest) -> CheckResult:
     words = len(evidence.source.get(METHOD, b"").split())
-    return found(words >= FEWEST_WORDS, f"{METHOD}: {words} words", f"{FEWEST_WORDS} or more")
+    return decide(words >= FEWEST_WORDS, f"{METHOD}: {words} words", f"{FEWEST_WORDS} or more")
 
 
 def no_secrets(evidence: Evidence, _contest: Contest) -> CheckResult:
     if not evidence.source:
         return unknown("there is no source", "no access token in the source")
     holds = [path for path, content in evidence.source.items() if secrets.tokens_in(content.decode("utf-8", "replace"))]
-    return found(not holds, _some(holds) or "none found", "no access token in the source")
+    return decide(not holds, _some(holds) or "none found", "no access token in the source")
 
 
 def third_party_cited(evidence: Evidence, _contest: Contest) -> CheckResult:
-    wanted = f"each in {third_party.NAME}"
+    expected = f"each in {third_party.NAME}"
     if third_party.NAME not in evidence.source:
-        return fail(f"there is no {third_party.NAME}", wanted)
+        return fail(f"there is no {third_party.NAME}", expected)
     try:
         cited = third_party.parse(evidence.source[third_party.NAME])
     except ValueError as error:
-        return fail(f"{third_party.NAME} cannot be read: {' '.join(str(error).split())[:200]}", wanted)
+        return fail(f"{third_party.NAME} cannot be read: {' '.join(str(error).split())[:200]}", expected)
     missing = [str(each) for each in third_party.uncited(evidence.source, cited)]
-    return found(not missing, _some(missing) or f"{len(cited.packages)} packages, {len(cited.ideas)} ideas", wanted)
+    return decide(not missing, _some(missing) or f"{len(cited.packages)} packages, {len(cited.ideas)} ideas", expected)
 
 
 def team(evidence: Evidence, contest: Contest) -> CheckResult:
-    wanted = f"1 to {contest.largest_team} members in team.yaml"
+    expected = f"1 to {contest.largest_team} members in team.yaml"
     if evidence.team is None:
-        return fail("there is no team.yaml, only the example", wanted)
+        return fail("there is no team.yaml, only the example", expected)
     members = len(evidence.team.members)
     if not 1 <= members <= contest.largest_team:
-        return fail(f"{evidence.team.name}: {members} members", wanted)
+        return fail(f"{evidence.team.name}: {members} members", expected)
     if evidence.team.trouble is not None:
-        return fail(evidence.team.trouble, wanted)
-    return found(True, f"{evidence.team.name}: {members}", wanted)
+        return fail(evidence.team.trouble, expected)
+    return decide(True, f"{evidence.team.name}: {members}", expected)
 
 
 def _calls(tree: ast.AST) -> Iterator[tuple[str, int]]:

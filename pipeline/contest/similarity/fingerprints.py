@@ -47,13 +47,13 @@ class Print:
     def stretches(self, hashes: Set[int] | None = None) -> list[tuple[int, int]]:
         """Where pieces lie, overlapping ones as one: first place and one behind the last; given hashes, only those."""
         chosen = self.at.keys() if hashes is None else self.at.keys() & hashes
-        found: list[tuple[int, int]] = []
+        merged: list[tuple[int, int]] = []
         for place in sorted(place for each in chosen for place in self.at[each]):
-            if found and place <= found[-1][1]:
-                found[-1] = (found[-1][0], place + PIECE)
+            if merged and place <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], place + PIECE)
             else:
-                found.append((place, place + PIECE))
-        return found
+                merged.append((place, place + PIECE))
+        return merged
 
     def lines(self, start: int, end: int) -> tuple[int, int]:
         """First and last line, from 1, of a stretch of the filtered code."""
@@ -197,11 +197,11 @@ def _prints(tree: Tree, everyones: set[int]) -> list[Print]:
         if PurePosixPath(path).suffix not in LANGUAGES or not text.strip():
             continue
         # copydetect looks at the name for the language; the lexer drops an empty beginning, which would move all lines.
-        found = CodeFingerprint(path, PIECE, 1, fp=io.StringIO(text.lstrip("\n")))
-        at = {each: places for each, places in found.hash_idx.items() if each not in everyones}
+        fingerprint = CodeFingerprint(path, PIECE, 1, fp=io.StringIO(text.lstrip("\n")))
+        at = {each: places for each, places in fingerprint.hash_idx.items() if each not in everyones}
         if at:
             skipped = len(text) - len(text.lstrip("\n"))
-            prints.append(Print(path, text, at, tuple(_removed(found.offsets, skipped))))
+            prints.append(Print(path, text, at, tuple(_removed(fingerprint.offsets, skipped))))
     return prints
 
 

@@ -39,7 +39,7 @@ def write(similarity: Similarity, path: Path) -> None:
 def html(similarity: Similarity) -> str:
     return page.render(
         "similarity.html",
-        made=similarity,
+        similarity=similarity,
         passages=lambda pair, files: _beside(similarity.texts, pair, files),
     )
 

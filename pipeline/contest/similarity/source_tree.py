@@ -79,8 +79,8 @@ def _bytes(path: Path) -> bytes:
 
 def _from_tar(file: BinaryIO, where: str) -> dict[str, bytes]:
     """The files of a source tar, or of the one in a submission's tar."""
-    found = list(tarball.members(file, where))
-    inner = [member for member in found if member.name.count("/") == 1 and member.name.endswith(f"/{SOURCE}")]
+    members = list(tarball.members(file, where))
+    inner = [member for member in members if member.name.count("/") == 1 and member.name.endswith(f"/{SOURCE}")]
     if len(inner) == 1:
         if inner[0].size_bytes > 2 * LARGEST_BYTES:
             raise _too_large(where, inner[0].size_bytes)

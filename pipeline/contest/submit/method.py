@@ -74,18 +74,18 @@ def template(source: Mapping[str, bytes]) -> str:
 def fill(text: str, known: Mapping[str, str], drawn: Mapping[str, bytes]) -> str:
     """The template with its figures. Raises FormError (F602)."""
 
-    def figure(found: re.Match[str]) -> str:
-        if found[1] not in known:
+    def figure(match: re.Match[str]) -> str:
+        if match[1] not in known:
             raise FormError(
                 "F602",
-                f"the document asks for a figure named {found[1]!r}, which no run has",
-                where=f"{TEMPLATE} line {text.count(chr(10), 0, found.start()) + 1}",
+                f"the document asks for a figure named {match[1]!r}, which no run has",
+                where=f"{TEMPLATE} line {text.count(chr(10), 0, match.start()) + 1}",
                 expected=", ".join(sorted(known)),
                 fix="name one of them, or write the number itself",
             )
-        return known[found[1]]
+        return known[match[1]]
 
-    kept = _PICTURE.sub(lambda found: found[0] if found[1] in drawn else "", text)
+    kept = _PICTURE.sub(lambda match: match[0] if match[1] in drawn else "", text)
     return _FIELD.sub(figure, kept)
 
 

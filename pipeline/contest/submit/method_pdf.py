@@ -260,4 +260,4 @@ def _inline(node: SyntaxTreeNode, size: float = BODY.fontSize) -> str:
 
 def _letters(text: str) -> str:
     """Escaped, and Korean in the font that has it."""
-    return _HANGUL.sub(lambda found: f'<font name="{KOREAN}">{found[0]}</font>', escape(text, quote=False))
+    return _HANGUL.sub(lambda match: f'<font name="{KOREAN}">{match[0]}</font>', escape(text, quote=False))

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline import files, paths
 from pipeline.contest.format import HASH_DIGITS, IMAGE, MANIFEST, RUN, SCHEMA, SOURCE, SUBMISSION
-from pipeline.contest.source import commit as source
+from pipeline.contest.source import commit
 from pipeline.contest.submit import redact
 from pipeline.contest.team import Team
 from pipeline.errors import IntegrityError
@@ -47,11 +47,11 @@ def pack(
     """Write `out`/<team>-<hash>.tar, whole or not at all, and return its path.
 
     `names` are to be redacted: this machine's and its user's when left out. Raises what
-    `run_folder.finished_manifest` and `source.of_run` raise, IntegrityError (M615) for a run's folder that holds other
+    `run_folder.finished_manifest` and `commit.of_run` raise, IntegrityError (M615) for a run's folder that holds other
     things than files, ResourceError.
     """
     manifest = run_folder.finished_manifest(run)
-    made_by = source.of_run(manifest, checkout)
+    made_by = commit.of_run(manifest, checkout)
     run_files, redactions = redact.redact(
         _files_of(run), redact.names_here() if names is None else names, _words(manifest)
     )
@@ -61,7 +61,7 @@ def pack(
     packed[SOURCE] = made_by.tar
     if image_tar is not None:
         packed[IMAGE] = image_tar
-    told = {
+    described = {
         "schema": SCHEMA,
         "rehearsal": rehearsal,
         "team": {"name": team.name, "members": list(team.members)},
@@ -74,11 +74,11 @@ def pack(
         "redactions": [{**asdict(each), "file": f"{RUN}/{each.file}"} for each in redactions],
         "files": {path: _size_bytes(content) for path, content in sorted(packed.items())},
     }
-    packed[SUBMISSION] = files.json_bytes(told)
+    packed[SUBMISSION] = files.json_bytes(described)
     return write(packed, team.slug + "-rehearsal" * rehearsal, made_by.committed_s, out)
 
 
-def told(path: Path) -> dict[str, Any]:
+def submission_json(path: Path) -> dict[str, Any]:
     """Read the submission.json of a file that `pack` wrote."""
     with tarfile.open(path) as archive:
         member = archive.extractfile(f"{path.stem}/{SUBMISSION}")
@@ -109,7 +109,7 @@ def _files_of(folder: Path) -> dict[str, bytes]:
     """Files of a run's folder: path below it to content. Hidden files are left out (a killed process or an editor left
     them), and so are the report and the answers by themselves: both can be made again of the rest, and nobody should
     open a stranger's page, nor hold one list of answers against another."""
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -125,8 +125,8 @@ def _files_of(folder: Path) -> dict[str, bytes]:
             and name not in (run_folder.REPORT, ANSWERS)
             and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         ):
-            found[name] = path.read_bytes()
-    return found
+            contents[name] = path.read_bytes()
+    return contents
 
 
 def _words(manifest: Mapping[str, Any]) -> set[str]:

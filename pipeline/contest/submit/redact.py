@@ -95,14 +95,14 @@ def redact(
     # Longest first: of a full host name the first part is another name.
     kept = frozenset(words)
     clean: dict[str, bytes] = {}
-    found: list[Redaction] = []
+    redactions: list[Redaction] = []
     for path, content in sorted(files.items()):
         seen: Counter[tuple[str, bool]] = Counter()
         changed = _redact_file(path, content, _Text(names, kept, seen))
         left_alone = PurePosixPath(path).name == OUTPUTS
         clean[path] = content if left_alone else changed
-        found += [Redaction(path, kind, count, left or left_alone) for (kind, left), count in sorted(seen.items())]
-    return clean, found
+        redactions += [Redaction(path, kind, count, left or left_alone) for (kind, left), count in sorted(seen.items())]
+    return clean, redactions
 
 
 def _redact_file(path: str, content: bytes, clean: _Text) -> bytes:
@@ -154,7 +154,7 @@ class _Text:
     def __call__(self, text: str) -> str:
         text = TOKENS.sub(lambda _: self._take(TOKEN), text)
         text = _ASSIGNED.sub(self._assigned, text)
-        text = _HOMES.sub(lambda found: found[0][: -len(found["name"])] + self._take(HOME), text)
+        text = _HOMES.sub(lambda match: match[0][: -len(match["name"])] + self._take(HOME), text)
         text = _ACCOUNT.sub(lambda _: self._take(ACCOUNT), text)
         text = _MAC.sub(lambda _: self._take(ADDRESS), text)
         text = _IP.sub(self._address, text)
@@ -169,25 +169,25 @@ class _Text:
         self.seen[kind, False] += 1
         return f"[{kind}]"
 
-    def _assigned(self, found: re.Match[str]) -> str:
-        if found["account"]:
-            return found["before_url"] + self._take(SECRET)
-        if not _SECRET_KEY.search(found["key"]) or found["value"].startswith("["):
-            return found[0]
-        return found["before"] + self._take(SECRET)
+    def _assigned(self, match: re.Match[str]) -> str:
+        if match["account"]:
+            return match["before_url"] + self._take(SECRET)
+        if not _SECRET_KEY.search(match["key"]) or match["value"].startswith("["):
+            return match[0]
+        return match["before"] + self._take(SECRET)
 
-    def _address(self, found: re.Match[str]) -> str:
+    def _address(self, match: re.Match[str]) -> str:
         try:
-            address = ipaddress.ip_address(found[0])
+            address = ipaddress.ip_address(match[0])
         except ValueError:
-            return found[0]  # a time of day, a version
-        return found[0] if address.is_loopback or address.is_unspecified else self._take(ADDRESS)
+            return match[0]  # a time of day, a version
+        return match[0] if address.is_loopback or address.is_unspecified else self._take(ADDRESS)
 
     def _named(self, kind: str, left: bool) -> Callable[[re.Match[str]], str]:
-        def replace(found: re.Match[str]) -> str:
+        def replace(match: re.Match[str]) -> str:
             if not left:
                 return self._take(kind)
             self.seen[kind, True] += 1
-            return found[0]
+            return match[0]
 
         return replace

@@ -17,11 +17,13 @@ from typing import Any
 
 from pipeline import files, paths, process, settings
 from pipeline.check import UNKNOWN, CheckResult, Kind
-from pipeline.contest import team as teams
 from pipeline.contest.format import IMAGE
 from pipeline.contest.rules import evidence, rules, source_rules
 from pipeline.contest.source import commit, sbom, third_party
 from pipeline.contest.submit import pack
+from pipeline.contest.team import EXAMPLE as TEAM_EXAMPLE
+from pipeline.contest.team import NAME as TEAM_FILE
+from pipeline.contest.team import read_team
 from pipeline.contest.verify import verify
 from pipeline.contest.verify.organiser import Organiser
 from pipeline.contest.verify.verify import Verdict
@@ -41,7 +43,7 @@ FOLDER = "dist"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """The options of `invoke submit`."""
 
     run: Path
@@ -68,40 +70,40 @@ class Submission:
 
 def newest() -> Path:
     """The newest finished run, for when none is named. Raises UsageError (U621)."""
-    found = evidence.newest_run()
-    if found is None:
+    run = evidence.newest_run()
+    if run is None:
         raise UsageError(
             "U621",
             "there is no finished run yet",
             where=paths.shown(paths.runs()),
             fix="make run answers the contest's public set; then call this again",
         )
-    return found
+    return run
 
 
 def submit(
-    asked: Asked, out: Path | None = None, checkout: Path = paths.ROOT, known: Organiser | None = None
+    request: Request, out: Path | None = None, checkout: Path = paths.ROOT, organiser: Organiser | None = None
 ) -> Submission:
     """Pack a run into `out` and verify what was packed, as the organiser will, with `known` or what this disk holds.
 
     Where a rule forbids it or the verdict is INVALID, nothing is left in `out`, the path is None, and `conclude` raises
-    why. Raises what `run_folder.finished_manifest`, `commit.of_run`, `team.load` and `method.make` raise,
+    why. Raises what `run_folder.finished_manifest`, `commit.of_run`, `team.read_team` and `method.make` raise,
     EnvironmentProblem (E621 the image cannot be saved, E623 what draws is not installed) and ResourceError.
     """
-    manifest = run_folder.finished_manifest(asked.run)
+    manifest = run_folder.finished_manifest(request.run)
     made_by = commit.of_run(manifest, checkout)
     method, pictures = _drawing()
-    team, example = teams.load(checkout)
-    why = _why_rehearsal(manifest, asked)
+    team, example = read_team(checkout)
+    why = _why_rehearsal(manifest, request)
     digest = _digest(team.image)
     # The explanation may be written after the run: it is the newest commit's.
     texts = {**commit.read(made_by), source_rules.METHOD: _read(checkout / source_rules.METHOD)}
-    seen = evidence.here(asked.run, checkout, image_packed=asked.save_image, image_digest=digest)
+    seen = evidence.here(request.run, checkout, image_packed=request.save_image, image_digest=digest)
     judged = rules.judge(evidence.with_source(seen, texts))
     if rules.refused(judged, rehearsal=bool(why)):
-        return Submission(asked.run.name, judged, bool(why), why)
+        return Submission(request.run.name, judged, bool(why), why)
     about = method.About(
-        team, asked.run.resolve().name, made_by.commit, made_by.committed_s, bool(why), seen.accuracy, team.image
+        team, request.run.resolve().name, made_by.commit, made_by.committed_s, bool(why), seen.accuracy, team.image
     )
     documents = {
         **method.make(manifest, texts, about),
@@ -110,13 +112,13 @@ def submit(
     }
     out = out or checkout / FOLDER
     out.mkdir(parents=True, exist_ok=True)
-    known = known or organiser_for(asked.run, manifest, checkout)
+    organiser = organiser or organiser_for(request.run, manifest, checkout)
     # Packed where nobody takes it for the submission, until it is verified; on the same disk, for an image's gigabytes.
     with contextlib.ExitStack() as stack:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".packing-", dir=out)))
-        image_tar = stack.enter_context(_saved_image(team.image, private)) if asked.save_image else None
+        image_tar = stack.enter_context(_saved_image(team.image, private)) if request.save_image else None
         packed = pack.pack(
-            asked.run,
+            request.run,
             team,
             private,
             checkout=checkout,
@@ -125,15 +127,15 @@ def submit(
             image_tar=image_tar,
             documents=documents,
         )
-        verdict = verify.verify(packed, known, out=private / "verdict")
+        verdict = verify.verify(packed, organiser, out=private / "verdict")
         path = out / packed.name
         if verdict.state == verify.INVALID:
             # Of the same name, so of the same bytes: from a time when less was known here.
             path.unlink(missing_ok=True)
-            return Submission(asked.run.name, judged, bool(why), why, verdict=verdict)
+            return Submission(request.run.name, judged, bool(why), why, verdict=verdict)
         packed.replace(path)
     return Submission(
-        run=asked.run.name,
+        run=request.run.name,
         judged=judged,
         rehearsal=bool(why),
         why_rehearsal=why,
@@ -141,7 +143,7 @@ def submit(
         path=path,
         sha256=files.sha256_of(path),
         size_bytes=path.stat().st_size,
-        redactions=len(pack.told(path)["redactions"]),
+        redactions=len(pack.submission_json(path)["redactions"]),
         notes=tuple(_notes(example, boxes=pictures.without_letters(team.name))),
     )
 
@@ -155,14 +157,14 @@ def organiser_for(run: Path, manifest: Mapping[str, Any], checkout: Path = paths
     return Organiser(named_data, evidence.reference_of(run, manifest), named_model, checkout)
 
 
-def conclude(made: Submission) -> None:
+def conclude(result: Submission) -> None:
     """Raise the error of the first rule that forbids packing, by its kind, or that of an INVALID verdict, as `invoke
     verify` raises it; nothing where it was packed."""
-    refused = rules.refused(made.judged, made.rehearsal)
+    refused = rules.refused(result.judged, result.rehearsal)
     if not refused:
-        if made.verdict is not None and made.verdict.state == verify.INVALID:
+        if result.verdict is not None and result.verdict.state == verify.INVALID:
             fix = "mend what the reasons name, and run again; invoke verify says the same of such a file"
-            error = verify.error_of(made.verdict, "nothing was packed: the verdict is INVALID", fix)
+            error = verify.error_of(result.verdict, "nothing was packed: the verdict is INVALID", fix)
             assert error is not None
             raise error
         return
@@ -173,34 +175,31 @@ def conclude(made: Submission) -> None:
     raise kind(
         code,
         f"nothing was packed: the rule {first.id} forbids it{also}",
-        where=f"{made.run}: {next(rule.text for rule in rules.load().rules if rule.id == first.id)}",
+        where=f"{result.run}: {next(rule.text for rule in rules.load().rules if rule.id == first.id)}",
         expected=first.expected,
         actual=first.found,
-        fix=first.fix + ("" if made.rehearsal else "; to try the procedure all the same: invoke submit --rehearsal"),
+        fix=first.fix + ("" if result.rehearsal else "; to try the procedure all the same: invoke submit --rehearsal"),
     )
 
 
-def text(made: Submission) -> str:
+def text(result: Submission) -> str:
     """The report for the terminal: the rules' states, then the file."""
-    lines = ["", rules.table(made.judged, made.rehearsal)]
-    if made.rehearsal:
-        lines += ["", f"REHEARSAL, no result of the contest: {made.why_rehearsal}"]
+    lines = ["", rules.table(result.judged, result.rehearsal)]
+    if result.rehearsal:
+        lines += ["", f"REHEARSAL, no result of the contest: {result.why_rehearsal}"]
         lines += ["  rules marked - are the contest's own, and not asked here"]
-    if made.path is not None:
-        unknown = [each.id for each in made.verdict.checks if each.state == UNKNOWN] if made.verdict else []
+    if result.path is not None:
+        unknown = [each.id for each in result.verdict.checks if each.state == UNKNOWN] if result.verdict else []
         lines += [
             "",
-            f"packed {made.run}; invoke verify says {made.verdict.state if made.verdict else 'nothing'}",
+            f"packed {result.run}; invoke verify says {result.verdict.state if result.verdict else 'nothing'}",
         ]
-        lines += [f"  {'file':<10}{paths.shown(made.path)}", f"  {'size':<10}{made.size_bytes / 1e6:,.1f} MB"]
-        lines += [f"  {'sha256':<10}{made.sha256}"]
-        lines += (
-            [f"  {'unknown':<10}{', '.join(unknown)}: could not be told here, and will be asked again"]
-            if unknown
-            else []
-        )
-        lines += [f"  {'redacted':<10}{_redacted(made.redactions)}"]
-        lines += [f"  {'note':<10}{note}" for note in made.notes]
+        lines += [f"  {'file':<10}{paths.shown(result.path)}", f"  {'size':<10}{result.size_bytes / 1e6:,.1f} MB"]
+        lines += [f"  {'sha256':<10}{result.sha256}"]
+        if unknown:
+            lines += [f"  {'unknown':<10}{', '.join(unknown)}: could not be told here, and will be asked again"]
+        lines += [f"  {'redacted':<10}{_redacted(result.redactions)}"]
+        lines += [f"  {'note':<10}{note}" for note in result.notes]
     return "\n".join(lines)
 
 
@@ -208,16 +207,16 @@ def _redacted(count: int) -> str:
     return f"{count} entries: submission.json lists them" if count else "nothing was found that had to be"
 
 
-def as_json(made: Submission) -> dict[str, Any]:
+def as_json(result: Submission) -> dict[str, Any]:
     return {
-        "run": made.run,
-        "rehearsal": made.rehearsal,
-        "file": None if made.path is None else str(made.path),
-        "sha256": made.sha256,
-        "size_bytes": made.size_bytes or None,
-        "verdict": None if made.verdict is None else made.verdict.state,
-        "reasons": [] if made.verdict is None else made.verdict.reasons,
-        "rules": rules.as_json(made.judged),
+        "run": result.run,
+        "rehearsal": result.rehearsal,
+        "file": None if result.path is None else str(result.path),
+        "sha256": result.sha256,
+        "size_bytes": result.size_bytes or None,
+        "verdict": None if result.verdict is None else result.verdict.state,
+        "reasons": [] if result.verdict is None else result.verdict.reasons,
+        "rules": rules.as_json(result.judged),
     }
 
 
@@ -232,13 +231,13 @@ _ERRORS: dict[Kind, tuple[type[PipelineError], str]] = {
 }
 
 
-def _why_rehearsal(manifest: Mapping[str, Any], asked: Asked) -> str:
+def _why_rehearsal(manifest: Mapping[str, Any], request: Request) -> str:
     """Reason why the run is a rehearsal; empty if it is meant for the contest."""
     if manifest["board"]["before"]["board"]["is_jetson"] is False:
         return "this machine is not a Jetson"
     if manifest["model"]["name"] in evidence.pins().models and manifest["model"]["name"] != rules.load().contest.model:
         return f"the model is {manifest['model']['name']}"
-    return "as was asked for" if asked.rehearsal else ""
+    return "as was asked for" if request.rehearsal else ""
 
 
 def _drawing() -> tuple[ModuleType, ModuleType]:
@@ -261,7 +260,7 @@ def _read(path: Path) -> bytes:
 
 def _notes(example: bool, boxes: bool) -> Iterator[str]:
     if example:
-        yield f"this is the example's team; to hand in yours: cp {teams.EXAMPLE} {teams.NAME}, and edit it"
+        yield f"this is the example's team; to hand in yours: cp {TEAM_EXAMPLE} {TEAM_FILE}, and edit it"
     if boxes:
         yield "no font here has all letters of the team's name, so leaderboard.png shows boxes: install fonts-nanum"
 
@@ -289,12 +288,12 @@ def _saved_image(reference: str | None, out: Path) -> Iterator[Path]:
         path = Path(folder, IMAGE)
         done = process.docker("save", "--output", str(path), name)
         if done is None or done.returncode:
-            said = "there is no docker here" if done is None else done.stderr.strip() or f"status {done.returncode}"
+            trouble = "there is no docker here" if done is None else done.stderr.strip() or f"status {done.returncode}"
             raise EnvironmentProblem(
                 "E621",
                 "the image cannot be saved",
                 where=name,
-                actual=said,
+                actual=trouble,
                 fix="invoke image builds it; or push it, and write its address into team.yaml instead of --save-image",
             )
         yield path

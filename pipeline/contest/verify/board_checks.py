@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.check import INVALID_RUN, CheckResult, decided, listed, unknown
 from pipeline.contest.verify.organiser import ITEM_BYTES, Model, Organiser
-from pipeline.contest.verify.submitted import Claims, Manifest, StateClaim
+from pipeline.contest.verify.submitted import Manifest, StateClaim, Submitted
 from pipeline.device import channels, power, verdict
 from pipeline.device.board import Board
 from pipeline.device.channels import Channel
@@ -31,86 +31,90 @@ NEEDED = ("gpu clock", "alarm", "cooling")
 MOST_BYTES = 64 << 20
 
 
-def checks(claims: Claims, organiser: Organiser) -> list[CheckResult]:
-    told = claims.manifest
-    recording, trouble = _recording(claims)
+def checks(submitted: Submitted, organiser: Organiser) -> list[CheckResult]:
+    manifest = submitted.manifest
+    recording, trouble = _recording(submitted)
     return [
-        _telemetry(told, recording, trouble),
-        _board(told, recording),
-        _resident(told, organiser.model(told.model.name)),
+        _telemetry(manifest, recording, trouble),
+        _board(manifest, recording),
+        _resident(manifest, organiser.model(manifest.model.name)),
     ]
 
 
-def _telemetry(told: Manifest, recording: Recording | None, trouble: str) -> CheckResult:
+def _telemetry(manifest: Manifest, recording: Recording | None, trouble: str) -> CheckResult:
     """Check that the recording is whole: all samples, no gap, around every timed section."""
-    wanted = f"samples from before the first section to behind the last, none {LONGEST_GAP_S:.0f} s from the next"
+    expected = f"samples from before the first section to behind the last, none {LONGEST_GAP_S:.0f} s from the next"
     if recording is None:
-        return decided("telemetry", INVALID_RUN, False, trouble, wanted)
+        return decided("telemetry", INVALID_RUN, False, trouble, expected)
     moments = [sample.at_s for sample in recording.samples]
-    line = told.timeline_s
+    line = manifest.timeline_s
     first_s, last_s = moments[0] + line.telemetry[0], moments[-1] + line.telemetry[0]
     gaps = [later - earlier for earlier, later in pairwise(moments)]
-    wrong = [f"{len(moments)} samples of {told.telemetry.samples}"] * (len(moments) != told.telemetry.samples)
+    wrong = [f"{len(moments)} samples of {manifest.telemetry.samples}"] * (len(moments) != manifest.telemetry.samples)
     wrong += ["not ascending"] * any(gap < 0 for gap in gaps)
     wrong += [f"a gap of {max(gaps, default=0):.1f} s"] * any(gap > LONGEST_GAP_S for gap in gaps)
     wrong += ["begins after the first section"] * (first_s > line.timed[0][0] + PERIOD_S)
     wrong += ["ends before the last section"] * (last_s < line.timed[-1][1] - PERIOD_S / 10)
-    return decided("telemetry", INVALID_RUN, not wrong, listed(wrong) or f"{len(moments)} samples", wanted)
+    return decided("telemetry", INVALID_RUN, not wrong, listed(wrong) or f"{len(moments)} samples", expected)
 
 
-def _board(told: Manifest, recording: Recording | None) -> CheckResult:
+def _board(manifest: Manifest, recording: Recording | None) -> CheckResult:
     """Judge power mode, clocks and throttling anew, and compare with the run's verdict on itself."""
-    wanted = f"{power.TARGET_MODE}, nothing held back, and the verdict that the run came to"
+    expected = f"{power.TARGET_MODE}, nothing held back, and the verdict that the run came to"
     if recording is None:
-        return unknown("board", INVALID_RUN, f"{NAME} cannot be read", wanted)
-    made = verdict.judge(_state(told.board.before), _state(told.board.after), recording)
-    if told.board.before.board != told.board.after.board:
-        return decided("board", INVALID_RUN, False, "another board after the run than before it", wanted)
-    if made.state == verdict.INVALID:
-        return decided("board", INVALID_RUN, False, listed(made.reasons), wanted)
-    if made.state != told.verdict.state:
-        return decided("board", INVALID_RUN, False, f"{made.state}; the run says {told.verdict.state}", wanted)
+        return unknown("board", INVALID_RUN, f"{NAME} cannot be read", expected)
+    judged = verdict.judge(_state(manifest.board.before), _state(manifest.board.after), recording)
+    if manifest.board.before.board != manifest.board.after.board:
+        return decided("board", INVALID_RUN, False, "another board after the run than before it", expected)
+    if judged.state == verdict.INVALID:
+        return decided("board", INVALID_RUN, False, listed(judged.reasons), expected)
+    if judged.state != manifest.verdict.state:
+        return decided("board", INVALID_RUN, False, f"{judged.state}; the run says {manifest.verdict.state}", expected)
     unseen = [kind for kind in NEEDED if not any(recording.of_kind(kind).values())]
-    unseen += ["power mode"] * (None in (told.board.before.mode, told.board.after.mode))
-    if made.counts and unseen:
-        return unknown("board", INVALID_RUN, f"not to be seen: {listed(unseen)}", wanted)
+    unseen += ["power mode"] * (None in (manifest.board.before.mode, manifest.board.after.mode))
+    if judged.counts and unseen:
+        return unknown("board", INVALID_RUN, f"not to be seen: {listed(unseen)}", expected)
     return decided(
-        "board", INVALID_RUN, True, f"{made.state}: {listed(made.notes)}" if made.notes else made.state, wanted
+        "board",
+        INVALID_RUN,
+        True,
+        f"{judged.state}: {listed(judged.notes)}" if judged.notes else judged.state,
+        expected,
     )
 
 
-def _resident(told: Manifest, model: Model | None) -> CheckResult:
+def _resident(manifest: Manifest, model: Model | None) -> CheckResult:
     """Check that the peak of memory has room for the weights in the claimed dtype; quantised ones need less.
 
     Weights that are streamed from the disk in every pass need room for two layers and the embeddings.
     """
-    wanted = "a peak of memory that holds the weights in the claimed dtype"
+    expected = "a peak of memory that holds the weights in the claimed dtype"
     if (
         model is None
         or model.shape is None
         or model.size_bytes is None
         or model.dtype is None
-        or told.dtype not in ITEM_BYTES
+        or manifest.dtype not in ITEM_BYTES
     ):
-        return unknown("resident", INVALID_RUN, f"the size of {told.model.name} is not known here", wanted)
-    if told.engine.weights == STREAMED:
-        needed = memory.streamed_bytes(model.shape, DTYPES[told.dtype])
+        return unknown("resident", INVALID_RUN, f"the size of {manifest.model.name} is not known here", expected)
+    if manifest.engine.weights == STREAMED:
+        needed = memory.streamed_bytes(model.shape, DTYPES[manifest.dtype])
     else:
-        needed = model.size_bytes * ITEM_BYTES[told.dtype] // ITEM_BYTES[model.dtype]
-    peak = told.peak_memory.host_bytes + (told.peak_memory.gpu_bytes or 0)
+        needed = model.size_bytes * ITEM_BYTES[manifest.dtype] // ITEM_BYTES[model.dtype]
+    peak = manifest.peak_memory.host_bytes + (manifest.peak_memory.gpu_bytes or 0)
     return decided(
-        "resident", INVALID_RUN, peak >= needed, f"{peak / 1e6:,.0f} MB", f"{wanted}: {needed / 1e6:,.0f} MB"
+        "resident", INVALID_RUN, peak >= needed, f"{peak / 1e6:,.0f} MB", f"{expected}: {needed / 1e6:,.0f} MB"
     )
 
 
-def _recording(claims: Claims) -> tuple[Recording | None, str]:
+def _recording(submitted: Submitted) -> tuple[Recording | None, str]:
     try:
-        return _read(claims.folder / "run" / NAME, claims.manifest), ""
+        return _read(submitted.folder / "run" / NAME, submitted.manifest), ""
     except (OSError, ValueError, csv.Error) as error:
         return None, f"{NAME}: {error.strerror if isinstance(error, OSError) else error}"
 
 
-def _read(path: Path, told: Manifest) -> Recording:
+def _read(path: Path, manifest: Manifest) -> Recording:
     """Read a recording from telemetry.csv. Raises OSError, ValueError, csv.Error."""
     if path.stat().st_size > MOST_BYTES:
         raise ValueError("too large")
@@ -124,9 +128,9 @@ def _read(path: Path, told: Manifest) -> Recording:
         raise ValueError(f"a channel of no known kind: {strange[0]!r}")
     if any(len(line) != len(head) for line in lines):
         raise ValueError("a line with more or fewer columns than the first")
-    found = tuple(Channel(name, kind, _nothing) for name, kind in kinds.items())
+    columns = tuple(Channel(name, kind, _nothing) for name, kind in kinds.items())
     samples = tuple(Sample(_number(line[0]), tuple(map(_number_or_none, line[1:]))) for line in lines)
-    return Recording(found, samples, told.telemetry.elapsed_s, 0.0, told.telemetry.others_share)
+    return Recording(columns, samples, manifest.telemetry.elapsed_s, 0.0, manifest.telemetry.others_share)
 
 
 def _nothing() -> float:
@@ -144,6 +148,6 @@ def _number_or_none(text: str) -> float | None:
     return _number(text) if text else None
 
 
-def _state(told: StateClaim) -> verdict.State:
-    mode = None if told.mode is None else Mode(told.mode.id, told.mode.name)
-    return verdict.State(Board(**told.board.model_dump()), mode, told.clocks_locked)
+def _state(state: StateClaim) -> verdict.State:
+    mode = None if state.mode is None else Mode(state.mode.id, state.mode.name)
+    return verdict.State(Board(**state.board.model_dump()), mode, state.clocks_locked)

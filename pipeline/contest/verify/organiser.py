@@ -113,22 +113,22 @@ class Organiser:
 
     def model(self, name: str) -> Model | None:
         """The named model, else the known model of the name that a submission gives, else None."""
-        wanted = self._named_model or name
-        if wanted not in self._models:
+        chosen = self._named_model or name
+        if chosen not in self._models:
             # A path is the organiser's own to name; one that a submission names is not looked at.
-            folder = Path(wanted) if self._named_model else None
-            self._models[wanted] = _model(wanted, folder)
-        return self._models[wanted]
+            folder = Path(chosen) if self._named_model else None
+            self._models[chosen] = _model(chosen, folder)
+        return self._models[chosen]
 
     def prompts(self, data: str, model: str, rows: int) -> list[list[int]] | None:
         """Token ids of the first `rows` prompts, by the model's own template; None without data or tokenizer."""
-        found, known = self.data(data), self.model(model)
-        if found is None or known is None or known.tokenizer is None:
+        rows_here, model_here = self.data(data), self.model(model)
+        if rows_here is None or model_here is None or model_here.tokenizer is None:
             return None
-        key = (found.sha256, known.name, max(0, rows))
+        key = (rows_here.sha256, model_here.name, max(0, rows))
         if key not in self._prompts:
-            chats = [row.messages for row in found.rows[: key[2]]]
-            self._prompts[key] = token_ids(known.tokenizer, chats) if chats else []
+            chats = [row.messages for row in rows_here.rows[: key[2]]]
+            self._prompts[key] = token_ids(model_here.tokenizer, chats) if chats else []
         return self._prompts[key]
 
 
@@ -148,21 +148,21 @@ def _model(name: str, own: Path | None) -> Model | None:
     if name not in settings.model_names():
         return _of_folder(name, own) if own is not None and own.is_dir() else None
     known, folder = settings.model(name), paths.models() / name
-    found = _of_folder(name, folder) if (folder / "config.json").is_file() else None
+    stored = _of_folder(name, folder) if (folder / "config.json").is_file() else None
     if isinstance(known, StandinConfig):
         pinned = lock.Lock(tuple(lock.LockedFile(file, sha256, 0) for file, sha256 in sorted(known.files.items())))
-        if found is not None and found.lock_sha256 not in {None, pinned.root}:
+        if stored is not None and stored.lock_sha256 not in {None, pinned.root}:
             raise IntegrityError(
                 "M711",
                 "the organiser's own copy of the model is not what is pinned",
                 where=paths.shown(folder),
                 expected=pinned.root,
-                actual=found.lock_sha256,
+                actual=stored.lock_sha256,
                 fix=lock.fix(folder),
             )
-        shape, dtype = (found.shape, found.dtype) if found else (None, known.dtype)
-        return Model(name, found.folder if found else None, pinned.root, _weights(pinned), shape, dtype)
-    return found or _of_the_hub(name, known)
+        shape, dtype = (stored.shape, stored.dtype) if stored else (None, known.dtype)
+        return Model(name, stored.folder if stored else None, pinned.root, _weights(pinned), shape, dtype)
+    return stored or _of_the_hub(name, known)
 
 
 def _of_folder(name: str, folder: Path) -> Model:

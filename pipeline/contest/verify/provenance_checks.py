@@ -13,7 +13,7 @@ from pipeline.contest.format import MANIFEST, SOURCE, SUBMISSION
 from pipeline.contest.rules import rules
 from pipeline.contest.source import sbom, third_party
 from pipeline.contest.verify.organiser import Model, Organiser
-from pipeline.contest.verify.submitted import Claims
+from pipeline.contest.verify.submitted import Submitted
 from pipeline.errors import PipelineError
 from pipeline.process import git
 
@@ -23,114 +23,114 @@ DOCUMENTS = ("method.md", "method.pdf", "leaderboard.png", sbom.NAME, third_part
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def checks(claims: Claims, organiser: Organiser) -> tuple[list[CheckResult], dict[str, bytes] | None]:
+def checks(submitted: Submitted, organiser: Organiser) -> tuple[list[CheckResult], dict[str, bytes] | None]:
     """All checks of provenance, and the source's files (path to content); None if it cannot be read."""
-    judged, source = _source(claims, organiser)
-    model = organiser.model(claims.manifest.model.name)
-    found = [
-        _listing(claims),
-        _documents(claims),
-        _model(claims, model),
-        _weights(claims, model),
-        _dtype(claims, model),
-        _commit(claims),
+    judged, source = _source(submitted, organiser)
+    model = organiser.model(submitted.manifest.model.name)
+    results = [
+        _listing(submitted),
+        _documents(submitted),
+        _model(submitted, model),
+        _weights(submitted, model),
+        _dtype(submitted, model),
+        _commit(submitted),
         judged,
     ]
-    return found, source
+    return results, source
 
 
-def _listing(claims: Claims) -> CheckResult:
+def _listing(submitted: Submitted) -> CheckResult:
     """Check submission.json's list of files and sizes against the unpacked files."""
-    told = claims.submission.files
+    claimed = submitted.submission.files
     present = {
         name: path.stat().st_size
-        for path in claims.folder.rglob("*")
-        if path.is_file() and (name := path.relative_to(claims.folder).as_posix()) not in {MANIFEST, SUBMISSION}
+        for path in submitted.folder.rglob("*")
+        if path.is_file() and (name := path.relative_to(submitted.folder).as_posix()) not in {MANIFEST, SUBMISSION}
     }
-    differing = sorted(name for name in told.keys() | present.keys() if told.get(name) != present.get(name))
-    found = f"not so: {listed(differing)}" if differing else f"{len(present)} files"
-    return decided("listing", INTEGRITY, not differing, found, "the files that are there, with their sizes")
+    differing = sorted(name for name in claimed.keys() | present.keys() if claimed.get(name) != present.get(name))
+    actual = f"not so: {listed(differing)}" if differing else f"{len(present)} files"
+    return decided("listing", INTEGRITY, not differing, actual, "the files that are there, with their sizes")
 
 
-def _documents(claims: Claims) -> CheckResult:
-    missing = [name for name in DOCUMENTS if not claims.submission.files.get(name)]
-    found = f"missing: {listed(missing)}" if missing else f"{len(DOCUMENTS)} documents"
-    return decided("documents", FORM, not missing, found, listed(DOCUMENTS))
+def _documents(submitted: Submitted) -> CheckResult:
+    missing = [name for name in DOCUMENTS if not submitted.submission.files.get(name)]
+    actual = f"missing: {listed(missing)}" if missing else f"{len(DOCUMENTS)} documents"
+    return decided("documents", FORM, not missing, actual, listed(DOCUMENTS))
 
 
-def _model(claims: Claims, model: Model | None) -> CheckResult:
-    told = claims.manifest.model
-    if claims.submission.model.lock_sha256 != told.lock_sha256:
+def _model(submitted: Submitted, model: Model | None) -> CheckResult:
+    claimed = submitted.manifest.model
+    if submitted.submission.model.lock_sha256 != claimed.lock_sha256:
         return decided("model", INTEGRITY, False, "submission.json and the manifest name two", "one model")
     contest = rules.load().contest.model
-    if not claims.submission.rehearsal and PurePath(told.name).name != contest:
-        return decided("model", INTEGRITY, False, told.name, f"{contest}; another only in a rehearsal")
-    found = f"{told.name}, lock {told.lock_sha256[:12]}…"
+    if not submitted.submission.rehearsal and PurePath(claimed.name).name != contest:
+        return decided("model", INTEGRITY, False, claimed.name, f"{contest}; another only in a rehearsal")
+    actual = f"{claimed.name}, lock {claimed.lock_sha256[:12]}…"
     if model is None or model.lock_sha256 is None:
-        why = f"{found}; what it hashes to is not known here (invoke setup --model {contest}, or --model)"
+        why = f"{actual}; what it hashes to is not known here (invoke setup --model {contest}, or --model)"
         return unknown("model", INTEGRITY, why, "the organiser's lock")
     return decided(
         "model",
         INTEGRITY,
-        told.lock_sha256 == model.lock_sha256,
-        found,
+        claimed.lock_sha256 == model.lock_sha256,
+        actual,
         f"{model.name}, lock {model.lock_sha256[:12]}…",
     )
 
 
-def _weights(claims: Claims, model: Model | None) -> CheckResult:
+def _weights(submitted: Submitted, model: Model | None) -> CheckResult:
     """Check the hashes of the weights in memory, taken after the timed section, against the organiser's files."""
-    told = claims.manifest.weights
+    claimed = submitted.manifest.weights
     if model is None or model.weight_files is None:
         return unknown("weights", INTEGRITY, "the organiser's weights are not known here", "their hashes")
     wrong = [
         name
-        for name in sorted(told.files.keys() | model.weight_files.keys())
-        if told.files.get(name) != model.weight_files.get(name)
+        for name in sorted(claimed.files.keys() | model.weight_files.keys())
+        if claimed.files.get(name) != model.weight_files.get(name)
     ]
-    said = [f"{name} in memory is not the file" for name in wrong]
-    said += ["another lock"] * (told.lock_sha256 != claims.manifest.model.lock_sha256)
+    faults = [f"{name} in memory is not the file" for name in wrong]
+    faults += ["another lock"] * (claimed.lock_sha256 != submitted.manifest.model.lock_sha256)
     if model.tensors is not None:
-        said += [f"{told.tensors} tensors"] * (told.tensors != model.tensors)
-        said += [f"{told.size_bytes:,} bytes"] * (told.size_bytes != model.size_bytes)
-    wanted = f"{len(model.weight_files)} files, {model.tensors or 'all'} tensors, {model.size_bytes or 'all'} bytes"
-    return decided("weights", INTEGRITY, not said, listed(said) or wanted, wanted)
+        faults += [f"{claimed.tensors} tensors"] * (claimed.tensors != model.tensors)
+        faults += [f"{claimed.size_bytes:,} bytes"] * (claimed.size_bytes != model.size_bytes)
+    expected = f"{len(model.weight_files)} files, {model.tensors or 'all'} tensors, {model.size_bytes or 'all'} bytes"
+    return decided("weights", INTEGRITY, not faults, listed(faults) or expected, expected)
 
 
-def _dtype(claims: Claims, model: Model | None) -> CheckResult:
+def _dtype(submitted: Submitted, model: Model | None) -> CheckResult:
     """Check that the run's dtype is that of the stored weights, without rounding."""
-    told = claims.manifest
+    manifest = submitted.manifest
     if model is None or model.dtype is None:
-        return unknown("dtype", INVALID_RUN, f"how {told.model.name} is stored is not known here", "as stored")
-    fine = told.dtype == model.dtype and not told.weights.rounded
-    return decided("dtype", INVALID_RUN, fine, f"{told.dtype}{', rounded' * told.weights.rounded}", model.dtype)
+        return unknown("dtype", INVALID_RUN, f"how {manifest.model.name} is stored is not known here", "as stored")
+    fine = manifest.dtype == model.dtype and not manifest.weights.rounded
+    return decided("dtype", INVALID_RUN, fine, f"{manifest.dtype}{', rounded' * manifest.weights.rounded}", model.dtype)
 
 
-def _commit(claims: Claims) -> CheckResult:
-    code, told = claims.manifest.code, claims.submission.commit
-    fine = code.commit == told and code.dirty is False and bool(COMMIT.fullmatch(told))
-    found = f"{code.commit}{', with changes' if code.dirty else ', perhaps with changes' * (code.dirty is None)}"
-    return decided("commit", INTEGRITY, fine, found, f"{told}, nothing changed")
+def _commit(submitted: Submitted) -> CheckResult:
+    code, claimed = submitted.manifest.code, submitted.submission.commit
+    fine = code.commit == claimed and code.dirty is False and bool(COMMIT.fullmatch(claimed))
+    actual = f"{code.commit}{', with changes' if code.dirty else ', perhaps with changes' * (code.dirty is None)}"
+    return decided("commit", INTEGRITY, fine, actual, f"{claimed}, nothing changed")
 
 
-def _source(claims: Claims, organiser: Organiser) -> tuple[CheckResult, dict[str, bytes] | None]:
-    wanted = "the tree of the commit, as git archive writes it"
-    path = claims.folder / SOURCE
+def _source(submitted: Submitted, organiser: Organiser) -> tuple[CheckResult, dict[str, bytes] | None]:
+    form = "the tree of the commit, as git archive writes it"
+    path = submitted.folder / SOURCE
     try:
         with path.open("rb") as file:
             stored = unpack.read_files(file, SOURCE)
     except PipelineError as error:
-        found = f"{error.code} {error.what} ({error.where})"
-        return decided("source", INTEGRITY, False, found, wanted), None
+        actual = f"{error.code} {error.what} ({error.where})"
+        return decided("source", INTEGRITY, False, actual, form), None
     tree = git_tree(stored)
-    expected = _tree_of(claims.submission.commit, organiser.checkout)
+    expected = _tree_of(submitted.submission.commit, organiser.checkout)
     if expected is None:
         # A team's own commit: what it holds is seen by similarity and by people, and run by --rerun.
-        found = f"tree {tree[:12]}…; the commit is not in the organiser's checkout"
-        judged = CheckResult("source", HUMAN, wanted, found, kind=INTEGRITY)
+        actual = f"tree {tree[:12]}…; the commit is not in the organiser's checkout"
+        result = CheckResult("source", HUMAN, form, actual, kind=INTEGRITY)
     else:
-        judged = decided("source", INTEGRITY, tree == expected, f"tree {tree[:12]}…", f"{wanted}: {expected[:12]}…")
-    return judged, {path: content for path, (_, content) in stored.items()}
+        result = decided("source", INTEGRITY, tree == expected, f"tree {tree[:12]}…", f"{form}: {expected[:12]}…")
+    return result, {path: content for path, (_, content) in stored.items()}
 
 
 def _tree_of(commit: str, checkout: Path) -> str | None:

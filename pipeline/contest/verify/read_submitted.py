@@ -58,18 +58,18 @@ def _answer(row: Any) -> Answer:
     return Answer(index, output[0]["generated_text"], tuple(ids), at_s)
 
 
-def _read(path: Path, name: str, model: type[Any], schema: object, wanted: str) -> tuple[Any, CheckResult]:
+def _read(path: Path, name: str, model: type[Any], schema: object, expected: str) -> tuple[Any, CheckResult]:
     try:
         value = strict_json.loads(path.read_bytes())
         if not isinstance(value, dict):
             raise ValueError("it is not an object")  # noqa: TRY004, TRY301
-        found = value.get("schema")
-        if found != schema:
+        actual = value.get("schema")
+        if actual != schema:
             # Perhaps not wrong, perhaps newer than this program: it does not know what it would be reading.
-            return None, unknown(name, FORM, f"schema {found!r}, which this program does not know", wanted)
-        return model.model_validate(value), decided(name, FORM, True, f"schema {schema}", wanted)
+            return None, unknown(name, FORM, f"schema {actual!r}, which this program does not know", expected)
+        return model.model_validate(value), decided(name, FORM, True, f"schema {schema}", expected)
     except ValidationError as error:
         wrong = listed(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        return None, decided(name, FORM, False, wrong, wanted)
+        return None, decided(name, FORM, False, wrong, expected)
     except ValueError as error:
-        return None, decided(name, FORM, False, error, wanted)
+        return None, decided(name, FORM, False, error, expected)

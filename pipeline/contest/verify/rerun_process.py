@@ -20,7 +20,7 @@ from pipeline import paths
 from pipeline.check import INTEGRITY, CheckResult, decided, listed, unknown
 from pipeline.contest.archive.unpack import Unpacked
 from pipeline.contest.format import IMAGE, SOURCE
-from pipeline.contest.verify.submitted import Claims, Manifest
+from pipeline.contest.verify.submitted import Manifest, Submitted
 from pipeline.device import host as hosts
 from pipeline.errors import EnvironmentProblem
 from pipeline.prepare import container
@@ -48,23 +48,26 @@ def check_docker() -> None:
         )
 
 
-def image(told: Claims, unpacked: Unpacked) -> tuple[str | None, CheckResult]:
+def image(submitted: Submitted, unpacked: Unpacked) -> tuple[str | None, CheckResult]:
     """The image's id, with the check of its digest; None if it is not here or has another digest."""
-    claimed, wanted = told.submission.image, "the image with the digest that submission.json names, on this machine"
+    claimed, expected = (
+        submitted.submission.image,
+        "the image with the digest that submission.json names, on this machine",
+    )
     if claimed.reference is None or not REFERENCE.fullmatch(claimed.reference):
-        return None, unknown("rerun-image", INTEGRITY, f"it names {claimed.reference!r}", wanted)
+        return None, unknown("rerun-image", INTEGRITY, f"it names {claimed.reference!r}", expected)
     packed = unpacked.folder / IMAGE
     if packed.is_file():
         docker_output("load", "--quiet", "--input", str(packed))
-    said = docker_output("image", "inspect", "--format", "{{.Id}} {{json .RepoDigests}}", claimed.reference)
+    inspected = docker_output("image", "inspect", "--format", "{{.Id}} {{json .RepoDigests}}", claimed.reference)
     try:
-        own, _, digests = (said or "").strip().partition(" ")
+        own, _, digests = (inspected or "").strip().partition(" ")
         known = {own, *(each.rpartition("@")[2] for each in json.loads(digests) or [])}
     except (ValueError, AttributeError, TypeError):
         fix = f"docker pull {claimed.reference} while there is a network"
-        return None, unknown("rerun-image", INTEGRITY, f"{claimed.reference} is not here: {fix}", wanted)
+        return None, unknown("rerun-image", INTEGRITY, f"{claimed.reference} is not here: {fix}", expected)
     if claimed.digest is None:
-        return own, unknown("rerun-image", INTEGRITY, f"{claimed.reference}, {own[:19]}…: it names no digest", wanted)
+        return own, unknown("rerun-image", INTEGRITY, f"{claimed.reference}, {own[:19]}…: it names no digest", expected)
     fine = claimed.digest in known
     return (own if fine else None), decided("rerun-image", INTEGRITY, fine, f"{listed(sorted(known))}", claimed.digest)
 
@@ -73,15 +76,15 @@ Start = Callable[[Path, float], "int | None"]
 """Runs the process, given a folder for its output and a limit in seconds: its exit status, None at the limit."""
 
 
-def contained(told: Claims, image: str, data: Path, model: Path, folder: Path) -> tuple[list[str], Start]:
+def contained(submitted: Submitted, image: str, data: Path, model: Path, folder: Path) -> tuple[list[str], Start]:
     (folder / RUNS).chmod(0o777)  # inside, root has lost the right to write where it is not the owner
-    known = told.manifest.model.name if model.parent == paths.models() else f"/models/{model.name}"
+    known = submitted.manifest.model.name if model.parent == paths.models() else f"/models/{model.name}"
     read = [(str(model.resolve()), f"/models/{model.name}"), (str(data.resolve()), f"/data/{data.name}")]
     name = f"verify-{secrets.token_hex(6)}"
     command = container.stranger(
         hosts.current(),
         image,
-        _arguments(told.manifest, f"/data/{data.name}", known),
+        _arguments(submitted.manifest, f"/data/{data.name}", known),
         name=name,
         read=read,
         runs=str((folder / RUNS).resolve()),
@@ -97,7 +100,7 @@ def contained(told: Claims, image: str, data: Path, model: Path, folder: Path) -
     return command, start
 
 
-def here(told: Claims, unpacked: Unpacked, data: Path, model: Path, folder: Path) -> tuple[list[str], Start]:
+def here(submitted: Submitted, unpacked: Unpacked, data: Path, model: Path, folder: Path) -> tuple[list[str], Start]:
     source = unpacked.folder.with_name(f"{unpacked.folder.name}-source-{folder.name}")
     with tarfile.open(unpacked.folder / SOURCE) as archive:  # looked through by the check of the source
         for member in archive:
@@ -105,7 +108,7 @@ def here(told: Claims, unpacked: Unpacked, data: Path, model: Path, folder: Path
                 target = source / member.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content.read())
-    arguments = _arguments(told.manifest, str(data.resolve()), str(model.resolve()))
+    arguments = _arguments(submitted.manifest, str(data.resolve()), str(model.resolve()))
     command = [sys.executable, "-m", "invoke", *arguments]
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     ours = {
@@ -114,7 +117,7 @@ def here(told: Claims, unpacked: Unpacked, data: Path, model: Path, folder: Path
         "PIPELINE_DATA": paths.data(),
         "HOME": folder / "home",
     }
-    fixed = {"PYTHONPATH": source, "PIPELINE_COMMIT": told.submission.commit, "HF_HUB_OFFLINE": "1"}
+    fixed = {"PYTHONPATH": source, "PIPELINE_COMMIT": submitted.submission.commit, "HF_HUB_OFFLINE": "1"}
     environment = {**kept, **{name: str(value) for name, value in (ours | fixed).items()}}
 
     def start(into: Path, limit_s: float) -> int | None:
@@ -128,18 +131,18 @@ def here(told: Claims, unpacked: Unpacked, data: Path, model: Path, folder: Path
 
 def _arguments(manifest: Manifest, data: str, model: str) -> list[str]:
     """The arguments of the claimed run, for one timed section on the organiser's files."""
-    asked, most = manifest.request, manifest.arguments.get("max_new_tokens")
-    optional = {"--engine": manifest.engine.name, "--limit": asked.limit, "--batch-size": asked.batch_size}
-    optional |= {"--dtype": asked.dtype, "--device": asked.device, "--max-new-tokens": most}
+    request, most = manifest.request, manifest.arguments.get("max_new_tokens")
+    optional = {"--engine": manifest.engine.name, "--limit": request.limit, "--batch-size": request.batch_size}
+    optional |= {"--dtype": request.dtype, "--device": request.device, "--max-new-tokens": most}
     given = [part for key, value in optional.items() if value is not None for part in (key, f"{value}")]
     return ["run", "--dataset", data, "--model", model, *given]
 
 
 def _run(command: Sequence[str], into: Path, limit_s: float, environment: dict[str, str], folder: Path) -> int | None:
     """Run to the end or the limit, stdout and stderr to files: a stranger may write more than fits into memory."""
-    with (into / "stdout").open("wb") as said, (into / "stderr").open("wb") as complained:
+    with (into / "stdout").open("wb") as out, (into / "stderr").open("wb") as err:
         process = subprocess.Popen(
-            list(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=complained,
+            list(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
             start_new_session=True,
         )  # fmt: skip
         try:

@@ -15,7 +15,7 @@ from pipeline.contest.rules import rules
 from pipeline.contest.rules.evidence import Evidence, Pins
 from pipeline.contest.rules.source_rules import METHOD
 from pipeline.contest.team import TeamWords
-from pipeline.contest.verify.submitted import Claims
+from pipeline.contest.verify.submitted import Submitted
 
 ANSWERED = {
     "model": "model",
@@ -42,42 +42,44 @@ NEED_SOURCE = {"script", "no-secrets", "third-party"}
 """Ids of the rules that cannot be decided without the source."""
 
 
-def checks(claims: Claims, source: Mapping[str, bytes] | None) -> list[CheckResult]:
+def checks(submitted: Submitted, source: Mapping[str, bytes] | None) -> list[CheckResult]:
     """All rules that no other check decides. `source`: the files of source.tar; None if it cannot be read."""
-    judged = rules.judge(_evidence(claims, source or {}))
-    return [_check(each, claims, source is None) for each in judged if each.id not in ANSWERED]
+    judged = rules.judge(_evidence(submitted, source or {}))
+    return [_check(each, submitted, source is None) for each in judged if each.id not in ANSWERED]
 
 
-def _evidence(claims: Claims, source: Mapping[str, bytes]) -> Evidence:
-    told = claims.submission
+def _evidence(submitted: Submitted, source: Mapping[str, bytes]) -> Evidence:
+    submission = submitted.submission
     rows = [
         {"index": index, "output": [{"generated_text": answer.text}], "token_ids": list(answer.token_ids)}
-        for index, answer in sorted(claims.by_row.items())
+        for index, answer in sorted(submitted.by_row.items())
     ]
     arguments = settings.run().model_dump(include={"max_new_tokens", "return_full_text", "do_sample", "temperature"})
     return Evidence(
-        manifest=claims.manifest.model_dump(mode="json"),
+        manifest=submitted.manifest.model_dump(mode="json"),
         rows=rows,
         # The explanation is what is handed in, and may have been written after the run.
-        source={**source, METHOD: _explanation(claims)},
-        team=TeamWords(told.team.name, tuple(told.team.members), told.declarations, told.image.reference),
-        image_packed=(claims.folder / IMAGE).is_file(),
-        image_digest=told.image.digest,
+        source={**source, METHOD: _explanation(submitted)},
+        team=TeamWords(
+            submission.team.name, tuple(submission.team.members), submission.declarations, submission.image.reference
+        ),
+        image_packed=(submitted.folder / IMAGE).is_file(),
+        image_digest=submission.image.digest,
         pins=Pins(arguments=arguments),
     )
 
 
-def _explanation(claims: Claims) -> bytes:
-    path = claims.folder / DOCUMENT
+def _explanation(submitted: Submitted) -> bytes:
+    path = submitted.folder / DOCUMENT
     return path.read_bytes() if path.is_file() else b""
 
 
-def _check(each: CheckResult, claims: Claims, no_source: bool) -> CheckResult:
-    kind, found, state = each.kind if each.kind in KINDS else INVALID_RUN, each.found, each.state
+def _check(each: CheckResult, submitted: Submitted, no_source: bool) -> CheckResult:
+    kind, actual, state = each.kind if each.kind in KINDS else INVALID_RUN, each.found, each.state
     if state == HUMAN:
         return CheckResult(f"rule-{each.id}", HUMAN, plain(each.fix), plain(each.found), kind=kind)
     if no_source and each.id in NEED_SOURCE:
-        state, found = UNKNOWN, "the source cannot be read"
-    if claims.submission.rehearsal and rules.is_waived(each):
-        state, found = OK, f"{found}; not asked of a rehearsal"
-    return CheckResult(f"rule-{each.id}", state, plain(each.expected), plain(found), kind=kind)
+        state, actual = UNKNOWN, "the source cannot be read"
+    if submitted.submission.rehearsal and rules.is_waived(each):
+        state, actual = OK, f"{actual}; not asked of a rehearsal"
+    return CheckResult(f"rule-{each.id}", state, plain(each.expected), plain(actual), kind=kind)

@@ -229,7 +229,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Claims:
+class Submitted:
     folder: Path
     """Folder of the unpacked submission."""
     submission: Submission

@@ -33,15 +33,19 @@ from pipeline.check import (
 )
 from pipeline.contest.archive import unpack
 from pipeline.contest.format import RUN
-from pipeline.contest.verify import answer_checks as answers
-from pipeline.contest.verify import board_checks as surroundings
-from pipeline.contest.verify import provenance_checks as identity
-from pipeline.contest.verify import read_submitted, rerun, rule_checks
-from pipeline.contest.verify import timing_checks as times
-from pipeline.contest.verify import verdict_page as page
+from pipeline.contest.verify import (
+    answer_checks,
+    board_checks,
+    provenance_checks,
+    read_submitted,
+    rerun,
+    rule_checks,
+    timing_checks,
+    verdict_page,
+)
 from pipeline.contest.verify.answer_checks import Accuracy
 from pipeline.contest.verify.organiser import Organiser
-from pipeline.contest.verify.submitted import Claims, Manifest, Submission
+from pipeline.contest.verify.submitted import Manifest, Submission, Submitted
 from pipeline.errors import AccuracyError, CannotTell, FormError, IntegrityError, InvalidRun, PipelineError
 from pipeline.table import Column
 
@@ -92,8 +96,8 @@ class Verdict:
 
     @property
     def reasons(self) -> list[str]:
-        told = self.failed or [each for each in self.checks if each.state == UNKNOWN]
-        return [f"{each.id}: {each.found}; wanted: {each.expected}" for each in told]
+        decisive = self.failed or [each for each in self.checks if each.state == UNKNOWN]
+        return [f"{each.id}: {each.found}; wanted: {each.expected}" for each in decisive]
 
     def as_json(self) -> dict[str, Any]:
         """The content of `verdict.json`; what could not be read is null."""
@@ -122,7 +126,7 @@ class Verdict:
         }
 
 
-def verify(tar: Path, organiser: Organiser, again: rerun.Asked | None = None, out: Path | None = None) -> Verdict:
+def verify(tar: Path, organiser: Organiser, again: rerun.Request | None = None, out: Path | None = None) -> Verdict:
     """Verify one submission; with `again`, run it again. Writes the verdict's folder (`folder_of`, or `out`).
 
     Raises only for what is not the submission's: UsageError (U601 no such file, U602 no tar file), ResourceError,
@@ -156,7 +160,7 @@ def folder_of(tar: Path) -> Path:
 
 def write(verdict: Verdict, out: Path) -> None:
     files.write_json(out / JSON, verdict.as_json())
-    for name, text in ((PAGE, page.html(verdict.as_json())), (LOG, verdict.trouble)):
+    for name, text in ((PAGE, verdict_page.html(verdict.as_json())), (LOG, verdict.trouble)):
         if text:
             with files.write_atomically(out / name) as file:
                 file.write(text.encode())
@@ -187,16 +191,16 @@ COLOURS = {"ok": "green", "FAIL": "red", "?": "yellow"}
 
 def text(verdict: Verdict, out: Path) -> str:
     """The report for the terminal: a line a check, and the verdict last."""
-    told = verdict.as_json()
-    head = f"{told['submission']}{' (a rehearsal)' * bool(told['rehearsal'])}"
+    content = verdict.as_json()
+    head = f"{content['submission']}{' (a rehearsal)' * bool(content['rehearsal'])}"
     columns = [Column("check"), Column(colour=COLOURS.get), Column("found", wrap=90)]
     checks = table.text(columns, [(each.id, MARKS[each.state], each.found) for each in verdict.checks])
     lines = [("written", paths.shown(out))]
-    if told["accuracy"]:
-        lines.insert(0, ("right", f"{told['accuracy']['right']} of {told['accuracy']['of']}, counted anew"))
-    if told["time_s"] is not None:
-        lines.insert(0, ("time", f"{told['time_s']:.3f} s for {told['prompts']:,} prompts, as it tells itself"))
-    kind = f" ({told['class']})" if verdict.kind else ""
+    if content["accuracy"]:
+        lines.insert(0, ("right", f"{content['accuracy']['right']} of {content['accuracy']['of']}, counted anew"))
+    if content["time_s"] is not None:
+        lines.insert(0, ("time", f"{content['time_s']:.3f} s for {content['prompts']:,} prompts, as it tells itself"))
+    kind = f" ({content['class']})" if verdict.kind else ""
     return "\n".join(["", head, "", checks, table.labelled(f"{verdict.state}{kind}", lines)])
 
 
@@ -210,37 +214,37 @@ def _as_json(result: CheckResult) -> dict[str, Any]:
     }
 
 
-def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Asked | None, out: Path) -> Verdict:
-    wanted = "an archive of plain files, complete, each as its list says"
+def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Request | None, out: Path) -> Verdict:
+    expected = "an archive of plain files, complete, each as its list says"
     name = tar.name.removesuffix(".tar")
     try:
         unpacked = unpack.unpack(tar, folder)
     except (IntegrityError, FormError) as error:
         why = f"{error.code} {error.what} ({error.where})" + f": {error.actual}" * (error.actual is not None)
         return Verdict(
-            name, (decided("unpack", INTEGRITY if isinstance(error, IntegrityError) else FORM, False, why, wanted),)
+            name, (decided("unpack", INTEGRITY if isinstance(error, IntegrityError) else FORM, False, why, expected),)
         )
-    found = [decided("unpack", INTEGRITY, True, f"{len(unpacked.hashes)} files", wanted)]
+    results = [decided("unpack", INTEGRITY, True, f"{len(unpacked.hashes)} files", expected)]
     submission, first = read_submitted.read_submission(folder)
     manifest, second = read_submitted.read_manifest(folder / RUN)
     answered, third = read_submitted.read_answers(folder / RUN)
-    found += [first, second, third]
+    results += [first, second, third]
     if submission is None or manifest is None or answered is None:
-        return Verdict(unpacked.name, tuple(found), submission, manifest)
-    told = Claims(folder, submission, manifest, answered)
-    answer_results, accuracy, trouble_1 = _guarded("answers", lambda: answers.checks(told, organiser))
-    time_results, _, trouble_2 = _guarded("times", lambda: (times.checks(told, organiser), None))
-    board_results, _, trouble_3 = _guarded("surroundings", lambda: (surroundings.checks(told, organiser), None))
-    source_results, source, trouble_4 = _guarded("identity", lambda: identity.checks(told, organiser))
-    rule_results, _, trouble_5 = _guarded("rules", lambda: (rule_checks.checks(told, source), None))
-    found += [*answer_results, *time_results, *board_results, *source_results, *rule_results]
+        return Verdict(unpacked.name, tuple(results), submission, manifest)
+    submitted = Submitted(folder, submission, manifest, answered)
+    answer_results, accuracy, trouble_1 = _guarded("answers", lambda: answer_checks.checks(submitted, organiser))
+    time_results, _, trouble_2 = _guarded("times", lambda: (timing_checks.checks(submitted, organiser), None))
+    board_results, _, trouble_3 = _guarded("surroundings", lambda: (board_checks.checks(submitted, organiser), None))
+    source_results, source, trouble_4 = _guarded("identity", lambda: provenance_checks.checks(submitted, organiser))
+    rule_results, _, trouble_5 = _guarded("rules", lambda: (rule_checks.checks(submitted, source), None))
+    results += [*answer_results, *time_results, *board_results, *source_results, *rule_results]
     done = None
-    if again is not None and not any(each.state == FAIL for each in found):
-        done = rerun.rerun(told, unpacked, organiser, again, out)
-        found += done.checks
+    if again is not None and not any(each.state == FAIL for each in results):
+        done = rerun.rerun(submitted, unpacked, organiser, again, out)
+        results += done.checks
     return Verdict(
         unpacked.name,
-        tuple(found),
+        tuple(results),
         submission,
         manifest,
         accuracy,

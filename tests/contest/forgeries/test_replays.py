@@ -17,7 +17,7 @@ from support.known import cases
 from support.lies import sooner
 
 from pipeline.contest.verify import verify
-from pipeline.contest.verify.rerun import Asked
+from pipeline.contest.verify.rerun import Request
 from pipeline.contest.verify.verify import VALID, Verdict
 
 pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread")]
@@ -66,7 +66,7 @@ def replay(
     source["kept/outputs.jsonl"] = (0o644, draft.contents()["run/outputs.jsonl"])
     put_source(draft, source)
     draft.files["source.tar"] = repack(draft.files["source.tar"])
-    verdict = verify.verify(draft.pack(folder), ground.light_organiser, Asked(1, here=True), folder / "verdict")
+    verdict = verify.verify(draft.pack(folder), ground.light_organiser, Request(1, here=True), folder / "verdict")
     assert verdict.trouble == ""
     return verdict
 
