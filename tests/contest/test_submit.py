@@ -222,14 +222,14 @@ def test_without_the_libraries_that_draw_it_says_which_lock_has_them(
     assert "requirements/host.lock" in caught.value.fix
 
 
-def test_in_an_image_it_says_to_leave_it(made: Clone) -> None:
+def test_in_an_image_it_says_to_submit_in_a_clone(made: Clone) -> None:
     """An image has neither a history nor what draws."""
     shutil.rmtree(made.path / ".git")
     (made.path / "matplotlib.py").write_text("raise ModuleNotFoundError('matplotlib')")
     done = made.invoke("submit")
     assert done.returncode == 3
     assert "E601" in done.stderr
-    assert "leave it" in done.stderr
+    assert "call invoke submit --run in a clone" in done.stderr
 
 
 def test_an_image_that_nobody_has_cannot_be_saved(made: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
