@@ -6,15 +6,14 @@ In: a name of `request.ENGINES` and a checkpoint's folder. Out: a loaded pipe.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from pipeline import paths, reference, text_generation
-from pipeline.dataset.records import Record
+from pipeline import reference, text_generation
 from pipeline.engine.device import pick_device
 from pipeline.engine.pass_log import PassLog
 from pipeline.model.attest import Attestation
@@ -89,8 +88,3 @@ def manifest_head(request: Request, model: Path, lock: Lock, provenance: Mapping
 def weights(attested: Attestation) -> dict[str, Any]:
     """The manifest's `weights`: what the comparison of memory with the lock gave, without its time."""
     return {key: value for key, value in asdict(attested).items() if key != "elapsed_s"}
-
-
-def lines_of(data: Path, rows: Sequence[Record]) -> Callable[[int], str]:
-    """How a call with the prompts of `rows` names one of them: by its line in the file."""
-    return lambda index: f"{paths.shown(data)} line {rows[index].index + 1}"

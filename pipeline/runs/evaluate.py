@@ -30,7 +30,7 @@ from pipeline.record.outputs import read_outputs
 from pipeline.runs import engines, resume
 from pipeline.runs.engines import Pipe
 from pipeline.runs.progress import Bar
-from pipeline.runs.request import Request, check
+from pipeline.runs.request import Request, check, lines_of
 from pipeline.table import Say
 from pipeline.text.answers import Answered
 
@@ -194,7 +194,7 @@ def _answer(pipe: Pipe, request: Request, path: Path, data: Path, began: Mapping
             bar.answered(len(answered.token_ids))
 
         start = time.perf_counter()
-        chats, place = [row.messages for row in todo], engines.lines_of(data, todo)
+        chats, place = [row.messages for row in todo], lines_of(data, todo)
         answers = pipe.answer(chats, **began["arguments"], place=place, on_answer=on_answer, on_pass=bar.passed)
         elapsed_s = time.perf_counter() - start
         engine = {"name": request.engine, **pipe.describe(), **answers.describe()}

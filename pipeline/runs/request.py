@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import settings
+from pipeline import paths, settings
 from pipeline.accuracy import sandbox
-from pipeline.dataset import stream
+from pipeline.dataset import records, stream
 from pipeline.engine.device import pick_device
 from pipeline.errors import UsageError
+from pipeline.model import config
+from pipeline.text.chat_template import Prompts, prompts_of
 
 ENGINES = ("ours", "reference")
 
@@ -76,3 +79,28 @@ def check_data(request: Request, data: Path) -> None:
     if request.repeat > 1 and stream.is_stream(data):
         fix = "leave --repeat out, or write the data to a file first"
         raise stream.refuse_again("U304", "--repeat reads its data again for every section", data, fix)
+
+
+def look(request: Request, model: Path, data: Path) -> None:
+    """Raise now what a run would raise of its data file or its checkpoint's settings after minutes of loading.
+
+    For files only: a pipe is not opened before the clock. Nothing of the data is kept: the timed section reads, fills
+    in and tokenises again, with another tokenizer. Raises FormError (F1xx, F204 to F206), UsageError (U111 to U113),
+    and IntegrityError (M3xx).
+    """
+    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
+
+    shape = config.read_shape(model)
+    if request.engine == "ours":
+        config.check_generation(model)
+    if stream.is_stream(data):
+        return
+    rows = records.read(data)[: request.limit]
+    prompts = Prompts(AutoTokenizer.from_pretrained(str(model)))
+    place = lines_of(data, rows)
+    prompts_of(prompts, [row.messages for row in rows], shape.vocab, place)
+
+
+def lines_of(data: Path, rows: Sequence[records.Record]) -> Callable[[int], str]:
+    """How a call with the prompts of `rows` names one of them: by its line in the file."""
+    return lambda index: f"{paths.shown(data)} line {rows[index].index + 1}"

@@ -1,8 +1,8 @@
 """One run: load, warm up, answer the file under the clock, compare the weights, score, write it all down.
 
 The clock: what happens between start and stop is reading the file, tokenising, generating, decoding.
-Nothing that depends on the data happens before; the result is a list of texts and the device is idle
-before it stops. Data from a named pipe: the clock starts when the pipe is open, which waits for its writer.
+Nothing of the data is kept from before (`request.look` only refuses); the result is a list of texts and the device is
+idle before it stops. Data from a named pipe: the clock starts when the pipe is open, which waits for its writer.
 
 A run that was cut off can be gone on with (`resume`). Its answers are those of one run, its time is none.
 """
@@ -38,7 +38,7 @@ from pipeline.record.timeline import Interval
 from pipeline.runs import engines, resume, validity
 from pipeline.runs.engines import Answers, Pipe
 from pipeline.runs.progress import Bar
-from pipeline.runs.request import Request, arguments_of, check, check_data
+from pipeline.runs.request import Request, arguments_of, check, check_data, lines_of, look
 from pipeline.table import Say
 from pipeline.text.answers import Answered
 
@@ -73,8 +73,8 @@ def run(request: Request, say: Say = print, unfinished: resume.Unfinished | None
     data = fetch.resolve(request.dataset, say)
     check_data(request, data)
     model = model_setup.resolve(request.model, say)
-    arguments = arguments_of(request)
-    locked = lock.current(model)
+    look(request, model, data)
+    arguments, locked = arguments_of(request), lock.current(model)
     zero_s, began_utc = time.perf_counter(), provenance.utc_now()
     began = {**engines.manifest_head(request, model, locked, provenance.describe()), "began_utc": began_utc}
     if unfinished is not None:
@@ -263,7 +263,7 @@ def _timed(
         todo.extend(row for row in rows if row.index not in kept)
         bar.begin(len(todo))
         read_s = time.perf_counter() - start
-        chats, place = [row.messages for row in todo], engines.lines_of(data, todo)
+        chats, place = [row.messages for row in todo], lines_of(data, todo)
         answers = ready.pipe.answer(chats, **arguments, place=place, on_answer=on_answer, on_pass=bar.passed)
         synchronize(ready.device)
         elapsed_s = time.perf_counter() - start

@@ -78,6 +78,6 @@ def probe(response_template: Any = None) -> Form:
     TextGenerationPipeline.postprocess(pipe, {**outputs, "prompt_text": "xx"}, return_type=ReturnType.NEW_TEXT)
     asked = list(witness.asked)
     if response_template is not None:
-        chat = Chat([{"role": "user", "content": ""}])
+        chat = Chat(cast(Any, [{"role": "user", "content": ""}]))
         TextGenerationPipeline.postprocess(pipe, {**outputs, "prompt_text": chat}, return_type=ReturnType.FULL_TEXT)
     return Form([1, 2, 3] in [ids for ids, _ in asked], asked[0][1], witness.skipped, witness.parsed)

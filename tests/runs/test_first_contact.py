@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import pytest
 from loguru import logger
 
 from pipeline import paths
-from pipeline.errors import IntegrityError
+from pipeline.errors import FormError, IntegrityError
 from pipeline.model import lock
 from pipeline.record.outputs import read_outputs
 from pipeline.runs import timed
-from pipeline.runs.request import ENGINES, Request
+from pipeline.runs.request import ENGINES, Request, look
 
 pytestmark = pytest.mark.usefixtures("one_thread", "runs")
 
@@ -110,3 +111,60 @@ def test_a_folder_that_holds_no_model_is_left_as_it_is(tmp_path: Path) -> None:
         run(folder, write(tmp_path / "rows.jsonl", [user("one")]))
     assert caught.value.code == "M303"
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "data.json", "model.safetensors"]
+
+
+# What can be known of a data file is said before a model is loaded
+
+
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("a model was loaded")
+
+
+NO_SYSTEM = "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+NO_SYSTEM += "{% endif %}{{ m['content'] }}{% endfor %}"
+
+
+def test_a_template_without_a_system_role_names_file_and_row_before_loading(
+    copy: Path, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copy / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": NO_SYSTEM}))
+    (copy / lock.NAME).unlink()
+    system = {"message": [{"role": "system", "content": "Be brief."}, *user("two")["message"]]}
+    monkeypatch.setattr(timed.engines, "load", never)
+    for engine in ENGINES:
+        with pytest.raises(FormError) as caught:
+            run(copy, write(tmp_path / "rows.jsonl", [user("one"), system]), engine=engine)
+        assert (caught.value.code, caught.value.exit_status) == ("F204", 6)
+        assert caught.value.where.endswith("rows.jsonl line 2")
+        assert "System role not supported" in caught.value.actual
+    assert not runs.exists()
+
+
+def test_the_timed_section_reads_fills_in_and_tokenises_again(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is another once the model is loaded: the answers are to what it holds then."""
+    file = write(tmp_path / "rows.jsonl", [user("What is two and two?")])
+    before = texts(run(tiny, file))
+    other = write(tmp_path / "other.jsonl", [user("Name a river."), user("Name a stone.")])
+    expected = texts(run(tiny, other))
+    prepare = timed._prepare
+
+    def change(*arguments: Any) -> Any:
+        ready = prepare(*arguments)
+        file.write_bytes(other.read_bytes())
+        return ready
+
+    monkeypatch.setattr(timed, "_prepare", change)
+    assert texts(run(tiny, file)) == expected != before
+
+
+def test_a_thousand_rows_are_looked_at_in_no_time(tiny: Path, tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "rows.jsonl", [user(f"Read the passage and answer. {i} " + "lamp " * 150) for i in range(1000)]
+    )
+    start = time.process_time()
+    look(Request(dataset=str(file), model=str(tiny)), tiny, file)
+    assert time.process_time() - start < 6  # of all threads, on a loaded machine; 3 s on two quiet cores
