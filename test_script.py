@@ -6,7 +6,10 @@ python test_script.py [MODEL_FOLDER [DATA_FILE]]
 import sys
 import time
 
-from pipeline.text_generation import KeyDataset, load, load_dataset
+from pipeline.errors import end_plainly
+
+end_plainly()  # a wrong path ends with what is wrong with it
+from pipeline.text_generation import KeyDataset, load, load_dataset  # noqa: E402
 
 ####### Section 1. Set up #######
 model_id = sys.argv[1] if len(sys.argv) > 1 else "models/standin"

@@ -18,6 +18,9 @@ apart and people can look a message up. A task prints `str(error)` and exits; no
 
 from __future__ import annotations
 
+import sys
+from types import TracebackType
+
 
 class PipelineError(Exception):
     """Base of all. `code` is a letter and three digits; one code stands for one check.
@@ -52,6 +55,31 @@ class PipelineError(Exception):
                 lines.append(f"  {label + ':':<10}{value}")
         lines.append(f"  {'do:':<10}{self.fix}")
         return "\n".join(lines)
+
+
+def missing_package(error: ModuleNotFoundError) -> PipelineError:
+    """The error for a Python without our packages (E332)."""
+    return EnvironmentProblem(
+        "E332",
+        f"this Python has no {error.name}",
+        where=sys.executable,
+        expected="the environment that make run makes",
+        fix="run make run once, then call with .venv/bin on the path (.venv/bin/python …)",
+    )
+
+
+def end_plainly() -> None:
+    """For a script: what a user can meet ends with our message and its status, and not with a traceback."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        known = missing_package(error) if isinstance(error, ModuleNotFoundError) else error
+        if not isinstance(known, PipelineError):
+            sys.__excepthook__(kind, error, trace)
+            return
+        print(known, file=sys.stderr)
+        sys.exit(known.exit_status)
+
+    sys.excepthook = hook
 
 
 class UsageError(PipelineError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.engine.shape import Shape
 
@@ -24,6 +24,49 @@ class Strict(BaseModel):
     """Frozen, and closed: a key that nobody reads is a typo."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is not a known key",
+    "string_type": "is to be text",
+    "string_pattern_mismatch": "does not have the form {pattern}",
+    "int_type": "is to be a whole number",
+    "int_parsing": "is to be a whole number",
+    "int_from_float": "is to be a whole number",
+    "float_type": "is to be a number",
+    "float_parsing": "is to be a number",
+    "bool_type": "is to be true or false",
+    "bool_parsing": "is to be true or false",
+    "list_type": "is to be a list",
+    "tuple_type": "is to be a list",
+    "dict_type": "is to have keys and values",
+    "model_type": "is to have keys and values",
+    "model_attributes_type": "is to have keys and values",
+    "literal_error": "is to be {expected}",
+    "union_tag_invalid": "is to be {expected_tags}",
+    "union_tag_not_found": "lacks {discriminator}",
+    "greater_than": "is to be more than {gt}",
+    "greater_than_equal": "is to be {ge} or more",
+    "less_than": "is to be less than {lt}",
+    "less_than_equal": "is to be {le} or less",
+    "too_short": "is to have {min_length} or more, and has {actual_length}",
+    "too_long": "is to have {max_length} at most, and has {actual_length}",
+    "value_error": "{error}",
+}
+"""What pydantic finds wrong with a value, by its name for it."""
+MOST_WRONG = 5
+
+
+def words(error: ValidationError) -> str:
+    """What is wrong with which key, in our words: pydantic's speak of its own types and addresses."""
+    found = error.errors(include_url=False, include_input=False)
+    told = [
+        f"{'.'.join(map(str, each['loc'])) or 'the whole'} "
+        + WORDS.get(each["type"], "cannot be what it is").format_map(each.get("ctx", {}))
+        for each in found[:MOST_WRONG]
+    ]
+    return "; ".join(told) + f"; {len(found) - MOST_WRONG} more" * (len(found) > MOST_WRONG)
 
 
 class TextConfig(Strict):

@@ -13,11 +13,14 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline import paths
+from pipeline import paths, schemas
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.schemas import DatasetConfig, DeviceConfig, HubModelConfig, ModelCard, ModelFile, RunConfig, StandinConfig
 
 _Model = TypeVar("_Model", bound=BaseModel)
+
+MOST_SHOWN = 5
+"""Names in a message."""
 
 
 def read_yaml(content: str | bytes) -> Any:
@@ -30,8 +33,13 @@ def load(path: Path, model: type[_Model]) -> _Model:
     try:
         return model.model_validate(read_yaml(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
+        actual = schemas.words(error) if isinstance(error, ValidationError) else error
         raise IntegrityError(
-            "M101", "a configuration file cannot be read", where=paths.shown(path), actual=error, fix="correct the file"
+            "M101",
+            "a configuration file cannot be read",
+            where=paths.shown(path),
+            actual=actual,
+            fix="correct the file",
         ) from error
 
 
@@ -65,9 +73,11 @@ def dataset_aliases() -> dict[str, str]:
 
 
 def dataset_name(name: str) -> str:
-    """A set's own name for any that it has; what no set is called, a path as a rule, is left as it is."""
-    may_be_alias = name not in dataset_names() and re.fullmatch(r"[\w-]+", name)
-    return dataset_aliases().get(name, name) if may_be_alias else name
+    """A set's own name for any that it has, in whatever case; what no set is called, as a path, is left as it is."""
+    if name in dataset_names() or not re.fullmatch(r"[\w-]+", name):
+        return name
+    folded = name.casefold()
+    return folded if folded in dataset_names() else dataset_aliases().get(folded, name)
 
 
 def dataset(name: str) -> DatasetConfig:
@@ -75,7 +85,7 @@ def dataset(name: str) -> DatasetConfig:
     own = dataset_name(name)
     if own not in dataset_names():
         known = sorted([*dataset_names(), *dataset_aliases()])
-        raise unknown("U101", "data set", name, known, "or a path to a .jsonl file")
+        raise unknown("U101", "data set", name, known, "or a path to a .jsonl file", "invoke data --list")
     return _dataset(own)
 
 
@@ -112,14 +122,24 @@ def run() -> RunConfig:
     return load(paths.CONFIGS / "run.yaml", RunConfig)
 
 
-def unknown(code: str, kind: str, name: str, known: list[str], otherwise: str) -> UsageError:
-    """The error for a name with a typo: nearest names first."""
-    begin_so = [each for each in known if name and each.startswith(name)]
-    near = (begin_so or difflib.get_close_matches(name, known, n=3, cutoff=0.5))[:3]
+def unknown(code: str, kind: str, name: str, known: list[str], otherwise: str, listing: str = "") -> UsageError:
+    """The error for a name with a typo: the nearest names in whatever case, and the command that lists all of many."""
+    near = nearest(name, known)
+    shown = known if len(known) <= MOST_SHOWN else [*near, *(each for each in known if each not in near)][:MOST_SHOWN]
+    more = f" ({len(known)} in all{': ' * bool(listing)}{listing})" if len(known) > MOST_SHOWN else ""
     return UsageError(
         code,
-        f"there is no {kind} named {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""),
-        expected=f"one of {', '.join(known)}, {otherwise}",
+        f"there is no {kind} named {name!r}" + (f"; did you mean {' or '.join(near[:3])}?" if near else ""),
+        expected=f"one of {', '.join(shown)}{more}, {otherwise}",
         actual=name,
         fix=f"name one of them, for instance {near[0] if near else known[0]}",
     )
+
+
+def nearest(name: str, known: list[str]) -> list[str]:
+    """The names that are most like it, in whatever case; none where none is."""
+    by_folded = {each.casefold(): each for each in known}
+    folded = name.casefold()
+    begin_so = [by_folded[each] for each in by_folded if folded and each.startswith(folded)]
+    close = difflib.get_close_matches(folded, by_folded, n=MOST_SHOWN, cutoff=0.5)
+    return (begin_so or [by_folded[each] for each in close])[:MOST_SHOWN]

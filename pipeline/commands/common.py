@@ -38,15 +38,19 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(body)
     def wrapper(context: Context, *args: Any, **kwargs: Any) -> Any:
-        from pipeline import files
-        from pipeline.errors import PipelineError
+        from pipeline import errors, files
 
-        _quiet_log()
         signal.signal(signal.SIGTERM, _stop)
         try:
+            _quiet_log()
             return body(context, *args, **kwargs)
-        except PipelineError as error:
+        except errors.PipelineError as error:
             raise Exit(f"\n{error}", code=error.exit_status) from error
+        except ModuleNotFoundError as error:
+            lacking = errors.missing_package(error)
+            raise Exit(f"\n{lacking}", code=lacking.exit_status) from error
+        except BrokenPipeError:
+            raise  # for the program: nobody reads on
         except OSError as error:
             # Where the operating system refuses something that no module expected: still a message, not a traceback.
             refused = files.refused(error)

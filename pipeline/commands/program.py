@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from importlib import metadata
 
-from invoke import Collection, Context, Program, Task, task
+from invoke import Collection, Context, Task, task
 
 from pipeline import paths
 from pipeline.commands import answer, contest, develop, image, prepare
-from pipeline.commands.common import needs_checkout
+from pipeline.commands.common import guarded, needs_checkout
+from pipeline.commands.own_program import OwnProgram, with_defaults
 
 DISTRIBUTION = "phi3-offline-pipeline"
 SCRIPT = "phi3-pipeline"
@@ -50,6 +51,7 @@ With .venv/bin on the path, from any folder of the checkout:
 
 
 @task(name="help")
+@guarded
 def help_(_context: Context) -> None:
     """Print the most useful commands, with examples."""
     print(image.IN_THE_IMAGE if paths.in_image() else EXAMPLES if paths.CHECKOUT else without_checkout(EXAMPLES))
@@ -67,7 +69,7 @@ def without_checkout(examples: str) -> str:
 
 def _gathered() -> Collection:
     found = [each for module in (answer, contest, develop, image, prepare) for each in vars(module).values()]
-    return Collection(help_, *(each for each in found if isinstance(each, Task)))
+    return Collection(*(with_defaults(each) for each in (help_, *found) if isinstance(each, Task)))
 
 
 namespace = _gathered()
@@ -76,4 +78,4 @@ NEED_A_CHECKOUT = {name for name, each in namespace.tasks.items() if needs_check
 
 def main() -> None:
     """The console script."""
-    Program(namespace=namespace, name=SCRIPT, binary=SCRIPT, version=metadata.version(DISTRIBUTION)).run()
+    OwnProgram(namespace=namespace, name=SCRIPT, binary=SCRIPT, version=metadata.version(DISTRIBUTION)).run()

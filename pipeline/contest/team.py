@@ -69,7 +69,7 @@ class TeamWords:
         try:
             Team(name=self.name, members=self.members)
         except ValidationError as error:
-            return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            return schemas.words(error)
         return None
 
 

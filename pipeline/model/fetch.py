@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -28,13 +29,14 @@ from pipeline.schemas import HubModelConfig, StandinConfig
 from pipeline.table import Say
 
 INDEX = "model.safetensors.index.json"
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def resolve(name_or_path: str, say: Say = print) -> Path:
     """The folder of a verified checkpoint: a name is set up as by `ensure`, a path is verified against its lock.
 
     Raises what `ensure` and `lock.verify` raise, for a folder without a lock what `read_shape` raises, and UsageError:
-    U102 no such name (nearest names shown), U103 no such folder.
+    U102 no such name (nearest names shown), U103 no such folder, U105 an id of the hub.
     """
     if name_or_path in settings.model_names():
         return ensure(name_or_path, say)
@@ -44,6 +46,8 @@ def resolve(name_or_path: str, say: Say = print) -> Path:
             model_config.read_shape(folder)  # before a lock is written into somebody's folder
         lock.verify(folder, say=say)
         return folder
+    if HUB_ID.fullmatch(name_or_path) and not folder.parent.is_dir():
+        raise _no_fetching_by_id(name_or_path)
     if len(folder.parts) > 1:
         raise UsageError(
             "U103",
@@ -53,6 +57,20 @@ def resolve(name_or_path: str, say: Say = print) -> Path:
         )
     settings.model(name_or_path)  # raises with the nearest names
     raise AssertionError(name_or_path)
+
+
+def _no_fetching_by_id(hub_id: str) -> UsageError:
+    configs = [settings.model(name) for name in settings.model_names()]
+    known = [each.name for each in configs if isinstance(each, HubModelConfig) and each.repo == hub_id]
+    folder = paths.shown(paths.models() / hub_id.rsplit("/", 1)[1])
+    fetched = f"hf download {hub_id} --local-dir {folder}, then name {folder}"
+    return UsageError(
+        "U105",
+        "a model of the hub is not loaded by its id, as a run works without a network",
+        where=hub_id,
+        expected="a checkpoint's folder, or a known model",
+        fix=f"that one is --model {known[0]}; invoke setup --model {known[0]} fetches it" if known else fetched,
+    )
 
 
 def ensure(name: str, say: Say = print) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline import table as tables
-from pipeline.check import FAIL, OK, WARN, CheckResult
+from pipeline.check import FAIL, OK, WARN, CheckResult, State
 from pipeline.device import board, telemetry, verdict
 from pipeline.device.host import Host
 from pipeline.errors import EnvironmentProblem, PipelineError
@@ -37,7 +37,9 @@ def _others(share: float | None) -> CheckResult:
     expected = f"{verdict.MOST_OTHERS:.0%} of the processor at most"
     if share is None:
         return CheckResult("other programs", OK, expected, "cannot be seen here")
-    state, fix = (WARN, "end them before a run: top shows which") if share > verdict.MOST_OTHERS else (OK, "")
+    busy = share > verdict.MOST_OTHERS
+    state: State = WARN if busy else OK
+    fix = "end them before a run: top shows which" * busy
     return CheckResult("other programs", state, expected, f"{share:.0%} of the processor", fix)
 
 

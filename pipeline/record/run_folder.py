@@ -163,7 +163,8 @@ def make_stamped(parent: Path, name: str) -> Path:
 
 
 def find(name_or_path: str) -> Path:
-    """A run's folder: a path, or a name among the runs. Raises UsageError (U311) with the nearest names."""
+    """A run's folder: a path, or a name among the runs. Raises UsageError: U311 with the nearest names, U317 none is
+    named."""
     for path in (paths.given(name_or_path), paths.runs() / name_or_path):
         if name_or_path and path.is_dir():
             return path
@@ -173,13 +174,20 @@ def find(name_or_path: str) -> Path:
         names = []
     if not name_or_path:
         raise UsageError(
-            "U311",
+            "U317",
             "no run is named",
             expected="a run's folder, or its name under runs/",
             actual=f"the newest is {names[-1]}" if names else "there are none yet",
             fix=f"name one, for instance {names[-1]}" if names else "make one: invoke run",
         )
-    raise settings.unknown("U311", "run", name_or_path, names or ["(there are none yet)"], "or a run's folder")
+    raise settings.unknown(
+        "U311",
+        "run",
+        name_or_path,
+        names or ["(there are none yet)"],
+        "or a run's folder",
+        f"ls {paths.shown(paths.runs())}",
+    )
 
 
 def finished_manifest(folder: Path) -> dict[str, Any]:

@@ -53,8 +53,8 @@ class Reproduction:
 def reproduce(name_or_path: str, host: Host, say: Say = print) -> Reproduction:
     """Do a recorded run again and compare; writes reproduction.json.
 
-    Raises UsageError (U311 no such run, U501 no finished run there, U502 its data came from a pipe), IntegrityError
-    (M601 the model, M602 the data here is not the run's, or is not here), and what a run raises.
+    Raises UsageError (U311, U317 no such run, U501 no finished run there, U502 its data came from a pipe),
+    IntegrityError (M601 the model, M602 the data here is not the run's, or is not here), and what a run raises.
     """
     folder = run_folder.find(name_or_path)
     recorded = run_folder.finished_manifest(folder)

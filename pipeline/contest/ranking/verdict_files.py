@@ -5,7 +5,6 @@ Only `DIR/*/verdict.json` counts, and never one inside of an unpacked submission
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline import paths
+from pipeline import paths, schemas
 from pipeline.contest.archive import strict_json
 from pipeline.contest.format import MANIFEST, SUBMISSION
 from pipeline.errors import UsageError
@@ -120,9 +119,5 @@ def _words(error: OSError | ValueError) -> str:
     if isinstance(error, OSError):
         return error.strerror or "it cannot be read"
     if isinstance(error, ValidationError):
-        return "; ".join(_place(each["loc"]) + each["msg"] for each in error.errors()[:5])
+        return schemas.words(error)
     return str(error)
-
-
-def _place(where: Sequence[str | int]) -> str:
-    return f"{'.'.join(map(str, where))}: " if where else ""

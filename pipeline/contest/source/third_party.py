@@ -20,7 +20,7 @@ import yaml
 from packaging.utils import canonicalize_name
 from pydantic import Field, ValidationError
 
-from pipeline import requirements_lock, settings
+from pipeline import requirements_lock, schemas, settings
 from pipeline.schemas import Strict
 
 NAME = "THIRD_PARTY.yaml"
@@ -94,7 +94,7 @@ def parse(content: bytes) -> ThirdParty:
             raise ValueError("it uses aliases")
         return ThirdParty.model_validate(settings.read_yaml(content))
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(schemas.words(error) if isinstance(error, ValidationError) else str(error)) from error
 
 
 def uncited(source: Mapping[str, bytes], cited: ThirdParty) -> list[Uncited]:

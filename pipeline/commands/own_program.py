@@ -1,0 +1,142 @@
+"""invoke's command line with our words: a typo in a task or an option gets the nearest name and status 2, help shows
+defaults, and whoever reads only the first lines of an output ends it quietly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from invoke import Exit, ParseError, Program, Task
+
+from pipeline.errors import UsageError
+
+CLOSED_PIPE = 141
+"""128 and SIGPIPE: the status of a program whose reader has gone."""
+HELPFUL = 5
+"""Names in a message, at most."""
+
+
+class OwnProgram(Program):
+    """Reads tasks and their options; invoke's core options are read before, and keep its words."""
+
+    def parse_tasks(self) -> None:
+        with self._our_words():
+            super().parse_tasks()
+
+    def parse_cleanup(self) -> None:
+        with self._our_words(), quiet_end():
+            super().parse_cleanup()
+
+    def execute(self) -> None:
+        with quiet_end():
+            super().execute()
+
+    @property
+    def binary(self) -> str:
+        """As one types it: invoke calls itself inv[oke]."""
+        return super().binary.replace("inv[oke]", "invoke")
+
+    @contextlib.contextmanager
+    def _our_words(self) -> Iterator[None]:
+        try:
+            yield
+        except ParseError as error:
+            trouble = self._usage(error)
+            raise Exit(f"\n{trouble}", code=trouble.exit_status) from error
+        except ValueError as error:
+            trouble = UsageError(
+                "U406", "a value is of the wrong kind", actual=error, fix=f"{self.binary} --help TASK has every option"
+            )
+            raise Exit(f"\n{trouble}", code=trouble.exit_status) from error
+
+    def _usage(self, error: ParseError) -> UsageError:
+        context = error.context
+        task = getattr(context, "name", None)
+        word = re.fullmatch(r"No idea what '(.*)' is!", str(error), re.DOTALL)
+        helps = f"{self.binary} --help {task}" if task else f"{self.binary} --list"
+        if word is None:
+            return self._incomplete(str(error), task, helps)
+        if word[1].startswith("-"):
+            flags = [flag for flag in getattr(context, "flags", {}) if flag.startswith("--")]
+            near = nearest(word[1], flags)
+            of = f" of {task}" if task else ""
+            return UsageError(
+                "U402",
+                f"there is no option {word[1]}{of}{_meant(near)}",
+                expected=_some(near or flags) if flags else "a task before its options",
+                fix=f"{helps} has every option" if task else f"write the task first: {helps} has them all",
+            )
+        near = nearest(word[1], list(self.parser.contexts))
+        what = f"{task} takes no value {word[1]!r}, and no task is called so" if task else f"there is no task {word[1]}"
+        return UsageError(
+            "U403",
+            f"{what}{_meant(near)}",
+            expected=_some(near) or "a task",
+            fix=f"{self.binary} --list has every task" + f", {helps} its options" * bool(task),
+        )
+
+    def _incomplete(self, text: str, task: str | None, helps: str) -> UsageError:
+        """The error for a value that is missing, of an option or in a place; anything else in invoke's words."""
+        if option := re.search(r"<Argument: ([\w-]+).*needed value", text):
+            what, code = f"--{option[1]} needs a value, and none follows it", "U404"
+        elif places := re.search(r"required positional arguments: (.*)", text):
+            named = " ".join(name.upper().replace("_", "-") for name in re.findall(r"'(.*?)'", places[1]))
+            what, code = f"{task} needs {named}", "U405"
+            return UsageError(code, what, fix=f"write {self.binary} {task} {named}: {helps} explains it")
+        else:
+            what, code = " ".join(text.split()), "U407"
+        return UsageError(code, what, where=task, fix=f"{helps} has every option")
+
+
+@contextlib.contextmanager
+def quiet_end() -> Iterator[None]:
+    """End with CLOSED_PIPE and no word where nobody reads what is printed, as after `| head -1`."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer goes nowhere, so that Python does not complain of it at its own end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Exit(code=CLOSED_PIPE) from None
+
+
+def nearest(name: str, known: list[str]) -> list[str]:
+    """The few names that are most like it, in whatever case; none where none is."""
+    by_folded = {each.casefold(): each for each in known}
+    begin_so = [by_folded[each] for each in by_folded if each.startswith(name.casefold())]
+    near = [by_folded[each] for each in difflib.get_close_matches(name.casefold(), by_folded, n=HELPFUL, cutoff=0.5)]
+    return list(dict.fromkeys([*near, *begin_so]))[:HELPFUL]
+
+
+def _meant(near: list[str]) -> str:
+    return f"; did you mean {' or '.join(near[:2])}?" if near else ""
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:HELPFUL]) + ", …" * (len(names) > HELPFUL)
+
+
+def with_defaults(task: Task[Any]) -> Task[Any]:
+    """The task with its defaults in its help, and without invoke's short flags, which mean another thing in each."""
+    task.auto_shortflags = False
+    for name, parameter in task.argspec(task.body).parameters.items():
+        key = next((each for each in (name, name.strip("_").replace("_", "-")) if each in task.help), None)
+        if key is not None and isinstance(parameter.default, str) and parameter.default:
+            task.help[key] = f"{task.help[key]} (default: {parameter.default})"
+    return task
+
+
+def put_in_place() -> None:
+    """Let the program that is running, which is invoke's own, read tasks and options as ours does."""
+    from invoke.main import program
+
+    if type(program) is Program:
+        program.__class__ = OwnProgram

@@ -1,0 +1,175 @@
+"""A new user's typo ends in our words, with the nearest name and status 2, never in a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import tasks
+from pipeline import paths, schemas, settings
+from pipeline.contest.team import Team
+from pipeline.engine import device
+from pipeline.errors import IntegrityError, UsageError
+from pipeline.model import fetch as model_setup
+
+Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
+SCRIPT = "from pipeline.commands.program import *; OwnProgram(namespace=namespace, binary=SCRIPT).run()"
+
+MISTYPED: dict[str, tuple[list[str], str, str]] = {
+    "a task": (["runn"], "U403", "did you mean run?"),
+    "an option": (["run", "--datset", "obqa"], "U402", "did you mean --dataset"),
+    "an option, with =": (["run", "--datset=obqa"], "U402", "did you mean --dataset"),
+    "a value that is missing": (["run", "--dataset"], "U404", "--dataset needs a value"),
+    "a value that is an option": (["run", "--dataset", "--limit", "3"], "U404", "--dataset needs a value"),
+    "a place that is empty": (["compare", "A"], "U405", "compare needs RUN-B"),
+    "both places": (["compare"], "U405", "compare needs RUN-A RUN-B"),
+    "a value too many": (["run", "obqa"], "U403", "run takes no value 'obqa'"),
+    "the task of a help": (["--help", "runn"], "U403", "did you mean run?"),
+    "a short flag": (["run", "-m", "obqa"], "U402", "no option -m of run"),
+    "another case": (["RUN"], "U403", "did you mean run"),
+}
+
+
+@pytest.mark.parametrize("case", MISTYPED)
+def test_a_typo_in_a_task_or_an_option_gets_our_words(invoke: Invoke, case: str) -> None:
+    arguments, code, shown = MISTYPED[case]
+    done = invoke(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"\n{code} ")
+    assert shown in done.stderr
+    assert "  do:       " in done.stderr
+    assert not {"Traceback", "inv[oke]", "No idea"} & set(done.stderr.split())
+
+
+def test_the_console_script_has_the_same_words(runs: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, "run", "--datset", "x"],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "U402" in done.stderr
+    assert "phi3-pipeline --help run" in done.stderr
+
+
+def test_help_shows_defaults_and_no_short_flag(invoke: Invoke) -> None:
+    told = " ".join(invoke("--help", "run").stdout.split())
+    assert "(default: obqa)" in told
+    assert "(default: standin)" in told
+    for task in tasks.namespace.tasks.values():
+        assert [name for argument in task.get_arguments() for name in argument.names if len(name) == 1] == [
+            name for name in task.argspec(task.body).parameters if len(name) == 1
+        ]
+
+
+@pytest.mark.parametrize("arguments", ["help", "--list", "--help run", "data --list"])
+def test_whoever_reads_only_the_first_line_ends_it_quietly(arguments: str) -> None:
+    command = f"{sys.executable} -m invoke {arguments} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=paths.ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr == ""
+    assert done.stdout.strip() in {"0", "141"}
+
+
+def test_the_script_ends_in_our_error_at_a_wrong_path() -> None:
+    done = subprocess.run(
+        [sys.executable, "test_script.py", "nowhere"], cwd=paths.ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 4
+    assert done.stderr.startswith("M301 ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_python_without_our_packages_says_make_run() -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "test_script.py"], cwd=paths.ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith("E332 this Python has no ")
+    assert "make run" in done.stderr
+
+
+def test_a_set_is_found_in_any_case() -> None:
+    assert settings.dataset_name("OBQA") == "obqa"
+    assert settings.dataset_name("BoolQ") == settings.dataset_name("boolq")
+    assert settings.dataset_name("My/Prompts.jsonl") == "My/Prompts.jsonl"
+
+
+def test_a_long_list_of_names_is_cut_to_the_nearest_and_the_command_that_lists_all() -> None:
+    with pytest.raises(UsageError) as caught:
+        settings.dataset("gsm9k")
+    assert caught.value.expected.startswith("one of gsm8k, ")
+    assert caught.value.expected.count(", ") == settings.MOST_SHOWN
+    assert "invoke data --list" in caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("hub_id", "remedy"),
+    [
+        ("microsoft/Phi-3-medium-4k-instruct", "--model phi3-medium"),
+        ("somebody/Some-Model", "hf download somebody/Some-Model"),
+    ],
+)
+def test_an_id_of_the_hub_says_how_to_get_a_checkpoint(hub_id: str, remedy: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        model_setup.resolve(hub_id)
+    assert caught.value.code == "U105"
+    assert remedy in caught.value.fix
+
+
+def test_without_a_gpu_cuda_says_why_and_names_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError) as caught:
+        device.pick_device("cuda")
+    assert caught.value.code == "U206"
+    assert "torch" in caught.value.actual
+    assert "invoke doctor" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: Blue\nmembers: Kim\n", "members is to be a list"),
+        ("name: Blue\nmembers: [Kim]\ncolour: blue\n", "colour is not a known key"),
+        ("members: [Kim]\n", "name is missing"),
+        ("[1, 2]\n", "the whole is to have keys and values"),
+    ],
+)
+def test_pydantic_s_own_words_reach_nobody(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "team.yaml").write_text(text)
+    with pytest.raises(IntegrityError) as caught:
+        settings.load(tmp_path / "team.yaml", Team)
+    assert words in caught.value.actual
+    assert not any(each in caught.value.actual for each in ("pydantic", "http", "Input should", "type="))
+
+
+def test_every_value_of_the_words_can_be_filled_in() -> None:
+    with pytest.raises(ValidationError) as caught:
+        schemas.RunConfig.model_validate({"max_new_tokens": -1, "x": 1})
+    assert "{" not in schemas.words(caught.value)
+
+
+def test_a_closed_output_of_a_run_is_no_failure_of_the_disk(invoke: Invoke, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", "data", "--list"],
+        cwd=paths.ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
