@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline import paths
 from pipeline.accuracy.scoring import verdicts
-from pipeline.accuracy.stats import Z95, interval, mcnemar
+from pipeline.accuracy.stats import ALLOWED_DROP, ALLOWED_PERCENT, Z95, interval, mcnemar
 from pipeline.dataset import fetch, records
 from pipeline.dataset.records import Record
 from pipeline.errors import IntegrityError, UsageError
@@ -22,9 +22,6 @@ from pipeline.files import sha256_of
 from pipeline.record import promise, run_folder
 from pipeline.record.outputs import read_outputs
 from pipeline.record.promise import Promise
-
-ALLOWED_DROP = 0.005
-"""Largest allowed drop of accuracy, as a share, by the contest's rules."""
 
 EXPLAINS = (
     "model",
@@ -219,9 +216,11 @@ def judge(only_a: int, only_b: int, scored: int, all_equal: bool) -> tuple[str, 
     drop = (only_a - only_b) / scored
     measured = f"measured on these {scored} rows: {_change(drop)}"
     if low >= -ALLOWED_DROP:
-        return "kept", f"Kept: with 95 % confidence the drop is at most {max(0.0, -low):.2%}, below 0.5 % ({measured})."
+        most = f"the drop is at most {max(0.0, -low):.2%}, below {ALLOWED_PERCENT}"
+        return "kept", f"Kept: with 95 % confidence {most} ({measured})."
     if high < -ALLOWED_DROP:
-        return "broken", f"Broken: with 95 % confidence the drop is at least {-high:.2%}, above 0.5 % ({measured})."
+        least = f"the drop is at least {-high:.2%}, above {ALLOWED_PERCENT}"
+        return "broken", f"Broken: with 95 % confidence {least} ({measured})."
     # With no true difference the interval is about ± Z · sqrt(share that flips / rows) wide.
     flips = max(only_a + only_b, 1) / scored
     needed = int(Z95**2 * flips / ALLOWED_DROP**2) + 1

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.accuracy.compare import Comparison, Differing, Margin
+from pipeline.accuracy.stats import DROP_RULE
 from pipeline.check import listed
 from pipeline.errors import AccuracyError
 
@@ -59,7 +60,7 @@ def check_kept(made: Comparison) -> None:
             "A101",
             "run B is less accurate than run A by more than the contest allows",
             where=f"{made.runs[0]}, {made.runs[1]}",
-            expected="a drop of at most 0.5 %",
+            expected=DROP_RULE,
             actual=made.words,
             fix="look at the rows that differ and at what differs between the runs, both above",
         )

@@ -7,6 +7,12 @@ from __future__ import annotations
 
 from math import comb, sqrt
 
+ALLOWED_DROP = 0.005
+"""Largest allowed drop of accuracy, as a share, by the contest's rules."""
+
+ALLOWED_PERCENT = f"{100 * ALLOWED_DROP:g} %"
+DROP_RULE = f"a drop of at most {ALLOWED_PERCENT}"
+
 Z95 = 1.959963984540054
 """The normal distribution's 97.5 % quantile."""
 

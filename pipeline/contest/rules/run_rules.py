@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from pipeline.accuracy.stats import DROP_RULE
 from pipeline.check import CheckResult
 from pipeline.contest.numbers import Contest
 from pipeline.contest.rules.evidence import Evidence, decide, fail, unknown
@@ -37,7 +38,7 @@ def jetpack(evidence: Evidence, _contest: Contest) -> CheckResult:
     l4t = evidence.at("board.before.board.l4t")
     if not isinstance(l4t, str):
         return unknown(f"the release {UNSEEN}", expected)
-    release = board.JETPACKS.get(l4t, "unknown")
+    release = board.jetpack_of(l4t) or "unknown"
     return decide(release == board.TARGET_JETPACK, f"JetPack {release} (L4T {l4t})", expected)
 
 
@@ -147,7 +148,7 @@ def arguments(evidence: Evidence, _contest: Contest) -> CheckResult:
 
 
 def accuracy(evidence: Evidence, _contest: Contest) -> CheckResult:
-    expected = "a drop of at most 0.5 %"
+    expected = DROP_RULE
     if evidence.accuracy is None:
         return unknown("no run of the unmodified pipeline to hold it against", expected)
     if evidence.accuracy.verdict in {"kept", "broken"}:

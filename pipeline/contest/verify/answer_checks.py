@@ -210,7 +210,7 @@ def _score(submitted: Submitted, data: Data | None, judged: Verdicts | None) -> 
 
 def _reference(submitted: Submitted, organiser: Organiser, data: Data | None) -> list[CheckResult]:
     """Check the drop in accuracy against the contest's limit, and the share of rows that differ from the reference."""
-    rule, same = f"a drop of at most {compare.ALLOWED_DROP:.1%}", "the reference run's answers, but for rounding"
+    rule, same = f"a drop of at most {stats.ALLOWED_DROP:.1%}", "the reference run's answers, but for rounding"
     reference = organiser.reference
     trouble = (
         "no reference run was given (--reference RUN)"
@@ -235,7 +235,7 @@ def _reference(submitted: Submitted, organiser: Organiser, data: Data | None) ->
     except PipelineError as error:
         return [unknown("accuracy", ACCURACY, error.what, rule), unknown("reference", ACCURACY, error.what, same)]
     drop = -(compared.difference or 0.0)
-    fine = False if compared.verdict == "broken" else True if drop <= compare.ALLOWED_DROP else None
+    fine = False if compared.verdict == "broken" else True if drop <= stats.ALLOWED_DROP else None
     fine = None if compared.verdict == "not scored" or (fine and len(common) < len(submitted.by_row)) else fine
     share, most = len(compared.differing) / compared.rows, SAME_SHARE.get(submitted.manifest.dtype, 0.0)
     where = f": {listed(each.index for each in compared.differing)}" if compared.differing else ""
