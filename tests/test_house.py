@@ -26,7 +26,7 @@ FLOORS = (
     ("runs", "report"),
     ("contest",),
     ("contest/archive", "contest/source"),
-    ("contest/rules", "contest/ranking", "contest/similarity"),
+    ("contest/rules", "contest/ranking", "contest/similarity", "contest/audit"),
     ("contest/verify",),
     ("contest/submit",),
     ("commands",),

@@ -61,6 +61,8 @@ def submit(
         "data": "the organiser's own copy of the data; left out: the known set of that name on this disk",
         "reference": "a reference run on the same data, for the 0.5 % rule: its folder, or its name under runs/",
         "model": "the organiser's own copy of the model; left out: the known model of that name on this disk",
+        "audit": "let your copy of the model look at every token that was handed in: minutes, no generation",
+        "device": "where the audit computes: cpu or cuda; left out: a GPU where there is one",
         "rerun": "run it again from its image, in fresh containers without a network",
         "rerun-here": "run it again from its source on this machine, without a container: for teams that you trust",
         "times": "how often it is run again",
@@ -75,6 +77,8 @@ def verify(
     data: str = "",
     reference: str = "",
     model: str = "",
+    audit: bool = False,
+    device: str = "",
     rerun: bool = False,
     rerun_here: bool = False,
     times: str = "3",
@@ -85,6 +89,7 @@ def verify(
 
     Ends with 0 when it is VALID, 4 to 8 by the class of the reason when it is INVALID, 9 when nobody can tell.
     """
+    from pipeline.contest.verify import audit_checks
     from pipeline.contest.verify import rerun as rerunning  # seconds, for torch
     from pipeline.contest.verify import verify as verifying
     from pipeline.contest.verify.organiser import Organiser
@@ -95,7 +100,8 @@ def verify(
     )
     tar = paths.given(file)
     folder = Path(out) if out else verifying.folder_of(tar)
-    verdict = verifying.verify(tar, organiser, again, folder)
+    looking = audit_checks.asked(device or None) if audit else None
+    verdict = verifying.verify(tar, organiser, again, folder, looking)
     show(verdict, lambda each: each.as_json(), lambda each: verifying.text(each, folder), json)
     verifying.conclude(verdict, folder)
 

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 EMPTY: Ints = np.empty(0, dtype=np.int64)
 

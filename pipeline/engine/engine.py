@@ -155,7 +155,7 @@ class Engine:
         if not prompts:
             return Result([], Stats(), PassLog())
         called, log = time.perf_counter(), PassLog()
-        self._fit_pool(prompts, max_new_tokens)
+        self.fit_pool(prompts, max_new_tokens)
         tree = prefix_tree.build(prompts)
         limits = limits or self.limits_in_use()
         scheduler = Scheduler(
@@ -213,7 +213,7 @@ class Engine:
 
         Raises ResourceError (R301) where memory cannot hold the tokens.
         """
-        self._fit_pool([tokens], max_new_tokens=0)
+        self.fit_pool([tokens], max_new_tokens=0)
         slots, size = self.pool.take(len(tokens)), self.limits.chunk_rows or self.limits.budget_rows
         try:
             for start in range(0, len(tokens), size):
@@ -250,7 +250,7 @@ class Engine:
         """`limits` as far as the measured cost makes use of them: `calibration.fitting`."""
         return calibration.fitting(self.limits, self.cost)
 
-    def _fit_pool(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    def fit_pool(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
         """Beyond the longest context that the pool was made for it grows as far as memory lets it: rotation goes on."""
         longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
         tokens = len(prompts[longest])

@@ -32,7 +32,7 @@ def choose(weights: Weights, pool: SlotPool, chunks: Sequence[Packed], backend: 
     The chunks of a pass go through each layer one after the other, so that every layer is read once; a chunk
     may continue those before it.
     """
-    last = _layers(weights, pool, chunks, backend)
+    last = output_rows(weights, pool, chunks, backend)
     rows = CPU_HEAD_ROWS if weights.device.type == "cpu" else HEAD_ROWS
     return torch.cat([backend.linear(part, weights.head).argmax(-1) for part in last.split(rows)])
 
@@ -44,11 +44,12 @@ def forward(weights: Weights, pool: SlotPool, packed: Packed, backend: Backend) 
     K/V goes into the pool before attention reads it, so a segment may continue another one of the
     same pass. Nothing here waits for the device.
     """
-    return backend.linear(_layers(weights, pool, [packed], backend), weights.head)
+    return backend.linear(output_rows(weights, pool, [packed], backend), weights.head)
 
 
-def _layers(weights: Weights, pool: SlotPool, chunks: Sequence[Packed], backend: Backend) -> Tensor:
-    """The output rows (W, H) after the last norm."""
+@torch.inference_mode()
+def output_rows(weights: Weights, pool: SlotPool, chunks: Sequence[Packed], backend: Backend) -> Tensor:
+    """The output rows (W, H) after the last norm, as the head takes them. Otherwise as `choose`."""
     shape, add_norm = weights.shape, backend.ops.add_norm
     states = [_Rows(packed, weights, backend) for packed in chunks]
     for index, layer in enumerate(weights.layers):

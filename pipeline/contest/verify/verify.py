@@ -2,7 +2,7 @@
 
 VALID: every check that a program can make came out well. INVALID: one did not, and its class says what kind of reason.
 CANNOT TELL: none failed, and one could not be made here, for want of what it names. Rules that people decide are listed
-and decide nothing. What is INVALID already is not run again.
+and decide nothing. What is INVALID already is neither audited nor run again.
 """
 
 from __future__ import annotations
@@ -34,18 +34,15 @@ from pipeline.check import (
 from pipeline.contest.archive import unpack
 from pipeline.contest.format import RUN
 from pipeline.contest.verify import (
-    answer_checks,
-    board_checks,
-    provenance_checks,
+    audit_checks,
     read_submitted,
     rerun,
     rule_checks,
-    timing_checks,
     verdict_page,
 )
 from pipeline.contest.verify.answer_checks import Accuracy
 from pipeline.contest.verify.organiser import Organiser
-from pipeline.contest.verify.submitted import Manifest, Submission, Submitted
+from pipeline.contest.verify.submitted import Manifest, Submission
 from pipeline.errors import AccuracyError, CannotTell, FormError, IntegrityError, InvalidRun, PipelineError
 from pipeline.table import Column
 
@@ -78,6 +75,7 @@ class Verdict:
     manifest: Manifest | None = None
     accuracy: Accuracy | None = None
     rerun: dict[str, Any] | None = None
+    audit: dict[str, Any] | None = None
     trouble: str = field(default="", compare=False)
     """Tracebacks of groups of checks that raised an error."""
 
@@ -123,11 +121,19 @@ class Verdict:
             "checks": [_as_json(each) for each in self.checks],
             "reasons": self.reasons,
             "rerun": self.rerun,
+            "audit": self.audit,
         }
 
 
-def verify(tar: Path, organiser: Organiser, again: rerun.Request | None = None, out: Path | None = None) -> Verdict:
-    """Verify one submission; with `again`, run it again. Writes the verdict's folder (`folder_of`, or `out`).
+def verify(
+    tar: Path,
+    organiser: Organiser,
+    again: rerun.Request | None = None,
+    out: Path | None = None,
+    audit: audit_checks.Request | None = None,
+) -> Verdict:
+    """Verify one submission; with `audit`, look at its tokens; with `again`, run it again. Writes the verdict's folder
+    (`folder_of`, or `out`).
 
     Raises only for what is not the submission's: UsageError (U601 no such file, U602 no tar file), ResourceError,
     EnvironmentProblem (E611, E612 no container can be run).
@@ -144,7 +150,7 @@ def verify(tar: Path, organiser: Organiser, again: rerun.Request | None = None, 
         raise files.resource_trouble(error, out) or error from error
     try:
         with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=out) as folder:
-            verdict = _judge(tar, Path(folder), organiser, again, out)
+            verdict = _judge(tar, Path(folder), organiser, again, out, audit)
         write(verdict, out)
     except BaseException:  # Ctrl-C as well: without a verdict there is no folder of one
         if not was_there:
@@ -214,7 +220,14 @@ def _as_json(result: CheckResult) -> dict[str, Any]:
     }
 
 
-def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Request | None, out: Path) -> Verdict:
+def _judge(
+    tar: Path,
+    folder: Path,
+    organiser: Organiser,
+    again: rerun.Request | None,
+    out: Path,
+    audit: audit_checks.Request | None,
+) -> Verdict:
     expected = "an archive of plain files, complete, each as its list says"
     name = tar.name.removesuffix(".tar")
     try:
@@ -238,6 +251,10 @@ def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Request |
     source_results, source, trouble_4 = _guarded("identity", lambda: provenance_checks.checks(submitted, organiser))
     rule_results, _, trouble_5 = _guarded("rules", lambda: (rule_checks.checks(submitted, source), None))
     results += [*answer_results, *time_results, *board_results, *source_results, *rule_results]
+    looked, trouble_6 = None, ""
+    if audit is not None and not any(each.state == FAIL for each in results):
+        audit_results, looked, trouble_6 = _guarded("audit", lambda: audit_checks.checks(submitted, organiser, audit))
+        results += audit_results
     done = None
     if again is not None and not any(each.state == FAIL for each in results):
         done = rerun.rerun(submitted, unpacked, organiser, again, out)
@@ -249,7 +266,8 @@ def _judge(tar: Path, folder: Path, organiser: Organiser, again: rerun.Request |
         manifest,
         accuracy,
         None if done is None else done.as_json(),
-        "\n".join(filter(None, (trouble_1, trouble_2, trouble_3, trouble_4, trouble_5))),
+        None if looked is None else looked.as_json(),
+        "\n".join(filter(None, (trouble_1, trouble_2, trouble_3, trouble_4, trouble_5, trouble_6))),
     )
 
 

@@ -1,0 +1,209 @@
+"""The token audit: honest runs pass in both dtypes, lies about answers do not, what cannot be looked at is said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.audited import Ground, in_state
+from support.drafts_of_submissions import Draft
+
+from pipeline import reference, text_generation
+from pipeline.check import FAIL, OK, UNKNOWN
+from pipeline.contest.audit import allowance, judging, looking
+from pipeline.contest.audit.looking import Seen, Subject
+from pipeline.contest.verify import audit_checks, verify
+from pipeline.contest.verify.organiser import Organiser
+from pipeline.dataset import fetch, records
+from pipeline.text.chat_template import token_ids
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SETS = ("obqa", "arc-easy-validation", "social-iqa-validation")
+CPU = audit_checks.Request("cpu")
+Answers = dict[int, list[int]]
+
+
+def state(seen: Seen) -> dict[str, str]:
+    return {each.id: each.state for each in judging.checks(judging.judge(seen))}
+
+
+HONEST = {judging.TOKENS: OK, judging.SUM: OK}
+
+
+# The stand-in
+
+
+class Asked:
+    """A few rows of three sets, and what the stand-in says."""
+
+    def __init__(self, standin: Path) -> None:
+        self.model = standin
+        rows = [row for name in SETS for row in _three(name)]
+        self.chats = [row.messages for row in rows]
+        self.key = [row.answer or "" for row in rows]
+        pipe = text_generation.load(standin, dtype="float32", device="cpu")
+        self.tokenizer, self.stops = pipe.tokenizer, pipe.stop_tokens
+        self.prompts = dict(enumerate(token_ids(self.tokenizer, self.chats)))
+        self.own = self.answers(pipe)
+
+    def answers(self, pipe: Any, chats: list[Any] | None = None, **more: Any) -> Answers:
+        made: Answers = {}
+        arguments = {"max_new_tokens": 12, "return_full_text": False, "do_sample": False, **more}
+        pipe(chats or self.chats, **arguments, on_answer=lambda got: made.__setitem__(got.index, list(got.token_ids)))
+        return made
+
+    def seen(self, answers: Answers, dtype: str = "float32") -> Seen:
+        return looking.look(Subject(self.model, dtype, self.prompts, answers), "cpu")
+
+
+def _three(name: str) -> list[records.Record]:
+    rows = records.read(fetch.ensure(name, lambda _: None))
+    return [rows[index] for index in looking.spread(range(len(rows)), 3)]
+
+
+@pytest.fixture(scope="module")
+def asked(standin: Path) -> Asked:
+    return Asked(standin)
+
+
+def test_our_answers_in_float32_are_honest(asked: Asked) -> None:
+    seen = asked.seen(asked.own)
+    assert state(seen) == HONEST
+    assert set(seen.behind) == set(asked.own)
+    assert judging.judge(seen).largest < allowance.LEAST_LIMIT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("batch", [1, 16])
+def test_pipes_answers_are_honest(asked: Asked, dtype: str, batch: int) -> None:
+    pipe = reference.load(asked.model, dtype=dtype, device="cpu")
+    assert state(asked.seen(asked.answers(pipe, batch_size=batch), dtype)) == HONEST
+
+
+@pytest.mark.slow
+def test_our_answers_in_bfloat16_are_honest(asked: Asked) -> None:
+    own = asked.answers(text_generation.load(asked.model, dtype="bfloat16", device="cpu"))
+    seen = asked.seen(own, "bfloat16")
+    assert state(seen) == HONEST
+    assert allowance.LEAST_LIMIT < judging.judge(seen).allowed.limit < judging.BLUNT
+
+
+def test_a_key_copied_where_the_model_says_otherwise_is_found(asked: Asked) -> None:
+    end = min(asked.stops)
+    key = {row: [*asked.tokenizer(text, add_special_tokens=False)["input_ids"], end] for row, text in _numbered(asked)}
+    copied = {row: tokens for row, tokens in key.items() if tokens != asked.own[row]}
+    assert copied
+    seen = asked.seen({**asked.own, **copied})
+    assert state(seen)[judging.TOKENS] == FAIL
+    assert set(judging.judge(seen).beyond) == set(copied)
+
+
+def _numbered(asked: Asked) -> list[tuple[int, str]]:
+    return list(enumerate(asked.key))
+
+
+def test_a_flipped_token_is_found_in_its_row_alone(asked: Asked) -> None:
+    flipped = {**asked.own, 4: [9999, *asked.own[4][1:]]}
+    assert judging.judge(asked.seen(flipped)).beyond == (4,)
+
+
+def test_answers_to_truncated_prompts_are_found(asked: Asked) -> None:
+    chats = [[{**chat[-1], "content": chat[-1]["content"][:80]}] for chat in asked.chats]
+    cut = asked.answers(text_generation.load(asked.model, dtype="float32", device="cpu"), chats)
+    assert state(asked.seen(cut))[judging.TOKENS] == FAIL
+
+
+# The allowance
+
+
+def test_the_limit_follows_the_noise_and_not_one_odd_place() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 1000).astype(np.float32)
+    quiet = allowance.limit(noise)
+    assert 0.3 < quiet < 0.6
+    assert allowance.limit(np.append(noise, np.float32(50))) < 1.1 * quiet
+    assert allowance.limit(10 * noise) == pytest.approx(10 * quiet)
+    assert allowance.limit(np.zeros(3, np.float32)) == allowance.LEAST_LIMIT
+
+
+def test_the_sum_allows_what_the_noise_does_at_near_ties() -> None:
+    chance = np.random.default_rng(1)
+    noise = chance.normal(0, 0.1, 500).astype(np.float32)
+    leads = chance.exponential(3.0, 20_000).astype(np.float32)
+    allowed = allowance.allowance(noise, leads)
+    # An honest program takes the second token where its own noise turns the lead round.
+    honest = [leads[leads < chance.normal(0, 0.1, len(leads))].sum() for _ in range(200)]
+    assert 0 < max(honest) < allowed.total < 10 * max(honest)
+
+
+def test_many_small_margins_are_found_by_their_sum() -> None:
+    noise = np.full(500, 0.1, np.float32)
+    behind = {row: np.full(10, 0.12, np.float32) for row in range(100)}
+    assert state(Seen(behind, np.full(1000, 5.0, np.float32), noise)) == {judging.TOKENS: OK, judging.SUM: FAIL}
+
+
+def test_noise_that_hides_everything_is_said() -> None:
+    noise = np.full(500, 5.0, np.float32)
+    quiet = {0: np.zeros(10, np.float32)}
+    assert set(state(Seen(quiet, np.full(10, 5.0, np.float32), noise)).values()) == {UNKNOWN}
+    far = {0: np.full(10, 50.0, np.float32)}
+    assert state(Seen(far, np.full(10, 5.0, np.float32), noise))[judging.TOKENS] == FAIL
+
+
+# As part of a verdict
+
+
+def audited(draft: Draft, folder: Path, organiser: Organiser) -> verify.Verdict:
+    verdict = verify.verify(draft.pack(folder), organiser, out=folder / "verdict", audit=CPU)
+    assert verdict.trouble == ""
+    return verdict
+
+
+@pytest.mark.checkout
+def test_the_good_one_is_valid_and_its_figures_are_kept(ground: Ground, tmp_path: Path) -> None:
+    verdict = audited(Draft.of(ground.light), tmp_path, ground.light_organiser)
+    assert {judging.TOKENS, judging.SUM} <= in_state(verdict, OK)
+    told = json.loads((tmp_path / "verdict/verdict.json").read_text())["audit"]
+    assert (told["rows"], told["rows_beyond"], told["device"]) == (6, [], "cpu")
+    assert told["tokens"] == sum(len(answer["token_ids"]) for answer in Draft.of(ground.light).rows)
+
+
+@pytest.mark.checkout
+def test_an_answer_of_other_tokens_fails_by_the_audit_alone(ground: Ground, tmp_path: Path) -> None:
+    """Text, tokens and hashes agree, the reference is not asked: only the model knows."""
+    draft = Draft.of(ground.light)
+    donor, row = draft.rows[0], draft.rows[1]
+    row["token_ids"], row["output"] = donor["token_ids"], donor["output"]
+    verdict = audited(draft, tmp_path, Organiser(ground.data, None, str(ground.model), ground.light_organiser.checkout))
+    failed = in_state(verdict, FAIL)
+    if failed & {judging.TOKENS, judging.SUM}:
+        assert verdict.audit is not None
+        assert verdict.audit["rows_beyond"] == [row["index"]]
+    else:  # another check had it before: then there was no audit
+        assert failed
+        assert verdict.audit is None
+
+
+@pytest.mark.checkout
+def test_without_the_model_nobody_can_tell(ground: Ground, tmp_path: Path) -> None:
+    draft = Draft.of(ground.light)
+    verdict = audited(draft, tmp_path, Organiser(ground.data, ground.reference, None, ground.light_organiser.checkout))
+    assert "audit" in in_state(verdict, UNKNOWN) or verdict.state == verify.INVALID
+
+
+@pytest.mark.checkout
+def test_as_it_is_called(
+    ground: Ground, invoke: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    known = ("--data", ground.data, "--model", ground.model, "--reference", ground.reference, "--out", tmp_path / "out")
+    done = invoke("verify", ground.light, *known, "--audit", "--device", "cpu")
+    assert "audit-tokens" in done.stdout
+    assert "audit-sum" in done.stdout
+    refused = invoke("verify", ground.light, *known, "--audit", "--device", "tpu")
+    assert (refused.returncode, "U204" in refused.stderr) == (2, True)
