@@ -144,8 +144,9 @@ class Bench:
         own = self.answers("ours", "float32")
         if own is None:
             return None
+        most = self.chosen.max_new_tokens
         key = {
-            number: [*self.tokenizer(row.answer, add_special_tokens=False)["input_ids"], min(self.stops)]
+            number: [*self.tokenizer(row.answer, add_special_tokens=False)["input_ids"], min(self.stops)][:most]
             for number, (_, row) in enumerate(self.rows)
             if row.answer
         }

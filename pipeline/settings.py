@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,11 @@ MOST_SHOWN = 5
 def read_yaml(content: str | bytes) -> Any:
     """Raises yaml.YAMLError. By libyaml where PyYAML brings it, as its wheels do: ten times as fast."""
     return yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def yaml_events(content: str | bytes) -> Iterator[yaml.Event]:
+    """The file's events, before anything is made of them. Raises as `read_yaml` does, and by the same library."""
+    return yaml.parse(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def load(path: Path, model: type[_Model]) -> _Model:

@@ -25,6 +25,7 @@ from pipeline.text.chat_template import token_ids
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SETS = ("obqa", "arc-easy-validation", "social-iqa-validation")
+MOST = 12
 CPU = audit_checks.Request("cpu")
 Answers = dict[int, list[int]]
 
@@ -44,27 +45,30 @@ class Asked:
 
     def __init__(self, standin: Path) -> None:
         self.model = standin
-        rows = [row for name in SETS for row in _three(name)]
+        rows = [row for name in SETS for row in _two(name)]
         self.chats = [row.messages for row in rows]
-        self.key = [row.answer or "" for row in rows]
-        pipe = text_generation.load(standin, dtype="float32", device="cpu")
-        self.tokenizer, self.stops = pipe.tokenizer, pipe.stop_tokens
-        self.prompts = dict(enumerate(token_ids(self.tokenizer, self.chats)))
-        self.own = self.answers(pipe)
+        self.pipe = text_generation.load(standin, dtype="float32", device="cpu")
+        self.prompts = token_ids(self.pipe.tokenizer, self.chats)
+        self.own = self.answers(self.pipe)
+        end = min(self.pipe.stop_tokens)
+        key = [[*self.pipe.tokenizer(row.answer, add_special_tokens=False)["input_ids"], end] for row in rows]
+        self.copied = {row: key[row][:MOST] for row in self.own if key[row][:MOST] != self.own[row]}
 
     def answers(self, pipe: Any, chats: list[Any] | None = None, **more: Any) -> Answers:
         made: Answers = {}
-        arguments = {"max_new_tokens": 12, "return_full_text": False, "do_sample": False, **more}
+        arguments = {"max_new_tokens": MOST, "return_full_text": False, "do_sample": False, **more}
         pipe(chats or self.chats, **arguments, on_answer=lambda got: made.__setitem__(got.index, list(got.token_ids)))
         return made
 
     def seen(self, answers: Answers, dtype: str = "float32") -> Seen:
-        return looking.look(Subject(self.model, dtype, self.prompts, answers), "cpu")
+        """`answers`: the number of a row, or that and some hundreds, to look at several answers to it."""
+        prompts = {number: self.prompts[number % 100] for number in answers}
+        return looking.look(Subject(self.model, dtype, prompts, answers), "cpu")
 
 
-def _three(name: str) -> list[records.Record]:
+def _two(name: str) -> list[records.Record]:
     rows = records.read(fetch.ensure(name, lambda _: None))
-    return [rows[index] for index in looking.spread(range(len(rows)), 3)]
+    return [rows[index] for index in looking.spread(range(len(rows)), 2)]
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +76,20 @@ def asked(standin: Path) -> Asked:
     return Asked(standin)
 
 
-def test_our_answers_in_float32_are_honest(asked: Asked) -> None:
-    seen = asked.seen(asked.own)
-    assert state(seen) == HONEST
-    assert set(seen.behind) == set(asked.own)
-    assert judging.judge(seen).largest < allowance.LEAST_LIMIT
+def test_ours_is_honest_and_each_lie_is_found_in_its_rows(asked: Asked) -> None:
+    chats = [[{**chat[-1], "content": chat[-1]["content"][:80]}] for chat in asked.chats]
+    cut = {row: tokens for row, tokens in asked.answers(asked.pipe, chats).items() if tokens != asked.own[row]}
+    flipped = [9999, *asked.own[4][1:]]
+    lies = {100 + row: tokens for row, tokens in asked.copied.items()} | {204: flipped}
+    lies |= {300 + row: tokens for row, tokens in cut.items()}
+    assert asked.copied
+    assert cut
+    seen = asked.seen(asked.own | lies)
+    honest = Seen({row: seen.behind[row] for row in asked.own}, seen.leads, seen.noise)
+    assert state(honest) == HONEST
+    assert judging.judge(honest).largest < allowance.LEAST_LIMIT
+    assert set(judging.judge(seen).beyond) == set(lies)
+    assert state(seen)[judging.TOKENS] == FAIL
 
 
 @pytest.mark.slow
@@ -93,31 +106,6 @@ def test_our_answers_in_bfloat16_are_honest(asked: Asked) -> None:
     seen = asked.seen(own, "bfloat16")
     assert state(seen) == HONEST
     assert allowance.LEAST_LIMIT < judging.judge(seen).allowed.limit < judging.BLUNT
-
-
-def test_a_key_copied_where_the_model_says_otherwise_is_found(asked: Asked) -> None:
-    end = min(asked.stops)
-    key = {row: [*asked.tokenizer(text, add_special_tokens=False)["input_ids"], end] for row, text in _numbered(asked)}
-    copied = {row: tokens for row, tokens in key.items() if tokens != asked.own[row]}
-    assert copied
-    seen = asked.seen({**asked.own, **copied})
-    assert state(seen)[judging.TOKENS] == FAIL
-    assert set(judging.judge(seen).beyond) == set(copied)
-
-
-def _numbered(asked: Asked) -> list[tuple[int, str]]:
-    return list(enumerate(asked.key))
-
-
-def test_a_flipped_token_is_found_in_its_row_alone(asked: Asked) -> None:
-    flipped = {**asked.own, 4: [9999, *asked.own[4][1:]]}
-    assert judging.judge(asked.seen(flipped)).beyond == (4,)
-
-
-def test_answers_to_truncated_prompts_are_found(asked: Asked) -> None:
-    chats = [[{**chat[-1], "content": chat[-1]["content"][:80]}] for chat in asked.chats]
-    cut = asked.answers(text_generation.load(asked.model, dtype="float32", device="cpu"), chats)
-    assert state(asked.seen(cut))[judging.TOKENS] == FAIL
 
 
 # The allowance

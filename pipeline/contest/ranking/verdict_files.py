@@ -66,7 +66,12 @@ class Verdict(Part):
     def submitted(self) -> datetime:
         """To sort by; one that does not say when comes before all others."""
         time = self.submitted_utc or datetime.min
-        return time.astimezone(timezone.utc) if time.tzinfo else time.replace(tzinfo=timezone.utc)
+        if time.tzinfo is None:
+            return time.replace(tzinfo=timezone.utc)
+        try:
+            return time.astimezone(timezone.utc)
+        except OverflowError:  # a day that is before the year 1, or behind the year 9999, in UTC
+            return time.replace(tzinfo=timezone.utc)
 
     @property
     def missing(self) -> list[str]:

@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 from pydantic import Field, ValidationError
 
 from pipeline import requirements_lock, schemas, settings
+from pipeline.contest.source import bounds
 from pipeline.schemas import Strict
 
 NAME = "THIRD_PARTY.yaml"
@@ -89,8 +90,9 @@ def parse(content: bytes) -> ThirdParty:
 
     Without aliases: by those a few lines become as large as one likes ("billion laughs").
     """
+    bounds.check("YAML", content)
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content)):
+        if any(isinstance(event, yaml.AliasEvent) for event in settings.yaml_events(content)):
             raise ValueError("it uses aliases")
         return ThirdParty.model_validate(settings.read_yaml(content))
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -129,6 +131,7 @@ def _imports(source: Mapping[str, bytes], known: set[str]) -> Iterator[Uncited]:
     seen: set[str] = set()
     for path in sorted(map(str, paths)):
         try:
+            bounds.check("Python", source[path])
             tree = ast.parse(source[path])
         except UNREADABLE:
             yield Uncited("a Python file that cannot be read", path)
@@ -159,6 +162,11 @@ def _name(node: ast.AST) -> str:
 def _locked(source: Mapping[str, bytes], known: set[str]) -> Iterator[Uncited]:
     for path in sorted(source):
         if re.fullmatch(r"requirements/[^/]+\.(?:lock|txt)", path):
+            try:
+                bounds.check("a lock", source[path])
+            except ValueError as error:
+                yield Uncited(f"a lock that is not read: {error}", path)
+                continue
             names = requirements_lock.names(source[path].decode("utf-8", "replace"))
             yield from (Uncited(f"package {name}", path) for name in sorted(names - known))
 

@@ -17,6 +17,9 @@ SUBMISSION_WANTED = f"submission.json, schema {SCHEMA}"
 MANIFEST_WANTED = f"the manifest of a finished run with a time, schema {run_folder.SCHEMA}"
 ANSWERS_WANTED = 'lines {"index", "output": [{"generated_text"}], "token_ids", "at_s"}, as pipe() nests them'
 
+MOST_ANSWERS, MOST_BYTES = 100_000, 256 << 20
+"""Lines and bytes of outputs.jsonl: ten times the largest known set's 10,042 rows."""
+
 
 def read_submission(folder: Path) -> tuple[Submission | None, CheckResult]:
     return _read(folder / SUBMISSION, "submission", Submission, SCHEMA, SUBMISSION_WANTED)
@@ -29,7 +32,12 @@ def read_manifest(run: Path) -> tuple[Manifest | None, CheckResult]:
 
 def read_answers(run: Path) -> tuple[tuple[Answer, ...] | None, CheckResult]:
     """Read outputs.jsonl line by line, held exactly to the form of pipe()'s output for chats: nesting, keys, types."""
-    content = (run / "outputs.jsonl").read_bytes()
+    path = run / "outputs.jsonl"
+    if path.stat().st_size > MOST_BYTES:
+        return None, decided("form", FORM, False, f"more than {MOST_BYTES:,} bytes", ANSWERS_WANTED)
+    content = path.read_bytes()
+    if content.count(b"\n") > MOST_ANSWERS:
+        return None, decided("form", FORM, False, f"more than {MOST_ANSWERS:,} lines", ANSWERS_WANTED)
     lines = content.split(b"\n")
     answers: list[Answer] = []
     try:
