@@ -178,6 +178,11 @@ def paired(a: Run, b: Run, rows: list[Record], common: list[int], execute_code: 
     only_a, only_b = counts[True, False], counts[False, True]
     byte_equal = sum(text_a == text_b for text_a, text_b in zip(*texts, strict=True))
     verdict, words = judge(only_a, only_b, scored, all_equal=byte_equal == len(common))
+    every = len(set(a.outputs) | set(b.outputs))
+    if len(common) < every:  # what was not compared may be as it likes
+        verdict = "cannot tell" if verdict == "kept" else verdict
+        seen = words.replace("Kept:", "On those rows")
+        words = f"Only {len(common):,} of {every:,} rows were compared, and the others may be anything. {seen}"
     return Comparison(
         dataset=name,
         runs=(paths.shown(a.path), paths.shown(b.path)),

@@ -230,3 +230,13 @@ def test_on_the_command_line(make: MAKE, invoke: Callable) -> None:
     assert "Cannot tell at this size" in done.stdout
     told = json.loads(invoke("compare", "a", "b", "--json").stdout)
     assert (told["only_a"], told["verdict"], len(told["differing"])) == (1, "cannot tell", 4)
+
+
+def test_less_than_all_rows_is_said_as_such_and_never_kept(make: MAKE) -> None:
+    make("a", {0: "one"})
+    make("b", TEXTS_A | {0: "one"})
+    for pair in (("a", "b"), ("b", "a")):
+        made = compare(*pair)
+        assert made.verdict == "cannot tell"
+        assert made.words.startswith("Only 1 of 6 rows were compared")
+        assert "Kept" not in made.words
