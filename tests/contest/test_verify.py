@@ -209,7 +209,7 @@ def test_a_check_that_fails_itself_makes_nothing_valid_and_is_seen(
 
     monkeypatch.setattr(board_checks, "checks", broken)
     verdict = verify.verify(ground.light, ground.light_organiser, out=tmp_path)
-    assert (verdict.state, in_state(verdict, UNKNOWN)) == (CANNOT_TELL, {"board_checks"})
+    assert (verdict.state, in_state(verdict, UNKNOWN)) == (CANNOT_TELL, {"surroundings"})
     assert "a mistake of ours" in verdict.reasons[0]
     assert "Traceback" in (tmp_path / "verify.log").read_text()
 
