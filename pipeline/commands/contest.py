@@ -34,7 +34,7 @@ def rules(_context: Context, run: str = "", json: bool = False) -> None:
 @task(
     help={
         "run": "a finished run's folder, or its name under runs/; left out, the newest one",
-        "rehearsal": "pack what only the contest's board, model and people could meet; plainly marked",
+        "rehearsal": "pack although rules about board, model or team are not met; the file is marked as a rehearsal",
         "save-image": "pack the image itself too (gigabytes)",
         "json": "for programs",
     }

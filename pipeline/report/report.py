@@ -96,7 +96,7 @@ def _state(seen: Facts) -> tuple[str, str] | None:
         return "This run is not finished", f"{kept} so far, or until its process was killed; there is no time."
     if seen.get("resumed"):
         turns = [f"{turn['kept']:,} answers were there after: {turn['after']}" for turn in seen.get("resumed")]
-        return "This run was cut off and gone on with, so it has no time", "; ".join(turns) + "."
+        return "This run was cut off and resumed, so it has no valid time", "; ".join(turns) + "."
     return None
 
 

@@ -159,7 +159,7 @@ def find(name_or_path: str, given: Evaluation) -> tuple[Path, Evaluation]:
         if now not in (getattr(untouched, name), before):
             raise UsageError(
                 "U342",
-                f"the evaluation was asked otherwise: {name}",
+                f"this evaluation was started with another {name}",
                 where=paths.shown(folder),
                 expected=before,
                 actual=now,

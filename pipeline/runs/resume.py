@@ -67,11 +67,16 @@ def find(name_or_path: str, asked: Request) -> Unfinished:
         )
     if stream.was_stream(began):
         fix = "start a new run, and have the data written again"
-        raise stream.refuse_again("U316", "a run on data from a pipe cannot be gone on with", request.dataset, fix)
+        raise stream.refuse_again("U316", "a run on data from a pipe cannot be resumed", request.dataset, fix)
     defaults = asdict(Request())
     given = {key: value for key, value in asdict(asked).items() if value != defaults[key]}
     _refuse_differing(
-        "U314", "the run was asked otherwise", path, {key: began["request"].get(key) for key in given}, given
+        "U314",
+        "this run was started with other options",
+        path,
+        {key: began["request"].get(key) for key in given},
+        given,
+        f"leave out {', '.join('--' + key.replace('_', '-') for key in given)}, or start a new run",
     )
     return Unfinished(path, request, began)
 
@@ -87,6 +92,7 @@ def check_same(unfinished: Unfinished, now: Mapping[str, Any]) -> None:
         unfinished.path,
         before,
         {key: now[key] for key in keys},
+        "bring that back to what it was, or start a new run",
     )
 
 
@@ -113,7 +119,9 @@ def history(unfinished: Unfinished | None, kept: int) -> dict[str, Any]:
     return {**known, "resumed": [*began.get("resumed", []), now]}
 
 
-def _refuse_differing(code: str, what: str, path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _refuse_differing(
+    code: str, what: str, path: Path, before: Mapping[str, Any], now: Mapping[str, Any], fix: str
+) -> None:
     before, now = _flat(before), _flat(now)
     names = [name for name in now if before.get(name) != now[name]]
     if names:
@@ -121,10 +129,14 @@ def _refuse_differing(code: str, what: str, path: Path, before: Mapping[str, Any
             code,
             what,
             where=f"{paths.shown(path)}: {', '.join(names)}",
-            expected=", ".join(f"{name} {before.get(name)}" for name in names),
-            actual=", ".join(f"{name} {now[name]}" for name in names),
-            fix="bring that back to what it was, or start a new run",
+            expected=", ".join(f"{name} {_plain(before.get(name))}" for name in names),
+            actual=", ".join(f"{name} {_plain(now[name])}" for name in names),
+            fix=fix,
         )
+
+
+def _plain(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 def _flat(value: Mapping[str, Any]) -> dict[str, Any]:

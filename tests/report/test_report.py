@@ -210,8 +210,8 @@ def test_a_run_that_was_gone_on_with_has_no_time(ours: Path) -> None:
     page = page_of(ours)
     check(page)
     said = words(page)
-    assert "cut off and gone on with, so it has no time. 2 answers were there after: interrupted (Ctrl-C)" in said
-    assert "of the last part alone" in said
+    assert "cut off and resumed, so it has no valid time. 2 answers were there after: interrupted (Ctrl-C)" in said
+    assert "only the last part" in said
 
 
 def test_an_older_run_without_stages_has_a_page(ours: Path) -> None:

@@ -489,7 +489,8 @@ def test_other_options(killed: Path, options: dict[str, Any], named: list[str]) 
     was = {"max_new_tokens": TOKENS, "engine": "ours", "limit": None}
     assert (error.code, error.exit_status) == ("U314", 2)
     assert error.where.endswith(", ".join(named))
-    assert error.expected == ", ".join(f"{name} {was[name]}" for name in named)
+    assert error.expected == ", ".join(f"{name} {was[name] or 'none'}" for name in named)
+    assert error.fix.startswith(f"leave out --{named[0].replace('_', '-')}")
     assert error.actual == ", ".join(f"{name} {options[name]}" for name in named)
 
 

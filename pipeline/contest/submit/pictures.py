@@ -53,7 +53,7 @@ def leaderboard(manifest: Mapping[str, Any], team: str, commit: str, rehearsal: 
         ran = f"{manifest['model']['name']} · {manifest['dataset']['name']}, {rows:,} prompts · {device(manifest)}"
         figure.text(0.05, 0.835, textwrap.shorten(ran, 105, placeholder="…"), size=11.5, color=SOFT)
         _headline(figure, 0.05, "inference time", f"{elapsed_s:,.2f} s" if elapsed_s else "no time", BLUE)
-        each = f"{elapsed_s / rows:.3f} s a prompt" if elapsed_s else "the run was gone on with"
+        each = f"{elapsed_s / rows:.3f} s a prompt" if elapsed_s else "resumed, so it has no time"
         each += f", median of {len(timed)}" if len(timed) > 1 else ""
         figure.text(0.05, 0.5, each, size=13, color=SOFT)
         _headline(figure, 0.54, "accuracy, exact match", _percent(score["share"]), ORANGE)
