@@ -1,4 +1,4 @@
-"""Other programs: git and docker, each called in one place, and the end of a process with all that it started."""
+"""Other programs: git, docker or podman, each called in one place; the end of a process with all that it started."""
 
 from __future__ import annotations
 
@@ -20,15 +20,29 @@ def git(checkout: Path, *arguments: str) -> bytes | None:
     return ended.stdout if ended.returncode == 0 else None
 
 
+def container_program() -> str:
+    """The program that runs containers here, by what is installed: docker, or podman, which takes the same words."""
+    return "podman" if shutil.which("podman") and not shutil.which("docker") else "docker"
+
+
+def answering_program() -> str:
+    """The same; where both are installed and docker has no daemon that answers, podman."""
+    both = shutil.which("docker") and shutil.which("podman")
+    if both and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        return "podman"
+    return container_program()
+
+
 def docker(*arguments: str) -> subprocess.CompletedProcess[str] | None:
-    """A docker command's status and outputs; None where there is no docker."""
-    if shutil.which("docker") is None:
+    """A command's status and outputs, of docker or podman; None where there is neither."""
+    program = answering_program()
+    if shutil.which(program) is None:
         return None
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, errors="replace", check=False)
+    return subprocess.run([program, *arguments], capture_output=True, text=True, errors="replace", check=False)
 
 
 def docker_output(*arguments: str) -> str | None:
-    """The output of a docker command; None where it fails or there is no docker."""
+    """The output of a command of docker or podman; None where it fails or there is neither."""
     ended = docker(*arguments)
     return ended.stdout if ended is not None and ended.returncode == 0 else None
 

@@ -25,7 +25,7 @@ FLOORS = (
     ("text_generation", "reference", "prepare", "accuracy"),
     ("runs", "report"),
     ("contest",),
-    ("contest/archive", "contest/source"),
+    ("contest/archive", "contest/source", "contest/rerun"),
     ("contest/rules", "contest/ranking", "contest/similarity", "contest/audit"),
     ("contest/verify",),
     ("contest/submit",),

@@ -7,7 +7,7 @@ from pathlib import Path
 from invoke import Context, task
 
 from pipeline import paths
-from pipeline.commands.common import guarded, on_checkout, show, whole
+from pipeline.commands.common import guarded, names_of, on_checkout, show, whole
 
 
 @task(
@@ -58,8 +58,8 @@ def submit(
     positional=["file"],
     help={
         "file": "the submission: a tar file that invoke submit wrote",
-        "data": "the organiser's own copy of the data; left out: the known set of that name on this disk",
-        "reference": "a reference run on the same data, for the 0.5 % rule: its folder, or its name under runs/",
+        "data": "the organiser's own copy of the data, or with --rerun data that no team saw; left out: the known set",
+        "reference": "reference runs for the 0.5 % rule, by commas, one a data set: folders, or names under runs/",
         "model": "the organiser's own copy of the model; left out: the known model of that name on this disk",
         "audit": "let your copy of the model look at every token that was handed in: minutes, no generation",
         "device": "where the audit computes: cpu or cuda; left out: a GPU where there is one",
@@ -95,9 +95,8 @@ def verify(
     from pipeline.contest.verify.organiser import Organiser
 
     again = rerunning.request(whole("times", times), here=rerun_here) if rerun or rerun_here else None
-    organiser = Organiser(
-        paths.given(data) if data else None, paths.given(reference) if reference else None, model or None
-    )
+    references = [paths.given(name) for name in names_of(reference)]
+    organiser = Organiser(paths.given(data) if data else None, None, model or None, references=references)
     tar = paths.given(file)
     folder = Path(out) if out else verifying.folder_of(tar)
     looking = audit_checks.asked(device or None) if audit else None

@@ -120,6 +120,8 @@ class Telemetry:
     def __init__(self, host: Host, folder: Path, period_s: float = PERIOD_S) -> None:
         self.host, self.folder, self.period_s = host, folder, period_s
         self.recording: Recording | None = None
+        self.used_elsewhere_s = 0.0
+        """Processor time of what is timed, where that is no child of this process: a container's."""
         self.start_s = time.perf_counter()
         """The begin of the recording, by the clock that all intervals are measured with; set anew by `with`."""
         self._channels = tuple(channels.find(host))
@@ -145,7 +147,7 @@ class Telemetry:
             samples=tuple(self._samples),
             elapsed_s=time.perf_counter() - self.start_s,
             cost_s=self._cost_s,
-            others_share=others(self._before, work(self.host)),
+            others_share=others(self._before, work(self.host), self.used_elsewhere_s),
         )
         try:
             self.recording.write(self.folder)
@@ -184,9 +186,12 @@ def work(host: Host) -> Work | None:
     return Work(all=sum(ticks), busy=sum(ticks) - idle, ours=int(ours))
 
 
-def others(before: Work | None, after: Work | None) -> float | None:
-    """The share of all cores' time that other programs used between two readings; None where that cannot be told."""
+def others(before: Work | None, after: Work | None, elsewhere_s: float = 0.0) -> float | None:
+    """The share of all cores' time that other programs used between two readings; None where that cannot be told.
+
+    `elsewhere_s` is processor time of what is timed and no child of this process.
+    """
     if before is None or after is None or after.all <= before.all:
         return None
-    others = (after.busy - before.busy) - (after.ours - before.ours)
-    return max(0.0, others / (after.all - before.all))
+    used = (after.busy - before.busy) - (after.ours - before.ours) - elsewhere_s * os.sysconf("SC_CLK_TCK")
+    return max(0.0, used / (after.all - before.all))

@@ -1,5 +1,7 @@
 """The docker commands of Dockerfile.l4t, in full, so that they can be read, pasted and run without this program.
 
+Where podman is what there is, they are podman's, which has the same words.
+
 A run has no network and sees of the host what its record needs: `/models`, `/data` and `/runs`, and on a Jetson, read
 only, the release, the module and the power mode. It is the user who calls, in the groups that a board gives its GPU to.
 Only `whole_host` mounts everything and is root, for set-up and doctor: power mode and clocks are root's. Only `network`
@@ -14,11 +16,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pipeline import paths
 from pipeline.device import board
 from pipeline.device.host import Host
 from pipeline.errors import EnvironmentProblem
+from pipeline.process import answering_program, container_program
 from pipeline.record import provenance
 
 IMAGE = "phi3-pipeline"
@@ -43,7 +47,7 @@ def build(image: str, torch_sha256: str = "") -> list[str]:
     commit = f"{code['commit'] or 'unknown'}{'-dirty' * bool(code['dirty'])}"
     arguments = [f"COMMIT={commit}", *([f"TORCH_SHA256={torch_sha256}"] if torch_sha256 else [])]
     options = [part for argument in arguments for part in ("--build-arg", argument)]
-    return ["docker", "build", "-f", DOCKERFILE, *options, "-t", image, "."]
+    return [container_program(), "build", "-f", DOCKERFILE, *options, "-t", image, "."]
 
 
 def run(
@@ -66,7 +70,7 @@ def run(
     limits = ["--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
     reach = ["--network", "host", "-e", "HF_HUB_OFFLINE=0"] if network else ["--network", "none"]
     fixed = ["--rm", "--runtime", "nvidia", *reach, "--ipc", "host", *limits]
-    return ["docker", "run", *fixed, *options, image, *arguments]
+    return [container_program(), "run", *fixed, *options, image, *arguments]
 
 
 def _user(host: Host) -> list[str]:
@@ -76,25 +80,47 @@ def _user(host: Host) -> list[str]:
     return ["--user", f"{os.getuid()}:{os.getgid()}", *(part for number in numbers for part in ("--group-add", number))]
 
 
+@dataclass(frozen=True)
+class Walls:
+    """Caps of a container that is somebody else's."""
+
+    memory_bytes: int
+    processes: int = 1024
+    file_bytes: int = 1 << 30
+    """Largest file that it may write, wherever."""
+
+
 def stranger(
     host: Host,
     image: str,
     arguments: Sequence[str],
+    walls: Walls,
     *,
     name: str,
+    id_file: str,
     read: Sequence[tuple[str, str]],
     runs: str,
+    volumes: Sequence[str],
     nvidia: bool,
 ) -> list[str]:
     """Somebody else's image, with nothing but what a run needs: no network, no capability, nothing to write to but
-    `/runs` and a small `/tmp`. `read` are host's to container's paths, read only."""
+    `/runs`, a `/tmp` and a `/dev/shm` of its own. `read` are host's to container's paths, read only; `volumes` are what
+    the image declares, which would be writable places on the disk. Its id is written to `id_file`."""
     seen = [(f"/{path}", shown) for path, shown in SEEN_OF_THE_HOST.items() if host.path(path).exists()]
-    volumes = [part for source, target in [*read, *seen] for part in ("-v", f"{source}:{target}:ro")]
-    walls = ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-    limits = ["--pids-limit", "4096", "--tmpfs", "/tmp:rw,size=4g", "--ipc", "private", "--shm-size", "1g"]
+    mounted = [part for source, target in [*read, *seen] for part in ("-v", f"{source}:{target}:ro")]
+    taken = {"/runs", "/tmp", *(target for _, target in read)}
+    small = [part for path in volumes if path not in taken for part in ("--tmpfs", f"{path}:rw,size=64m")]
+    closed = ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    memory = ["--memory", f"{walls.memory_bytes}", "--memory-swap", f"{walls.memory_bytes}"]
+    # Podman, given one of these, would raise the others to more than a host may allow.
+    bounds = (f"fsize={walls.file_bytes}:{walls.file_bytes}", "nofile=1024:1024", "nproc=8192:8192")
+    bounded = [part for bound in bounds for part in ("--ulimit", bound)]
+    limits = ["--pids-limit", f"{walls.processes}", *bounded, *memory]
+    own = ["--tmpfs", "/tmp:rw,size=4g", "--ipc", "private", "--shm-size", "1g"]
     runtime = ["--runtime", "nvidia"] if nvidia else []
-    fixed = ["--rm", "--name", name, "--pull", "never", *runtime, *walls, *limits]
-    return ["docker", "run", *fixed, *volumes, "-v", f"{runs}:/runs", "-e", "HOME=/tmp", image, *arguments]
+    fixed = ["--rm", "--name", name, "--cidfile", id_file, "--pull", "never", "--log-driver", "none"]
+    options = [*fixed, *runtime, *closed, *limits, *own, *small, *mounted, "-v", f"{runs}:/runs", "-e", "HOME=/tmp"]
+    return [answering_program(), "run", *options, image, *arguments]
 
 
 def text(command: Sequence[str]) -> str:

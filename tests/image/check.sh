@@ -154,6 +154,16 @@ echo "$said"
 grep -q "as in jetpack6.lock" <<< "$said"  # nothing but the lock was installed
 if [ -z "$emulated" ]; then
   grep -q 'Correctness: 11/30' <<< "$said"
+  step "invoke verify --rerun: the organiser's clock on this image, and on one that cheats in ten ways"
+  printf '[storage]\ndriver = "%s"\ngraphroot = "%s"\nrunroot = "%s"\n' \
+    "$driver" "$work/store-$driver" "$work/run-$driver" > "$work/storage.conf"
+  cheat=$(buildah "${store[@]}" from --arch "$arch" "$base")
+  buildah "${store[@]}" add -q "$cheat" tests/image/hostile.sh /hostile.sh
+  buildah "${store[@]}" add -q "$cheat" "$volumes/runs/$outside" /kept
+  buildah "${store[@]}" config --entrypoint '["bash", "/hostile.sh"]' --cmd '' --volume /scratch "$cheat"
+  buildah "${store[@]}" commit -q --rm "$cheat" "localhost/hostile:$arch"
+  CONTAINERS_STORAGE_CONF=$work/storage.conf PYTHONPATH=. "$python" tests/image/rerun.py "$image" "localhost/hostile:$arch" \
+    "$volumes/runs/$outside" "$volumes/data/sets/obqa.jsonl" "$volumes/models/standin"
   step "docker run IMAGE test, without a network"
   options=(-v "$volumes/models:/models" -v "$volumes/data:/data")
   # Users and rights, the board, old libraries; the rest is as `make test-oldest` has it.

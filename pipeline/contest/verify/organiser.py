@@ -6,8 +6,9 @@ many submissions can be verified in one go.
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -85,6 +86,7 @@ class Organiser:
         reference: Path | None = None,
         model: str | None = None,
         checkout: Path = paths.ROOT,
+        references: Sequence[Path] = (),
     ) -> None:
         """Raises UsageError, FormError, IntegrityError for a named file, run or model that cannot be read."""
         self.checkout = checkout
@@ -93,7 +95,10 @@ class Organiser:
         self._named_data = None if data is None else _read_data(data)
         self._known_data: dict[str, Data | None] = {}
         self._prompts: dict[tuple[str, str, int], list[list[int]]] = {}
-        self.reference = None if reference is None else compare.read(run_folder.find(str(reference)))
+        named = [*([] if reference is None else [reference]), *references]
+        self._references = [compare.read(run_folder.find(str(each))) for each in named]
+        data_sha256 = None if self._named_data is None else self._named_data.sha256
+        self.reference = _on(data_sha256, self._references) or next(iter(self._references), None)
         if model is not None and self.model(model) is None:
             raise UsageError(
                 "U611",
@@ -102,6 +107,16 @@ class Organiser:
                 expected="a name under configs/models, or a checkpoint's folder",
                 fix="name the organiser's own copy",
             )
+
+    def on_claimed_data(self, sha256: str) -> Organiser:
+        """For the claims of a submission on data of this hash: itself, unless its named file is other data, which a
+        submission is only run again on; then with the known sets and the reference run on these data."""
+        if self._named_data is None or self._named_data.sha256 == sha256:
+            return self
+        other = copy.copy(self)
+        other._named_data, other._prompts = None, {}
+        other.reference = _on(sha256, self._references)
+        return other
 
     def data(self, name: str) -> Data | None:
         """The named file, else the known set of this name if this disk has it as pinned, else None."""
@@ -130,6 +145,10 @@ class Organiser:
             chats = [row.messages for row in rows_here.rows[: key[2]]]
             self._prompts[key] = token_ids(model_here.tokenizer, chats) if chats else []
         return self._prompts[key]
+
+
+def _on(sha256: str | None, references: Sequence[compare.Run]) -> compare.Run | None:
+    return next((each for each in references if each.manifest["dataset"]["sha256"] == sha256), None)
 
 
 def _read_data(path: Path) -> Data:

@@ -39,6 +39,12 @@ def checks(submitted: Submitted, organiser: Organiser) -> tuple[list[CheckResult
     return results, source
 
 
+def checks_of_run(submitted: Submitted, organiser: Organiser) -> list[CheckResult]:
+    """Those of them that a run's own record decides, without the submission around it."""
+    model = organiser.model(submitted.manifest.model.name)
+    return [_model(submitted, model), _weights(submitted, model), _dtype(submitted, model), _commit(submitted)]
+
+
 def _listing(submitted: Submitted) -> CheckResult:
     """Check submission.json's list of files and sizes against the unpacked files."""
     claimed = submitted.submission.files

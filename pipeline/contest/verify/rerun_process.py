@@ -10,105 +10,151 @@ import os
 import re
 import secrets
 import shutil
-import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import paths
 from pipeline.check import INTEGRITY, CheckResult, decided, listed, unknown
 from pipeline.contest.archive.unpack import Unpacked
 from pipeline.contest.format import IMAGE, SOURCE
-from pipeline.contest.verify.submitted import Manifest, Submitted
+from pipeline.contest.rerun.measure import Launch
+from pipeline.contest.verify.submitted import Submitted, Manifest
 from pipeline.device import host as hosts
 from pipeline.errors import EnvironmentProblem
 from pipeline.prepare import container
-from pipeline.process import docker_output, end_group
+from pipeline.process import answering_program, docker_output
 
-RUNS = "runs"
-"""Name of the folder, in that of one rerun, that its run's folder is written to."""
+RUNS, DATA = "runs", "data"
+"""Names of the folders, in that of one rerun, that its run's folder is written to, and its data come from."""
 REFERENCE = re.compile(r"[a-z0-9][\w.:/@-]{0,250}")
+DIGEST, PLACE = re.compile(r"sha256:[0-9a-f]{64}"), re.compile(r"/[\w./-]{1,200}")
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "OMP_NUM_THREADS", "CUDA_HOME", "CUDA_VISIBLE_DEVICES", "PIPELINE_HOST")
 """Environment variables that a stranger's source gets when it runs here: none that could hold a secret."""
 
 
 def check_docker() -> None:
-    """Raise EnvironmentProblem if there is no docker (E611) or its daemon does not answer (E612)."""
-    if shutil.which("docker") is None:
+    """Raise EnvironmentProblem if there is neither docker nor podman (E611) or none of them answers (E612)."""
+    program = answering_program()
+    if shutil.which(program) is None:
         raise EnvironmentProblem(
             "E611",
-            "there is no docker here to run the submission's image with",
+            "there is no docker or podman here to run the submission's image with",
             where=os.environ.get("PATH"),
-            fix="install it; or, if you trust the team, --rerun-here runs its source on this machine",
+            fix="install one; or, if you trust the team, --rerun-here runs its source on this machine",
         )
     if docker_output("info") is None:
         raise EnvironmentProblem(
-            "E612", "docker does not answer", where="docker info", fix="start its daemon: sudo systemctl start docker"
+            "E612",
+            f"{program} does not answer",
+            where=f"{program} info",
+            fix="start docker's daemon: sudo systemctl start docker",
         )
 
 
-def image(submitted: Submitted, unpacked: Unpacked) -> tuple[str | None, CheckResult]:
-    """The image's id, with the check of its digest; None if it is not here or has another digest."""
-    claimed, expected = (
-        submitted.submission.image,
-        "the image with the digest that submission.json names, on this machine",
-    )
+@dataclass(frozen=True)
+class Image:
+    id: str
+    volumes: tuple[str, ...]
+    """Paths that the image declares as places of their own, which would be writable."""
+
+
+def image(told: Submitted, unpacked: Unpacked) -> tuple[Image | None, CheckResult]:
+    """The image, with the check of its digest; None if it is not here or has another digest.
+
+    Only the digest counts. Names that loading a packed image has moved to it are moved back.
+    """
+    claimed, wanted = told.submission.image, "the image with the digest that submission.json names, on this machine"
     if claimed.reference is None or not REFERENCE.fullmatch(claimed.reference):
-        return None, unknown("rerun-image", INTEGRITY, f"it names {claimed.reference!r}", expected)
+        return None, unknown("rerun-image", INTEGRITY, f"it names {claimed.reference!r}", wanted)
     packed = unpacked.folder / IMAGE
     if packed.is_file():
-        docker_output("load", "--quiet", "--input", str(packed))
-    inspected = docker_output("image", "inspect", "--format", "{{.Id}} {{json .RepoDigests}}", claimed.reference)
-    try:
-        own, _, digests = (inspected or "").strip().partition(" ")
-        known = {own, *(each.rpartition("@")[2] for each in json.loads(digests) or [])}
-    except (ValueError, AttributeError, TypeError):
+        _load(packed)
+    by_digest = claimed.digest if claimed.digest and DIGEST.fullmatch(claimed.digest) else None
+    for name in filter(None, (claimed.reference, by_digest)):
+        found = _inspect(name)
+        if found is not None and (by_digest is None or claimed.digest in found[1]):
+            break
+    if found is None:
         fix = f"docker pull {claimed.reference} while there is a network"
-        return None, unknown("rerun-image", INTEGRITY, f"{claimed.reference} is not here: {fix}", expected)
+        return None, unknown("rerun-image", INTEGRITY, f"{claimed.reference} is not here: {fix}", wanted)
+    made, known = found
     if claimed.digest is None:
-        return own, unknown("rerun-image", INTEGRITY, f"{claimed.reference}, {own[:19]}…: it names no digest", expected)
+        return made, unknown(
+            "rerun-image", INTEGRITY, f"{claimed.reference}, {made.id[:19]}…: it names no digest", wanted
+        )
     fine = claimed.digest in known
-    return (own if fine else None), decided("rerun-image", INTEGRITY, fine, f"{listed(sorted(known))}", claimed.digest)
+    return (made if fine else None), decided("rerun-image", INTEGRITY, fine, f"{listed(sorted(known))}", claimed.digest)
 
 
-Start = Callable[[Path, float], "int | None"]
-"""Runs the process, given a folder for its output and a limit in seconds: its exit status, None at the limit."""
+def _inspect(name: str) -> tuple[Image, set[str]] | None:
+    """The image of a name or digest, and all digests that are its own."""
+    form = "{{.Id}} {{json .RepoDigests}} {{json .Config.Volumes}}"
+    said = docker_output("image", "inspect", "--format", form, name)
+    try:
+        own, digests, volumes = (said or "").strip().split(" ", 2)
+        own = own if ":" in own else f"sha256:{own}"  # podman leaves the algorithm out
+        known = {own, *(each.rpartition("@")[2] for each in json.loads(digests) or [])}
+        paths_of_volumes = tuple(sorted(path for path in json.loads(volumes) or {} if PLACE.fullmatch(path)))
+    except (ValueError, AttributeError, TypeError):
+        return None
+    return Image(own, paths_of_volumes), known
 
 
-def contained(submitted: Submitted, image: str, data: Path, model: Path, folder: Path) -> tuple[list[str], Start]:
-    (folder / RUNS).chmod(0o777)  # inside, root has lost the right to write where it is not the owner
-    known = submitted.manifest.model.name if model.parent == paths.models() else f"/models/{model.name}"
-    read = [(str(model.resolve()), f"/models/{model.name}"), (str(data.resolve()), f"/data/{data.name}")]
-    name = f"verify-{secrets.token_hex(6)}"
+def _load(packed: Path) -> None:
+    """Load a packed image, whatever names it says it has: names that were here keep what they named."""
+    form = ("images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
+    before = dict(line.split(" ", 1) for line in (docker_output(*form) or "").splitlines() if " " in line)
+    docker_output("load", "--quiet", "--input", str(packed))
+    after = dict(line.split(" ", 1) for line in (docker_output(*form) or "").splitlines() if " " in line)
+    for name, id in before.items():
+        if "<none>" not in name and after.get(name, id) != id:
+            docker_output("tag", id, name)
+
+
+def contained(told: Submitted, image: Image, data: Path, model: Path, folder: Path) -> Launch:
+    """The container of one run: `folder` gets what it reads its data from and writes to."""
+    runs, handed = folder / RUNS, folder / DATA
+    handed.mkdir()
+    runs.chmod(0o777)  # inside, root has lost the right to write where it is not the owner
+    known = told.manifest.model.name if model.parent == paths.models() else f"/models/{model.name}"
+    read = [(str(model.resolve()), f"/models/{model.name}"), (str(handed.resolve()), "/data")]
+    name, host = f"verify-{secrets.token_hex(6)}", hosts.current()
     command = container.stranger(
-        hosts.current(),
-        image,
-        _arguments(submitted.manifest, f"/data/{data.name}", known),
+        host,
+        image.id,
+        _arguments(told.manifest, f"/data/{data.name}", known),
+        container.Walls(memory_bytes(host)),
         name=name,
+        id_file=str(folder / "container-id"),
         read=read,
-        runs=str((folder / RUNS).resolve()),
+        runs=str(runs.resolve()),
+        volumes=image.volumes,
         nvidia='"nvidia"' in (docker_output("info", "--format", "{{json .Runtimes}}") or ""),
     )
-
-    def start(into: Path, limit_s: float) -> int | None:
-        status = _run(command, into, limit_s, dict(os.environ), paths.ROOT)
-        if status is None:
-            docker_output("rm", "--force", name)
-        return status
-
-    return command, start
+    return Launch(
+        command, dict(os.environ), paths.ROOT, handed / data.name, runs,
+        id_file=folder / "container-id", kill=lambda: docker_output("rm", "--force", name),
+    )  # fmt: skip
 
 
-def here(submitted: Submitted, unpacked: Unpacked, data: Path, model: Path, folder: Path) -> tuple[list[str], Start]:
-    source = unpacked.folder.with_name(f"{unpacked.folder.name}-source-{folder.name}")
+def memory_bytes(host: hosts.Host) -> int:
+    """What a container may take: this machine's memory but for an eighth, which its owner needs."""
+    total = re.search(r"^MemTotal:\s+(\d+) kB", host.read("proc/meminfo") or "", re.MULTILINE)
+    return (int(total[1]) * 1024 if total else 8 << 30) * 7 // 8
+
+
+def here(told: Submitted, unpacked: Unpacked, data: Path, model: Path, folder: Path) -> Launch:
+    source, handed = unpacked.folder.with_name(f"{unpacked.folder.name}-source-{folder.name}"), folder / DATA
+    handed.mkdir()
     with tarfile.open(unpacked.folder / SOURCE) as archive:  # looked through by the check of the source
         for member in archive:
             if (content := archive.extractfile(member)) is not None and member.isreg():
                 target = source / member.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content.read())
-    arguments = _arguments(submitted.manifest, str(data.resolve()), str(model.resolve()))
+    arguments = _arguments(told.manifest, str((handed / data.name).resolve()), str(model.resolve()))
     command = [sys.executable, "-m", "invoke", *arguments]
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     ours = {
@@ -117,37 +163,18 @@ def here(submitted: Submitted, unpacked: Unpacked, data: Path, model: Path, fold
         "PIPELINE_DATA": paths.data(),
         "HOME": folder / "home",
     }
-    fixed = {"PYTHONPATH": source, "PIPELINE_COMMIT": submitted.submission.commit, "HF_HUB_OFFLINE": "1"}
+    fixed = {"PYTHONPATH": source, "PIPELINE_COMMIT": told.submission.commit, "HF_HUB_OFFLINE": "1"}
     environment = {**kept, **{name: str(value) for name, value in (ours | fixed).items()}}
-
-    def start(into: Path, limit_s: float) -> int | None:
-        try:
-            return _run(command, into, limit_s, environment, source)
-        finally:
-            shutil.rmtree(source, ignore_errors=True)
-
-    return command, start
+    return Launch(
+        command, environment, source, handed / data.name, folder / RUNS,
+        kill=lambda: shutil.rmtree(source, ignore_errors=True),
+    )  # fmt: skip
 
 
 def _arguments(manifest: Manifest, data: str, model: str) -> list[str]:
     """The arguments of the claimed run, for one timed section on the organiser's files."""
-    request, most = manifest.request, manifest.arguments.get("max_new_tokens")
-    optional = {"--engine": manifest.engine.name, "--limit": request.limit, "--batch-size": request.batch_size}
-    optional |= {"--dtype": request.dtype, "--device": request.device, "--max-new-tokens": most}
+    asked, most = manifest.request, manifest.arguments.get("max_new_tokens")
+    optional = {"--engine": manifest.engine.name, "--limit": asked.limit, "--batch-size": asked.batch_size}
+    optional |= {"--dtype": asked.dtype, "--device": asked.device, "--max-new-tokens": most}
     given = [part for key, value in optional.items() if value is not None for part in (key, f"{value}")]
     return ["run", "--dataset", data, "--model", model, *given]
-
-
-def _run(command: Sequence[str], into: Path, limit_s: float, environment: dict[str, str], folder: Path) -> int | None:
-    """Run to the end or the limit, stdout and stderr to files: a stranger may write more than fits into memory."""
-    with (into / "stdout").open("wb") as out, (into / "stderr").open("wb") as err:
-        process = subprocess.Popen(
-            list(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            return process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            end_group(process)

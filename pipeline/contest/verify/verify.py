@@ -249,6 +249,7 @@ def _judge(
     if submission is None or manifest is None or answered is None:
         return Verdict(unpacked.name, tuple(results), submission, manifest)
     submitted = Submitted(folder, submission, manifest, answered)
+    fresh, organiser = organiser, organiser if again is None else organiser.on_claimed_data(manifest.dataset.sha256)
     answer_results, accuracy, trouble_1 = _guarded("answers", lambda: answer_checks.checks(submitted, organiser))
     time_results, _, trouble_2 = _guarded("times", lambda: (timing_checks.checks(submitted, organiser), None))
     board_results, _, trouble_3 = _guarded("surroundings", lambda: (board_checks.checks(submitted, organiser), None))
@@ -261,7 +262,7 @@ def _judge(
         results += audit_results
     done = None
     if again is not None and not any(each.state == FAIL for each in results):
-        done = rerun.rerun(submitted, unpacked, organiser, again, out)
+        done = rerun.rerun(submitted, unpacked, fresh, again, out)
         results += done.checks
     return Verdict(
         unpacked.name,

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from support.audited import Ground
 from support.drafts_of_submissions import Draft, put_source, source_of
-from support.known import cases
 from support.lies import sooner
 
+from pipeline.check import FAIL
 from pipeline.contest.verify import verify
 from pipeline.contest.verify.rerun import Request
 from pipeline.contest.verify.verify import VALID, Verdict
@@ -35,7 +35,8 @@ from invoke import task
 def run(_context, dataset="", model="", engine="", limit="", batch_size="", dtype="", device="", max_new_tokens=""):
     out = Path(os.environ["PIPELINE_RUNS"]) / "20240101T000000-run"
 '''
-COPY = '    shutil.copytree(Path(__file__).parent / "kept", out)\n'
+COPY = '    Path(dataset).read_bytes()\n    shutil.copytree(Path(__file__).parent / "kept", out)\n'
+LATE = "    import time\n    time.sleep(1)\n" + COPY
 INVOKE = b"  - {name: invoke, licence: BSD-2-Clause, source: https://www.pyinvoke.org, use: tasks, imports: [invoke]}\n"
 Manifest = dict[str, Any]
 
@@ -63,7 +64,8 @@ def replay(
     source["tasks.py"] = (0o644, (TASKS + body).encode())
     source["THIRD_PARTY.yaml"] = (0o644, source["THIRD_PARTY.yaml"][1] + INVOKE)
     source["kept/manifest.json"] = (0o644, json.dumps(kept).encode())
-    source["kept/outputs.jsonl"] = (0o644, draft.contents()["run/outputs.jsonl"])
+    for name in ("outputs.jsonl", "telemetry.csv", "run.log"):
+        source[f"kept/{name}"] = (0o644, draft.contents()[f"run/{name}"])
     put_source(draft, source)
     draft.files["source.tar"] = repack(draft.files["source.tar"])
     verdict = verify.verify(draft.pack(folder), ground.light_organiser, Request(1, here=True), folder / "verdict")
@@ -95,17 +97,20 @@ HANDED_OUT: dict[str, Callable[[Manifest], None]] = {
     "in another power mode": other_power_mode,
     "of other weights": other_weights,
 }
-ONLY_TIME = "of a run that is made again only answers, time, data and lock are held against the submission"
 
 
-@pytest.mark.xfail(strict=True, reason="the time of a run that is made again is the one that it tells itself")
+def failed(verdict: Verdict) -> set[str]:
+    return {each.id for each in verdict.checks if each.state == FAIL}
+
+
 def test_a_kept_run_of_half_the_time_is_not_valid(ground: Ground, tmp_path: Path) -> None:
-    assert replay(ground, tmp_path, share=0.5).state != VALID
+    """What it says of its time is not what the organiser measured."""
+    assert "rerun-clock" in failed(replay(ground, tmp_path, body=LATE, share=0.5))
 
 
-@pytest.mark.parametrize("name", cases(HANDED_OUT.keys(), dict.fromkeys(HANDED_OUT, ONLY_TIME)))
+@pytest.mark.parametrize("name", HANDED_OUT)
 def test_a_kept_run_that_tells_otherwise_is_not_valid(name: str, ground: Ground, tmp_path: Path) -> None:
-    assert replay(ground, tmp_path, HANDED_OUT[name]).state != VALID
+    assert "rerun-record" in failed(replay(ground, tmp_path, HANDED_OUT[name]))
 
 
 def with_a_file_for_a_folder(source: bytes) -> bytes:

@@ -1,0 +1,181 @@
+"""Checks of a submission that was run again: the same answers, in the same time, by the organiser's clock?
+
+When times count as different follows MLPerf's audit, which calls a result materially different from 2 % on
+(mlcommons/inference_policies, audit rules); more between the runs of one image, and nothing can be said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from pipeline.check import ACCURACY, FAIL, HUMAN, INVALID_RUN, CheckResult, decided, listed, unknown
+from pipeline.contest.rerun.measure import Measured
+from pipeline.contest.verify import answer_checks, board_checks, provenance_checks, timing_checks
+from pipeline.contest.verify.answer_checks import SAME_SHARE
+from pipeline.contest.verify.organiser import Data, Organiser
+from pipeline.contest.verify.submitted import Answer, Submitted, Manifest
+from pipeline.device import verdict
+
+DIFFERENT = 0.02
+CLOCK_SHARE, CLOCK_S = 0.01, 0.05
+"""How far a run's own time may be from the organiser's: the larger of both."""
+ENDED_WELL = "every run ends well, its answers written once and only added to"
+
+
+@dataclass(frozen=True)
+class One:
+    """The outcome of one of the runs."""
+
+    folder: Path
+    measured: Measured
+    stdout_tail: str
+    stderr_tail: str
+    manifest: Manifest | None
+    """None if the run left none that can be read; so for the answers."""
+    answers: tuple[Answer, ...] | None
+
+    @property
+    def elapsed_s(self) -> float | None:
+        """By the organiser's clock."""
+        return self.measured.elapsed_s
+
+    @property
+    def seen(self) -> verdict.Verdict | None:
+        """The organiser's own verdict on the board during the run."""
+        seen = self.measured.recording
+        return None if seen is None else verdict.judge(*self.measured.board, seen)
+
+
+def checks(
+    told: Submitted, runs: Sequence[One], organiser: Organiser, data: Data, *, here: bool
+) -> tuple[list[CheckResult], tuple[int, ...]]:
+    """All checks, and the rows that were answered differently. On other data than the submission's, the runs are held
+    against each other, and their time against nothing."""
+    fresh = data.sha256 != told.manifest.dataset.sha256
+    answered = [one.answers for one in runs if one.answers is not None]
+    yardstick = (answered[0] if answered else ()) if fresh else told.answers
+    differing = tuple(sorted({index for answers in answered for index in _differing(yardstick, answers)}))
+    found = [
+        _ended(told, runs, data, here),
+        _anew(told, runs, organiser),
+        _outputs(told, yardstick, runs, differing, fresh),
+        _clock(runs),
+        _measured(data, runs) if fresh else _times(told, runs),
+    ]
+    return found, differing
+
+
+def _ended(told: Submitted, runs: Sequence[One], data: Data, here: bool) -> CheckResult:
+    """Check that every run ended well, on the same data and weights; status 8 (a busy board) has its answers too."""
+    bad = [one for one in runs if one.measured.wrong or one.measured.status not in {0, 8} or not _is_whole(one)]
+    if bad:
+        # Without the image, what is missing may be this machine's.
+        fine = None if here and bad[0].measured.status in {3, 5} else False
+        return decided("rerun", INVALID_RUN, fine, f"{len(bad)} of {len(runs)} failed: {_trouble(bad[0])}", ENDED_WELL)
+    manifests = [one.manifest for one in runs if one.manifest is not None]
+    wanted = (data.sha256, told.manifest.model.lock_sha256)
+    same = all((each.dataset.sha256, each.model.lock_sha256) == wanted for each in manifests)
+    other = ", on other data or weights" * (not same)
+    return decided("rerun", INVALID_RUN, same, f"{len(runs)} ended{other}", ENDED_WELL)
+
+
+def _is_whole(one: One) -> bool:
+    return None not in (one.manifest, one.answers, one.elapsed_s)
+
+
+def _trouble(one: One) -> str:
+    if one.measured.wrong:
+        return listed(one.measured.wrong)
+    if one.measured.status in {0, 8}:
+        return "it ended and left no run that can be read"
+    last = (one.stderr_tail.strip() or one.stdout_tail.strip() or "no word").splitlines()[-1]
+    return f"status {one.measured.status}: {last}"
+
+
+def _anew(told: Submitted, runs: Sequence[One], organiser: Organiser) -> CheckResult:
+    """Check each run's record as the submission's own was checked."""
+    wanted = "each run's record passes the checks that the submission's did"
+    wrong: dict[str, str] = {}
+    for one in runs:
+        if one.manifest is None or one.answers is None:
+            continue
+        submission = told.submission.model_copy(update={"dataset": one.manifest.dataset})
+        claims = Submitted(one.folder / "judged", submission, one.manifest, one.answers)
+        found = [
+            *answer_checks.checks(claims, organiser)[0],
+            *timing_checks.checks(claims, organiser),
+            *board_checks.checks(claims, organiser),
+            *provenance_checks.checks_of_run(claims, organiser),
+        ]
+        wrong |= {each.id: each.found for each in found if each.state == FAIL}
+    if not any(one.manifest and one.answers for one in runs):
+        return unknown("rerun-record", INVALID_RUN, "no run left a record", wanted)
+    found_words = listed(f"{id}: {why}" for id, why in wrong.items())
+    return decided("rerun-record", INVALID_RUN, not wrong, found_words or "they do", wanted)
+
+
+def _differing(was_answers: Sequence[Answer], now_answers: Sequence[Answer]) -> list[int]:
+    was = {answer.index: (answer.text, answer.token_ids) for answer in was_answers}
+    now = {answer.index: (answer.text, answer.token_ids) for answer in now_answers}
+    return [index for index in was.keys() | now.keys() if was.get(index) != now.get(index)]
+
+
+def _outputs(
+    told: Submitted, yardstick: Sequence[Answer], runs: Sequence[One], differing: Sequence[int], fresh: bool
+) -> CheckResult:
+    most, whose = SAME_SHARE.get(told.manifest.dtype, 0.0), "the first run's" if fresh else "the submission's"
+    wanted = f"{whose} answers, but for rounding: {most:.1%} of rows"
+    if not any(one.answers for one in runs):
+        return unknown("rerun-outputs", ACCURACY, "no run answered", wanted)
+    share = len(differing) / max(1, len(yardstick))
+    found = f"{len(differing)} of {len(yardstick)} rows differ" + f": {listed(differing)}" * bool(differing)
+    return decided("rerun-outputs", ACCURACY, share <= most, found, wanted)
+
+
+def _clock(runs: Sequence[One]) -> CheckResult:
+    """Check each run's own time, which begins when it has opened the data, against the organiser's."""
+    wanted = f"its own time within {CLOCK_SHARE:.0%} or {CLOCK_S * 1000:.0f} ms of the organiser's, the larger"
+    pairs = [(one.manifest.elapsed_s, one.elapsed_s) for one in runs if one.manifest and one.elapsed_s is not None]
+    if not pairs:
+        return unknown("rerun-clock", INVALID_RUN, "no run has both times", wanted)
+    fine = all(abs(own - ours) <= max(CLOCK_S, CLOCK_SHARE * ours) for own, ours in pairs)
+    found = listed(f"{own:.3f} s where {ours:.3f} were measured" for own, ours in pairs)
+    return decided("rerun-clock", INVALID_RUN, fine, found, wanted)
+
+
+def _measured(data: Data, runs: Sequence[One]) -> CheckResult:
+    """The time on data that no claim is about."""
+    wanted = "a time by the organiser's clock"
+    times = [one.elapsed_s for one in runs if one.elapsed_s is not None]
+    if len(times) < len(runs) or not times:
+        return unknown("rerun-time", INVALID_RUN, f"{len(times)} of {len(runs)} runs have a time", wanted)
+    middle = median(times)
+    spread = (max(times) - min(times)) / middle
+    each = listed(f"{time:.3f}" for time in times)
+    found = f"{each} s for {len(data.rows)} rows: median {middle:.3f} s, spread {spread:.1%}; not the submission's data"
+    return decided("rerun-time", INVALID_RUN, True, found, wanted)
+
+
+def _times(told: Submitted, runs: Sequence[One]) -> CheckResult:
+    """Check that the median is not materially slower than claimed; decided only on the same device, undisturbed."""
+    claimed_s, wanted = told.manifest.elapsed_s, f"at most {DIFFERENT:.0%} slower than claimed"
+    times = [one.elapsed_s for one in runs if one.elapsed_s is not None]
+    if not times:
+        return unknown("rerun-time", INVALID_RUN, "no run has a time", wanted)
+    middle = median(times)
+    each = listed(f"{time:.3f}" for time in times)
+    found = f"{each} s by the organiser's clock, claimed {claimed_s:.3f}: {middle / claimed_s - 1:+.1%}"
+    theirs, ours = told.manifest.board.before.board, [one.measured.board[0].board for one in runs]
+    same = all((each.module, each.l4t) == (theirs.module, theirs.l4t) for each in ours)
+    if not same or not theirs.is_jetson:
+        why = f"{found}; not both on the contest's kind of device"
+        return replace(decided("rerun-time", INVALID_RUN, None, why, wanted), state=HUMAN)
+    held_back = [reason for one in runs if one.seen is not None for reason in one.seen.reasons]
+    if held_back:
+        return unknown("rerun-time", INVALID_RUN, f"{found}; this board was disturbed: {listed(held_back)}", wanted)
+    if max(times) - min(times) > DIFFERENT * middle:
+        return unknown("rerun-time", INVALID_RUN, f"{found}; the runs themselves are further apart", wanted)
+    return decided("rerun-time", INVALID_RUN, middle <= (1 + DIFFERENT) * claimed_s, found, wanted)
