@@ -47,10 +47,12 @@ class Handover:
 
     def end(self) -> None:
         """To be called when the reader's process has ended: nobody is waited for any longer."""
-        if self.opened_s is None:
-            self._given_up = True
-            with contextlib.suppress(FileNotFoundError):  # the thread's opening ends with this one
+        self._given_up = self.opened_s is None
+        for _ in range(100):
+            with contextlib.suppress(FileNotFoundError):  # the thread's opening ends with this one, if it has begun
                 os.close(os.open(self.pipe, os.O_RDONLY | os.O_NONBLOCK))
-        self._thread.join(5)
+            self._thread.join(0.05)
+            if not self._thread.is_alive():
+                break
         with contextlib.suppress(FileNotFoundError):
             self.pipe.unlink()
