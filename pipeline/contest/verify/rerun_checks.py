@@ -16,7 +16,7 @@ from pipeline.contest.rerun.measure import Measured
 from pipeline.contest.verify import answer_checks, board_checks, provenance_checks, timing_checks
 from pipeline.contest.verify.answer_checks import SAME_SHARE
 from pipeline.contest.verify.organiser import Data, Organiser
-from pipeline.contest.verify.submitted import Answer, Submitted, Manifest
+from pipeline.contest.verify.submitted import Answer, Manifest, Submitted
 from pipeline.device import verdict
 
 DIFFERENT = 0.02

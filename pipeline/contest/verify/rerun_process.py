@@ -20,7 +20,7 @@ from pipeline.check import INTEGRITY, CheckResult, decided, listed, unknown
 from pipeline.contest.archive.unpack import Unpacked
 from pipeline.contest.format import IMAGE, SOURCE
 from pipeline.contest.rerun.measure import Launch
-from pipeline.contest.verify.submitted import Submitted, Manifest
+from pipeline.contest.verify.submitted import Manifest, Submitted
 from pipeline.device import host as hosts
 from pipeline.errors import EnvironmentProblem
 from pipeline.prepare import container
@@ -133,8 +133,9 @@ def contained(told: Submitted, image: Image, data: Path, model: Path, folder: Pa
         volumes=image.volumes,
         nvidia='"nvidia"' in (docker_output("info", "--format", "{{json .Runtimes}}") or ""),
     )
+    # Started in the run's own folder: podman's monitor leaves a file `oom` where it stands.
     return Launch(
-        command, dict(os.environ), paths.ROOT, handed / data.name, runs,
+        command, dict(os.environ), folder, handed / data.name, runs,
         id_file=folder / "container-id", kill=lambda: docker_output("rm", "--force", name),
     )  # fmt: skip
 
