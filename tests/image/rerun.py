@@ -18,7 +18,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from pipeline.contest.rerun.measure import Caps
-from pipeline.contest.verify import read_submitted, rerun, rerun_process
+from pipeline.contest.verify import read_submitted, rerun
+from pipeline.contest.verify.again import process as rerun_process
 from pipeline.contest.verify.organiser import Organiser
 from pipeline.contest.verify.submitted import Submission, Submitted
 from pipeline.process import answering_program, docker_output

@@ -16,10 +16,11 @@ from typing import Any
 from pipeline.check import INVALID_RUN, CheckResult, listed, plain, unknown
 from pipeline.contest.archive.unpack import Unpacked
 from pipeline.contest.rerun.measure import Caps, Launch, Measured, measure
-from pipeline.contest.verify import read_submitted, rerun_checks
-from pipeline.contest.verify import rerun_process as launch
+from pipeline.contest.verify import read_submitted
+from pipeline.contest.verify.again import checks as rerun_checks
+from pipeline.contest.verify.again import process as launch
+from pipeline.contest.verify.again.checks import ENDED_WELL, One
 from pipeline.contest.verify.organiser import Organiser
-from pipeline.contest.verify.rerun_checks import ENDED_WELL, One
 from pipeline.contest.verify.submitted import Submitted
 from pipeline.device import host as hosts
 from pipeline.errors import UsageError
