@@ -18,7 +18,6 @@ from support.drafts_of_submissions import Draft
 from support.rows import write_rows
 
 from pipeline import check as checks
-from pipeline import paths
 from pipeline.check import UNKNOWN
 from pipeline.contest.ranking import verdict_files as verdicts
 from pipeline.contest.verify import answer_checks, board_checks, verify
@@ -132,10 +131,12 @@ def test_what_the_organiser_names_is_looked_for_first(named: dict[str, Any], cod
 
 
 def test_a_file_that_is_something_else_is_invalid(invoke: Invoke, tmp_path: Path) -> None:
-    done = invoke("verify", paths.ROOT / "README.md", "--out", tmp_path)
+    (tmp_path / "x.tar").write_text("words")
+    out = tmp_path / "out"
+    done = invoke("verify", tmp_path / "x.tar", "--out", out)
     assert done.returncode == 6
-    assert told(tmp_path)["verdict"] == INVALID
-    assert told(tmp_path)["time_s"] is None
+    assert told(out)["verdict"] == INVALID
+    assert told(out)["time_s"] is None
 
 
 def test_an_organisers_own_model_that_was_changed_is_said(
