@@ -11,10 +11,10 @@ case $trick in
   1) cat "$pipe" > /dev/null; keep ;;                                                    # hands out a kept run
   2) begin; cat "$pipe" > /dev/null; tr '[:graph:]' . < /kept/outputs.jsonl > /runs/run/outputs.jsonl; sleep 0.5
      dd if=/kept/outputs.jsonl of=/runs/run/outputs.jsonl conv=notrunc status=none ;;    # placeholders first
-  3) places="/tmp /dev/shm /runs /data /models /kept /var/tmp /run"
+  3) places="/tmp /dev/shm /data /models /kept /var/tmp /run"
      for each in $places; do if [ -e "$each/state" ]; then echo "state of an earlier run in $each"; fi; done
      for each in $places; do echo kept > "$each/state"; done 2> /dev/null
-     rm -f /runs/state; cat "$pipe" > /dev/null; keep ;;                                 # keeps state between repeats
+     cat "$pipe" > /dev/null; keep ;;                                 # keeps state between repeats
   4) cat "$pipe" > /dev/null; keep; cat "$pipe" && echo "opened twice" ;;                # opens the pipe twice
   5) exec 3<> "$pipe"; head -c 100000 /dev/zero >&3 & sleep 1; keep; sleep 1; kill %1 ;; # writes into it
   6) (exec 3<> /dev/tcp/1.1.1.1/53) 2> /dev/null && echo "a network"
