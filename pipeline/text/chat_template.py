@@ -63,14 +63,8 @@ def prompts_of(
     try:
         made = prompts(chats)
     except Exception as error:  # a template raises what it likes
-        for index, chat in enumerate(chats):
-            try:
-                prompts([chat])
-            except Exception as own:
-                raise _refused(
-                    "F204", "the model's chat template or tokenizer refuses a prompt", place(index), own
-                ) from own
-        raise _refused("F204", "the model's chat template or tokenizer refuses the prompts", place(0), error) from error
+        index, own = _first_refused(prompts, chats) or (0, error)
+        raise _refused("F204", "the model's chat template or tokenizer refuses a prompt", place(index), own) from own
     for index, ids in enumerate(made):
         if not ids:
             raise _refused("F205", "the model's chat template makes nothing of a prompt", place(index), "no token")
@@ -84,6 +78,16 @@ def prompts_of(
                 fix="use the tokenizer that the model was trained with, or leave this prompt out",
             )
     return made
+
+
+def _first_refused(prompts: Callable[[Chats], list[list[int]]], chats: Chats) -> tuple[int, Exception] | None:
+    """The first chat that raises by itself, and its error."""
+    for index, chat in enumerate(chats):
+        try:
+            prompts([chat])
+        except Exception as error:  # a template raises what it likes
+            return index, error
+    return None
 
 
 def _refused(code: str, what: str, where: str, actual: object) -> FormError:
