@@ -283,7 +283,7 @@ def test_resolve(copy: Path, said: list[str]) -> None:
     assert setup.resolve("standin", said.append) == copy
     assert setup.resolve(str(copy), said.append) == copy
     assert said == []
-    for name, code in (("standim", "U102"), ("some/where", "U103")):
+    for name, code in (("standim", "U102"), ("some/where", "U105"), ("some/where/else", "U103")):
         with pytest.raises(UsageError) as caught:
             setup.resolve(name, said.append)
         assert caught.value.code == code

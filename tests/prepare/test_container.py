@@ -192,4 +192,4 @@ def test_what_cannot_be_reproduced_says_why_and_is_not_run(
 def test_a_run_that_is_not_there(invoke: Invoke) -> None:
     done = invoke("reproduce", "--run", "nowhere")
     assert done.returncode == 2
-    assert "U501" in done.stderr
+    assert "U311" in done.stderr
