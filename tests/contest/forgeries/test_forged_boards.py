@@ -100,9 +100,6 @@ def test_one_set_is_one_table_whatever_it_is_called(tmp_path: Path) -> None:
     assert len(board.tables) == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a day that is before the year one in UTC ends the whole leaderboard", raises=OverflowError
-)
 def test_one_verdict_ends_no_leaderboard(tmp_path: Path) -> None:
     early = by("Eve", "Eve", submitted_utc="0001-01-01T00:00:00+14:00")
     board = leaderboard.make(folder_of(tmp_path, VICTIM, early))
