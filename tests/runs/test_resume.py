@@ -221,7 +221,7 @@ def check_survived(runs: Path, kills: int, whole: list[dict[str, Any]]) -> None:
     assert 1 <= len(manifest(folder)["resumed"]) <= kills
     assert (folder / "outputs.jsonl").read_bytes().count(b"\n") == ROWS
     names = {path.name for path in folder.iterdir()} - {"passes.csv"}  # of the last part, if that had anything to do
-    assert names == {"outputs.jsonl", "manifest.json", "run.log", "telemetry.csv"}
+    assert names == {"outputs.jsonl", "answers.jsonl", "manifest.json", "run.log", "telemetry.csv"}
 
 
 @pytest.mark.slow
@@ -233,7 +233,7 @@ def test_killed_again_and_again_it_ends_with_the_same_answers(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_killed_at_many_moments(tiny: Path, file: Path, runs: Path, whole: list[dict[str, Any]], seed: int) -> None:
     options = ["--dataset", file, "--model", tiny, "--max-new-tokens", TOKENS]
     check_survived(runs, survive(random_moments(6, runs, seed), options, runs), whole)
