@@ -11,7 +11,7 @@ from pipeline import paths, settings
 from pipeline.accuracy import sandbox
 from pipeline.dataset import records, stream
 from pipeline.engine.device import pick_device
-from pipeline.errors import UsageError
+from pipeline.errors import IntegrityError, UsageError
 from pipeline.model import config
 from pipeline.text.chat_template import Prompts, prompts_of
 
@@ -93,10 +93,20 @@ def look(request: Request, model: Path, data: Path) -> None:
     shape = config.read_shape(model)
     if request.engine == "ours":
         config.check_generation(model)
+    try:
+        prompts = Prompts(AutoTokenizer.from_pretrained(str(model)))
+    except Exception as error:  # transformers, tokenizers and Jinja raise what they like of a damaged file
+        raise IntegrityError(
+            "M311",
+            "the checkpoint's tokenizer or chat template cannot be read",
+            where=paths.shown(model),
+            expected="tokenizer.json, tokenizer_config.json and a template as transformers reads them",
+            actual=" ".join(f"{type(error).__name__}: {error}".split())[:200],
+            fix="fetch the checkpoint's files again, or mend the template",
+        ) from error
     if stream.is_stream(data):
         return
     rows = records.read(data)[: request.limit]
-    prompts = Prompts(AutoTokenizer.from_pretrained(str(model)))
     place = lines_of(data, rows)
     prompts_of(prompts, [row.messages for row in rows], shape.vocab, place)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,36 @@ def test_a_template_without_a_system_role_names_file_and_row_before_loading(
         assert (caught.value.code, caught.value.exit_status) == ("F204", 6)
         assert caught.value.where.endswith("rows.jsonl line 2")
         assert "System role not supported" in caught.value.actual
+    assert not runs.exists()
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _open_template(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": "{% for m in messages %}"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("tokenizer.json", _cut),
+        ("tokenizer.json", Path.unlink),
+        ("tokenizer_config.json", _cut),
+        ("tokenizer_config.json", _open_template),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_read_is_named_before_loading(
+    copy: Path, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: Callable[[Path], None]
+) -> None:
+    (copy / "chat_template.jinja").unlink(missing_ok=True)
+    (copy / lock.NAME).unlink()
+    damage(copy / name)
+    monkeypatch.setattr(timed.engines, "load", never)
+    with pytest.raises(IntegrityError) as caught:
+        run(copy, write(tmp_path / "rows.jsonl", [user("one")]))
+    assert caught.value.code == "M311"
     assert not runs.exists()
 
 
