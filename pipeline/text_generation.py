@@ -212,16 +212,14 @@ def load(
     chosen = backend.choose(shape, kind, place)
     streamed = memory.must_stream(shape, kind, place, allowed_bytes, chosen.fused)
     rounding = dtype is not None
-    head_bytes = 0
+    packer = None if streamed else projection.packer(kind, place)
+    head_bytes = shape.vocab * shape.hidden * kind.itemsize if packer and shape.tied else 0
+    if head_bytes and not memory.fits(shape, kind, place, allowed_bytes - head_bytes, chosen.fused):
+        head_bytes = 0  # a copy only saves time
     if streamed:
         logger.warning("the weights do not fit into memory: every pass reads them from the disk")
         weights = loader.open_streamed(folder, kind, place, on_bytes, rounding=rounding)
     else:
-        packer = projection.packer(kind, place)
-        if packer and shape.tied:
-            head_bytes = shape.vocab * shape.hidden * kind.itemsize
-            if not memory.fits(shape, kind, place, allowed_bytes - head_bytes, chosen.fused):
-                head_bytes = 0
         weights = loader.load(folder, kind, place, on_bytes, rounding=rounding, place=packer, tied_head=head_bytes > 0)
     if place.type == "cuda":
         torch.cuda.empty_cache()  # what probing and loading left behind

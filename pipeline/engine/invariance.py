@@ -86,6 +86,8 @@ def settle(backend: Backend, weights: Weights, limits: Limits) -> Backend:
         if ways is None:
             ways = _try_products(weights, backend.fused, largest, kernels, blas)
             kept.write(ways)
+        products = Products(Runner(kernels, blas), ways)
+        bits = bits_of(products, weights, backend.fused, min(largest, BITS_ROWS))
     except product_trial.NoClass as reason:
         return replace(backend, invariance=Invariance(False, f"products: {reason}"))
     except RuntimeError as error:  # an allocation that failed, or a call that this device refuses
@@ -94,8 +96,6 @@ def settle(backend: Backend, weights: Weights, limits: Limits) -> Backend:
     finally:
         torch.cuda.empty_cache()
     why = f"products, attention and steps gave equal bits at all {len(sizes(largest))} sizes up to {largest:,} rows"
-    products = Products(Runner(kernels, blas), ways)
-    bits = bits_of(products, weights, backend.fused, min(largest, BITS_ROWS))
     return replace(backend, linear=products, invariance=Invariance(True, why, summary(ways), bits))
 
 

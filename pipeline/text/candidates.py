@@ -87,7 +87,7 @@ class Candidates(Sequence[list[list[int]]]):
             for chat in self._chats:
                 try:
                     made += candidates(self._tokenizer, [chat], self._end)
-                except Exception:
+                except Exception:  # counted, and told below with the first cause
                     made.append([])
                     failed += 1
             logger.warning("no drafts from the choices of {} prompts: {}: {}", failed, type(error).__name__, error)

@@ -109,7 +109,7 @@ def _agree(one: Callable[[Chats], Any], other: Callable[[Chats], Any]) -> bool:
     except Exception:  # it takes one turn only, say
         try:
             return bool(one(MADE_UP[:-1]) == other(MADE_UP[:-1]))
-        except Exception:
+        except Exception:  # it takes neither: then transformers is asked itself, and says so of a real prompt
             return False
 
 
