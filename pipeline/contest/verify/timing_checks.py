@@ -116,7 +116,7 @@ def _wall_clock(manifest: Manifest) -> CheckResult:
     return decided(
         "wall-clock",
         INVALID_RUN,
-        abs(wall_s - line_s) <= slack_s,
+        wall_s >= 0 and abs(wall_s - line_s) <= slack_s,  # no slack ends a run before it began, however short it is
         f"{wall_s:.1f} s by the time of day, {line_s:.1f} s by the interval clock",
         f"the same within {slack_s:.1f} s",
     )
