@@ -32,15 +32,18 @@ def makefile_calls() -> dict[str, list[str]]:
 
 
 @pytest.mark.alone
-def test_listing_is_quick(invoke: Invoke) -> None:
-    def one() -> float:
-        """Seconds of processor time: other programs' do not count."""
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert invoke("--list").returncode == 0
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+def test_listing_costs_little_more_than_invoke_itself() -> None:
+    def seconds(*command: str) -> float:
+        """Seconds of processor time, the least of five: other programs' do not count, a slow machine's do on both sides."""
+        times = []
+        for _ in range(5):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, *command], cwd=paths.ROOT, capture_output=True, check=True, timeout=60)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            times.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+        return min(times)
 
-    assert min(one() for _ in range(5)) < 0.5
+    assert seconds("-m", "invoke", "--list") < 1.6 * seconds("-c", "import invoke.main")
 
 
 def test_listing_imports_nothing_heavy() -> None:
