@@ -26,6 +26,7 @@ FLOORS = (
     ("runs", "report"),
     ("contest",),
     ("contest/archive", "contest/source", "contest/rerun"),
+    ("contest/checks",),
     ("contest/rules", "contest/ranking", "contest/similarity", "contest/audit"),
     ("contest/verify",),
     ("contest/submit",),

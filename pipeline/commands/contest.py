@@ -89,10 +89,10 @@ def verify(
 
     Ends with 0 when it is VALID, 4 to 8 by the class of the reason when it is INVALID, 9 when nobody can tell.
     """
+    from pipeline.contest.checks.organiser import Organiser
     from pipeline.contest.verify import audit_checks
     from pipeline.contest.verify import rerun as rerunning  # seconds, for torch
     from pipeline.contest.verify import verify as verifying
-    from pipeline.contest.verify.organiser import Organiser
 
     again = rerunning.request(whole("times", times), here=rerun_here) if rerun or rerun_here else None
     references = [paths.given(name) for name in names_of(reference)]

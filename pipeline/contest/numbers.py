@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from functools import cache
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline import paths, settings
 from pipeline.schemas import Strict
 
 
@@ -15,3 +18,16 @@ class Contest(Strict):
     weights_bytes: int = Field(gt=0)
     torch_major: int
     largest_team: int
+
+
+class _File(BaseModel):
+    """The rules beside it are `rules.load`'s."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    contest: Contest
+
+
+@cache
+def load() -> Contest:
+    """Raises IntegrityError (M101)."""
+    return settings.load(paths.CONFIGS / "rules.yaml", _File).contest

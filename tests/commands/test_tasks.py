@@ -34,7 +34,7 @@ def makefile_calls() -> dict[str, list[str]]:
 @pytest.mark.alone
 def test_listing_costs_little_more_than_invoke_itself() -> None:
     def seconds(*command: str) -> float:
-        """Seconds of processor time, the least of five: other programs' do not count, a slow machine's do on both sides."""
+        """Processor time, the least of five: other programs' does not count, a slow machine is slow on both sides."""
         times = []
         for _ in range(5):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -19,8 +19,8 @@ from support.forgeries import BY_CHANCE, LIES, UNSETTLED, UNTOLD, team_of_four
 
 from pipeline import paths
 from pipeline.check import FAIL, HUMAN, OK, UNKNOWN
+from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.verify import verify
-from pipeline.contest.verify.organiser import Organiser
 from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
 from pipeline.engine.device import STREAMED
 
@@ -191,7 +191,8 @@ def test_a_submission_that_does_not_say_whose_it_is(
 
 # The audit of the audit
 
-OF_A_SUBMISSION = ("answer_checks", "read_submitted", "provenance_checks", "board_checks", "timing_checks", "verify")
+CHECKS = ("answer_checks", "read_submitted", "provenance_checks", "board_checks", "timing_checks")
+OF_A_SUBMISSION = (*(f"checks/{name}" for name in CHECKS), "verify/verify")
 """Modules with checks that have a name of their own."""
 
 
@@ -203,6 +204,6 @@ def test_every_check_catches_a_lie(ground: Ground, tmp_path: Path) -> None:
     caught = set().union(*LIES.values(), *UNTOLD.values(), {check for _, _, check in FORMS.values()})
     assert ids == caught | {"unpack", "submission"}
     written = r'(?:decided|unknown|CheckResult)\(\s*"([a-z][\w-]*)"'
-    modules = [paths.ROOT / "pipeline/contest/verify" / f"{name}.py" for name in OF_A_SUBMISSION]
+    modules = [paths.ROOT / "pipeline/contest" / f"{name}.py" for name in OF_A_SUBMISSION]
     in_source = {name for path in modules for name in re.findall(written, path.read_text(encoding="utf-8"))}
     assert in_source == {name for name in ids if not name.startswith("rule-")} - {"submission", "manifest"}

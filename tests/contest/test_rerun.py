@@ -18,11 +18,11 @@ from support.drafts_of_submissions import Draft
 from support.fake_board import FakeBoard
 
 from pipeline.check import FAIL, HUMAN, OK, UNKNOWN
+from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.rerun.measure import Measured
 from pipeline.contest.verify import rerun, verify
 from pipeline.contest.verify.again import checks as rerun_checks
 from pipeline.contest.verify.again import process as rerun_process
-from pipeline.contest.verify.organiser import Organiser
 from pipeline.contest.verify.rerun import Request
 from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
 from pipeline.device import verdict as board_verdict

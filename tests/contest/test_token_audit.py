@@ -17,8 +17,8 @@ from pipeline import reference, text_generation
 from pipeline.check import FAIL, OK, UNKNOWN
 from pipeline.contest.audit import allowance, judging, looking
 from pipeline.contest.audit.looking import Seen, Subject
+from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.verify import audit_checks, verify
-from pipeline.contest.verify.organiser import Organiser
 from pipeline.dataset import fetch, records
 from pipeline.text.chat_template import token_ids
 

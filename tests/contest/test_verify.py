@@ -19,9 +19,10 @@ from support.rows import write_rows
 
 from pipeline import check as checks
 from pipeline.check import UNKNOWN
+from pipeline.contest.checks import answer_checks, board_checks
+from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.ranking import verdict_files as verdicts
-from pipeline.contest.verify import answer_checks, board_checks, verify
-from pipeline.contest.verify.organiser import Organiser
+from pipeline.contest.verify import verify
 from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
 from pipeline.errors import IntegrityError, PipelineError, UsageError
 from pipeline.model import lock

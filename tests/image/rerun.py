@@ -17,11 +17,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from pipeline.contest.checks import read_submitted
+from pipeline.contest.checks.organiser import Organiser
+from pipeline.contest.checks.submitted import Submission, Submitted
 from pipeline.contest.rerun.measure import Caps
-from pipeline.contest.verify import read_submitted, rerun
+from pipeline.contest.verify import rerun
 from pipeline.contest.verify.again import process as rerun_process
-from pipeline.contest.verify.organiser import Organiser
-from pipeline.contest.verify.submitted import Submission, Submitted
 from pipeline.process import answering_program, docker_output
 
 TRICKS = {

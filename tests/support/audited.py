@@ -19,12 +19,12 @@ from support.rows import write_rows
 from support.submissions import Clone, change_manifest, clone
 
 from pipeline import paths
+from pipeline.contest.checks import provenance_checks as identity
+from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.rules import rules
 from pipeline.contest.submit import pack, redact
 from pipeline.contest.team import Team
-from pipeline.contest.verify import provenance_checks as identity
 from pipeline.contest.verify import verify
-from pipeline.contest.verify.organiser import Organiser
 from pipeline.contest.verify.verify import Verdict
 from pipeline.model import lock
 from pipeline.record.outputs import read_outputs

@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline import files, paths, process, settings
 from pipeline.check import UNKNOWN, CheckResult, Kind
+from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.format import IMAGE
 from pipeline.contest.rules import evidence, rules, source_rules
 from pipeline.contest.source import commit, sbom, third_party
@@ -25,7 +26,6 @@ from pipeline.contest.team import EXAMPLE as TEAM_EXAMPLE
 from pipeline.contest.team import NAME as TEAM_FILE
 from pipeline.contest.team import read_team
 from pipeline.contest.verify import verify
-from pipeline.contest.verify.organiser import Organiser
 from pipeline.contest.verify.verify import Verdict
 from pipeline.errors import (
     AccuracyError,

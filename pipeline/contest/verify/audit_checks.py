@@ -9,8 +9,8 @@ from typing import Any
 from pipeline.check import INTEGRITY, CheckResult, unknown
 from pipeline.contest.audit import judging, looking
 from pipeline.contest.audit.judging import Audit
-from pipeline.contest.verify.organiser import Organiser
-from pipeline.contest.verify.submitted import Submitted
+from pipeline.contest.checks.organiser import Organiser
+from pipeline.contest.checks.submitted import Submitted
 from pipeline.engine.device import pick_device
 
 EXPECTED = "tokens that the organiser's copy of the model chooses, but for rounding"

@@ -15,13 +15,13 @@ from typing import Any
 
 from pipeline.check import INVALID_RUN, CheckResult, listed, plain, unknown
 from pipeline.contest.archive.unpack import Unpacked
+from pipeline.contest.checks import read_submitted
+from pipeline.contest.checks.organiser import Organiser
+from pipeline.contest.checks.submitted import Submitted
 from pipeline.contest.rerun.measure import Caps, Launch, Measured, measure
-from pipeline.contest.verify import read_submitted
 from pipeline.contest.verify.again import checks as rerun_checks
 from pipeline.contest.verify.again import process as launch
 from pipeline.contest.verify.again.checks import ENDED_WELL, One
-from pipeline.contest.verify.organiser import Organiser
-from pipeline.contest.verify.submitted import Submitted
 from pipeline.device import host as hosts
 from pipeline.errors import UsageError
 from pipeline.prepare import container

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 
 from pipeline import settings
 from pipeline.check import ACCURACY, FORM, HUMAN, INTEGRITY, INVALID_RUN, OK, UNKNOWN, CheckResult, Kind, plain
+from pipeline.contest.checks.submitted import Submitted
 from pipeline.contest.format import IMAGE
 from pipeline.contest.rules import rules
 from pipeline.contest.rules.evidence import Evidence, Pins
 from pipeline.contest.rules.source_rules import METHOD
 from pipeline.contest.team import TeamWords
-from pipeline.contest.verify.submitted import Submitted
 
 ANSWERED = {
     "model": "model",

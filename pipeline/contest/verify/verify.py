@@ -32,21 +32,12 @@ from pipeline.check import (
     unknown,
 )
 from pipeline.contest.archive import unpack
+from pipeline.contest.checks import answer_checks, board_checks, provenance_checks, read_submitted, timing_checks
+from pipeline.contest.checks.answer_checks import Accuracy
+from pipeline.contest.checks.organiser import Organiser
+from pipeline.contest.checks.submitted import Manifest, Submission, Submitted
 from pipeline.contest.format import RUN
-from pipeline.contest.verify import (
-    answer_checks,
-    audit_checks,
-    board_checks,
-    provenance_checks,
-    read_submitted,
-    rerun,
-    rule_checks,
-    timing_checks,
-    verdict_page,
-)
-from pipeline.contest.verify.answer_checks import Accuracy
-from pipeline.contest.verify.organiser import Organiser
-from pipeline.contest.verify.submitted import Manifest, Submission, Submitted
+from pipeline.contest.verify import audit_checks, rerun, rule_checks, verdict_page
 from pipeline.errors import AccuracyError, CannotTell, FormError, IntegrityError, InvalidRun, PipelineError
 from pipeline.table import Column
 

@@ -53,7 +53,7 @@ secrets.tokens_in({})
 """,
     "answers": """
 import tempfile, pathlib
-from pipeline.contest.verify import read_submitted
+from pipeline.contest.checks import read_submitted
 with tempfile.TemporaryDirectory() as folder:
     pathlib.Path(folder, "outputs.jsonl").write_bytes({})
     read_submitted.read_answers(pathlib.Path(folder))

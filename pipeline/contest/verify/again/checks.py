@@ -12,11 +12,11 @@ from pathlib import Path
 from statistics import median
 
 from pipeline.check import ACCURACY, FAIL, HUMAN, INVALID_RUN, CheckResult, decided, listed, unknown
+from pipeline.contest.checks import answer_checks, board_checks, provenance_checks, timing_checks
+from pipeline.contest.checks.answer_checks import SAME_SHARE
+from pipeline.contest.checks.organiser import Data, Organiser
+from pipeline.contest.checks.submitted import Answer, Manifest, Submitted
 from pipeline.contest.rerun.measure import Measured
-from pipeline.contest.verify import answer_checks, board_checks, provenance_checks, timing_checks
-from pipeline.contest.verify.answer_checks import SAME_SHARE
-from pipeline.contest.verify.organiser import Data, Organiser
-from pipeline.contest.verify.submitted import Answer, Manifest, Submitted
 from pipeline.device import verdict
 
 DIFFERENT = 0.02

@@ -18,9 +18,9 @@ from pathlib import Path
 from pipeline import paths
 from pipeline.check import INTEGRITY, CheckResult, decided, listed, unknown
 from pipeline.contest.archive.unpack import Unpacked
+from pipeline.contest.checks.submitted import Manifest, Submitted
 from pipeline.contest.format import IMAGE, SOURCE
 from pipeline.contest.rerun.measure import Launch
-from pipeline.contest.verify.submitted import Manifest, Submitted
 from pipeline.device import host as hosts
 from pipeline.errors import EnvironmentProblem
 from pipeline.prepare import container

@@ -13,8 +13,8 @@ from pipeline import settings
 from pipeline.accuracy import compare, metrics, stats
 from pipeline.accuracy.scoring import NEEDS_CODE, Verdicts, verdicts
 from pipeline.check import ACCURACY, FORM, INTEGRITY, INVALID_RUN, CheckResult, decided, listed, unknown
-from pipeline.contest.verify.organiser import Data, Model, Organiser
-from pipeline.contest.verify.submitted import Submitted
+from pipeline.contest.checks.organiser import Data, Model, Organiser
+from pipeline.contest.checks.submitted import Submitted
 from pipeline.dataset import fetch
 from pipeline.errors import PipelineError
 from pipeline.record.outputs import outputs_digest

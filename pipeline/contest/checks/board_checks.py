@@ -12,8 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from pipeline.check import INVALID_RUN, CheckResult, decided, listed, unknown
-from pipeline.contest.verify.organiser import ITEM_BYTES, Model, Organiser
-from pipeline.contest.verify.submitted import Manifest, StateClaim, Submitted
+from pipeline.contest.checks.organiser import ITEM_BYTES, Model, Organiser
+from pipeline.contest.checks.submitted import Manifest, StateClaim, Submitted
 from pipeline.device import channels, power, verdict
 from pipeline.device.board import Board
 from pipeline.device.channels import Channel

@@ -14,8 +14,8 @@ from statistics import median
 
 from pipeline import settings
 from pipeline.check import INVALID_RUN, CheckResult, decided, listed, unknown
-from pipeline.contest.verify.organiser import ITEM_BYTES, Model, Organiser
-from pipeline.contest.verify.submitted import Manifest, Submitted
+from pipeline.contest.checks.organiser import ITEM_BYTES, Model, Organiser
+from pipeline.contest.checks.submitted import Manifest, Submitted
 from pipeline.device import board
 from pipeline.engine import prefix_tree
 

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from pipeline.check import FORM, CheckResult, decided, listed, unknown
 from pipeline.contest.archive import strict_json
+from pipeline.contest.checks.submitted import Answer, Manifest, Submission
 from pipeline.contest.format import SCHEMA, SUBMISSION
-from pipeline.contest.verify.submitted import Answer, Manifest, Submission
 from pipeline.record import run_folder
 
 SUBMISSION_WANTED = f"submission.json, schema {SCHEMA}"

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 from pipeline.check import FORM, HUMAN, INTEGRITY, INVALID_RUN, CheckResult, decided, listed, unknown
+from pipeline.contest import numbers
 from pipeline.contest.archive import unpack
+from pipeline.contest.checks.organiser import Model, Organiser
+from pipeline.contest.checks.submitted import Submitted
 from pipeline.contest.format import MANIFEST, SOURCE, SUBMISSION
-from pipeline.contest.rules import rules
 from pipeline.contest.source import sbom, third_party
-from pipeline.contest.verify.organiser import Model, Organiser
-from pipeline.contest.verify.submitted import Submitted
 from pipeline.errors import PipelineError
 from pipeline.process import git
 
@@ -68,7 +68,7 @@ def _model(submitted: Submitted, model: Model | None) -> CheckResult:
     claimed = submitted.manifest.model
     if submitted.submission.model.lock_sha256 != claimed.lock_sha256:
         return decided("model", INTEGRITY, False, "submission.json and the manifest name two", "one model")
-    contest = rules.load().contest.model
+    contest = numbers.load().model
     if not submitted.submission.rehearsal and PurePath(claimed.name).name != contest:
         return decided("model", INTEGRITY, False, claimed.name, f"{contest}; another only in a rehearsal")
     actual = f"{claimed.name}, lock {claimed.lock_sha256[:12]}…"
