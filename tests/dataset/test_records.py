@@ -210,4 +210,4 @@ def test_no_bytes_raise_anything_but_our_errors(file: Path, content: bytes) -> N
         refused = error
     if refused is not None:
         str(refused).encode()
-        assert "line" in refused.where
+        assert "line" in refused.where or refused.code == "F115"  # which is of the whole file
