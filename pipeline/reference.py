@@ -16,7 +16,7 @@ from pipeline.engine.device import pick_device
 from pipeline.model import config
 from pipeline.model.dtype import pick_dtype
 from pipeline.text.answers import Answered
-from pipeline.text.arguments import counted
+from pipeline.text.arguments import counted, rows_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Reference:
         place: Callable[[int], str] = counted,
         **arguments: Any,
     ) -> Answers:
-        rows = [chats[index] for index in range(len(chats))]
+        rows = rows_of(chats)
         if rows and isinstance(rows[0], dict):
             return Answers([self.pipe(rows, **arguments)], single=True)
         size = batch_size or 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from pipeline.engine.free_memory import free_bytes
 from pipeline.engine.pass_log import PassLog
 from pipeline.model import config, loader
 from pipeline.model.dtype import pick_dtype
+from pipeline.table import Say
 from pipeline.text import arguments
 from pipeline.text.answers import Answered
 from pipeline.text.candidates import Candidates, end_of_answer
@@ -70,23 +71,35 @@ class Answers:
 class TextGenerator:
     """A loaded model, called like a pipe; `answer` returns the counts and seconds of the call as well."""
 
-    def __init__(self, engine: Engine, tokenizer: Any, stop_tokens: frozenset[int], planned: memory.Plan) -> None:
-        self.planned = planned
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Any,
+        stop_tokens: frozenset[int],
+        planned: memory.Plan,
+        *,
+        new_tokens: int | None = None,
+        say: Say = lambda line: None,
+    ) -> None:
+        """`new_tokens`: of an answer, where a call names no number."""
+        self.planned, self.new_tokens = planned, new_tokens
         self.engine, self.tokenizer, self.stop_tokens = engine, tokenizer, stop_tokens
         self.form: Form = probe(getattr(tokenizer, "response_template", None))
         self.prompts = Prompts(tokenizer)
-        self.end = end_of_answer(tokenizer, stop_tokens)
+        self.end = end_of_answer(tokenizer, stop_tokens, say)
 
-    def __call__(self, chats: Any, **arguments: Any) -> list[Any]:
-        """The outputs of `answer` as pipe() returns them: one chat's, or a list with one for each chat."""
+    def __call__(self, chats: Any, **arguments: Any) -> Any:
+        """The outputs of `answer` as pipe() returns them: one chat's, or a list with one for each chat; of a generator
+        an iterator, which has them all already."""
         answers = self.answer(chats, **arguments)
-        return answers.outputs[0] if answers.single else answers.outputs
+        outputs = answers.outputs[0] if answers.single else answers.outputs
+        return iter(outputs) if isinstance(chats, Generator) and outputs and not answers.single else outputs
 
     def answer(
         self,
         chats: Any,
         *,
-        max_new_tokens: int,
+        max_new_tokens: int | None = None,
         return_full_text: bool = True,
         do_sample: bool = False,
         temperature: float | None = None,
@@ -96,16 +109,18 @@ class TextGenerator:
         place: Callable[[int], str] = arguments.counted,
         **unknown: Any,
     ) -> Answers:
-        """Answer one chat, a list of chats or a `KeyDataset` of chats.
+        """Answer one chat, or whatever of chats pipe() takes: a list, a `KeyDataset`, another data set, a generator.
 
-        `temperature` and `batch_size` are taken and change nothing: pipe() ignores the first without
-        sampling, and the engine packs by itself. Raises UsageError (U2xx) for arguments that pipe() would
-        sample with or that are not known here, FormError (F2xx) for inputs that are no chats, ResourceError
-        (R301) for a prompt that memory cannot hold. `place` names an input in messages.
+        `max_new_tokens`: left out, as many as the installed pipe() would make. `temperature` and `batch_size` are taken
+        and change nothing: pipe() ignores the first without sampling, and the engine packs by itself. `place` names an
+        input in messages. Raises UsageError (U2xx) for arguments that pipe() would sample with or that are not known
+        here, FormError (F2xx) for inputs that are no chats, ResourceError (R301) for a prompt that memory cannot hold.
         """
-        arguments.refuse(max_new_tokens, do_sample, unknown)
+        new_tokens = self.new_tokens if max_new_tokens is None else max_new_tokens
+        arguments.refuse(new_tokens, do_sample, unknown)
+        assert new_tokens is not None  # refused above
         start = time.perf_counter()
-        rows = [chats[index] for index in range(len(chats))]
+        rows = arguments.rows_of(chats)
         single = bool(rows) and all(isinstance(row, dict) for row in rows)
         chat_list: list[Chat] = [rows] if single else rows
         arguments.check_chats(chat_list, place)
@@ -127,7 +142,7 @@ class TextGenerator:
         try:
             result = self.engine.generate(
                 prompts,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=new_tokens,
                 stop_tokens=self.stop_tokens,
                 candidates=Candidates(self.tokenizer, chat_list, self.end, vocabulary),
                 on_answer=finished,
@@ -186,12 +201,14 @@ def load(
     device: str | None = None,
     memory_bytes: int | None = None,
     on_bytes: Callable[[int], object] | None = None,
+    say: Say = lambda line: None,
 ) -> TextGenerator:
     """Load a checkpoint's folder. Left out, `dtype` is the checkpoint's own and `device` a GPU where there is one.
 
     `memory_bytes`: what the model, K/V and passes may take of the device; left out, what is free. Where the weights do
     not fit into it beside one longest context, each pass reads them from the disk.
     `on_bytes`: called with the number of bytes of each read of the weights, in all `loader.file_bytes(model_dir)`.
+    `say`: told how memory is planned and which ways to compute were chosen; only warnings are logged.
 
     Raises IntegrityError (M…) for a checkpoint that is damaged or that the engine does not run or decode,
     ResourceError (R…) when memory is short, UsageError (U203, U204) for a dtype or a device that is none.
@@ -226,23 +243,15 @@ def load(
     held_bytes = memory.streamed_bytes(shape, kind) if streamed else shape.parameters * kind.itemsize + head_bytes
     left_bytes = min(free_bytes(place), allowed_bytes - held_bytes)
     planned = memory.plan(shape, kind, place, left_bytes, fused=chosen.fused, streamed=streamed)
-    logger.info("memory beside the weights: {}", planned.text())
+    say(f"memory beside the weights: {planned.text()}")
     chosen = invariance.settle(chosen, weights, planned.limits)
     engine = Engine(weights, planned.limits, backend=chosen, most_slots=planned.most_slots)
-    logger.info(
-        "between the products: {}, attention: {}; passed over: {}",
-        chosen.ops_name,
-        chosen.attention_name,
-        "; ".join(f"{name} ({reason})" for name, reason in chosen.passed_over.items()) or "none",
-    )
+    passed_over = "; ".join(f"{name} ({reason})" for name, reason in chosen.passed_over.items()) or "none"
+    say(f"between the products: {chosen.ops_name}, attention: {chosen.attention_name}; passed over: {passed_over}")
     settled = chosen.invariance
-    logger.info(
-        "answers depend on their prompts alone: {}, {}{}",
-        "yes" if settled.holds else "no",
-        settled.why,
-        "".join(f"; {name}: {ways}" for name, ways in settled.products.items()),
-    )
-    return TextGenerator(engine, tokenizer, stop_tokens, planned)
+    products = "".join(f"; {name}: {ways}" for name, ways in settled.products.items())
+    say(f"answers depend on their prompts alone: {'yes' if settled.holds else 'no'}, {settled.why}{products}")
+    return TextGenerator(engine, tokenizer, stop_tokens, planned, new_tokens=config.default_new_tokens(folder), say=say)
 
 
 def load_dataset(path: Path | str) -> list[dict[str, Any]]:

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import torch
 from loguru import logger
+from torch.utils.data import Dataset, IterableDataset
 from transformers import AutoTokenizer, Phi3ForCausalLM, pipeline
+from transformers.pipelines import base
 from transformers.pipelines.pt_utils import KeyDataset
 
 from pipeline import paths, text_generation
@@ -24,6 +26,8 @@ from pipeline.dataset.fetch import ensure
 from pipeline.engine.engine import Engine
 from pipeline.engine.state import Limits
 from pipeline.errors import FormError, IntegrityError, PipelineError, ResourceError, UsageError
+from pipeline.model import config
+from pipeline.text import generation_keys
 from pipeline.text_generation import Answered, TextGenerator
 
 Chat = list[dict[str, str]]
@@ -154,6 +158,109 @@ def test_a_key_dataset_comes_back_as_from_pipe(mine: TextGenerator, pipe: Any, k
     rows = [{"message": chat, "answer": "x"} for chat in CHATS]
     found = mine(kind(rows, "message"), max_new_tokens=5, do_sample=False)
     assert found == list(pipe(KeyDataset(rows, "message"), max_new_tokens=5, do_sample=False))
+
+
+class Unsized(IterableDataset):
+    """A stream of chats, as `datasets` gives one."""
+
+    def __iter__(self) -> Iterator[Chat]:
+        return iter(CHATS)
+
+
+class Rows(Dataset):
+    """Not chats, but rows with a column of them."""
+
+    def __len__(self) -> int:
+        return len(CHATS)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"message": list(CHATS)[index], "answer": "x"}
+
+
+class Sized(Dataset):
+    def __len__(self) -> int:
+        return len(CHATS)
+
+    def __getitem__(self, index: int) -> Chat:
+        return CHATS[index]
+
+
+@pytest.mark.parametrize(
+    "chats",
+    [tuple(CHATS), map(list, CHATS), Unsized(), Sized()],
+    ids=["tuple", "map", "stream", "data set"],
+)
+def test_whatever_holds_chats_is_answered(mine: TextGenerator, chats: Any) -> None:
+    assert list(mine(chats, max_new_tokens=3)) == mine(CHATS, max_new_tokens=3)
+
+
+@pytest.mark.parametrize("chats", [CHATS, CHATS[1], []], ids=["chats", "turns of one", "none"])
+def test_a_generator_comes_back_as_from_pipe(mine: TextGenerator, pipe: Any, chats: list[Any]) -> None:
+    how = {"max_new_tokens": 3, "do_sample": False}
+    ours, theirs = mine((each for each in chats), **how), pipe((each for each in chats), **how)
+    assert hasattr(ours, "__next__") == hasattr(theirs, "__next__")
+    assert list(ours) == list(theirs)
+
+
+def test_a_chat_of_transformers_comes_back_as_from_pipe(mine: TextGenerator, pipe: Any) -> None:
+    how = {"max_new_tokens": 3, "do_sample": False}
+    assert mine(base.Chat(CHATS[1]), **how) == pipe(CHATS[1], **how)
+    assert mine([base.Chat(chat) for chat in CHATS], **how) == pipe(CHATS, **how)
+
+
+def test_without_a_number_of_new_tokens_there_are_as_many_as_from_pipe(
+    copy: Path, mine: TextGenerator, pipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mine(CHATS[0]) == pipe(CHATS[0], do_sample=False)
+    set_keys(copy / "generation_config.json", max_new_tokens=4)
+    assert config.default_new_tokens(copy) == 4
+    monkeypatch.setattr(mine, "new_tokens", 4)
+    assert mine(CHATS[0]) == pipe(CHATS[0], max_new_tokens=4, do_sample=False)
+    monkeypatch.setattr(mine, "new_tokens", None)
+    with pytest.raises(UsageError) as caught:
+        mine(CHATS)
+    assert caught.value.code == "U207"
+
+
+def test_a_length_that_counts_the_prompt_is_no_number_of_new_tokens() -> None:
+    assert generation_keys.default_new_tokens({"max_length": 4096}) is None
+    assert generation_keys.default_new_tokens({"max_length": 4096, "max_new_tokens": 7}) == 7
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"), [("max_new_token", "max_new_tokens"), ("batchsize", "batch_size"), ("dosample", "do_sample")]
+)
+def test_a_misspelt_argument_is_refused_with_the_nearest_name(mine: TextGenerator, typo: str, meant: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        mine(CHATS, **{typo: 3})
+    assert caught.value.code == "U202"
+    assert f"did you mean {meant}?" in str(caught.value)
+
+
+@pytest.mark.parametrize("rows", [Rows, lambda: list(Rows()), lambda: Rows()[0]])
+def test_rows_of_columns_say_how_to_name_the_chats(mine: TextGenerator, rows: Callable[[], Any]) -> None:
+    with pytest.raises(FormError) as caught:
+        mine(rows(), max_new_tokens=3)
+    assert (caught.value.code, caught.value.fix) == (
+        "F201",
+        "name the column of the chats: pipe(KeyDataset(rows, 'message'))",
+    )
+
+
+def test_loading_logs_nothing_unless_asked(small: Path) -> None:
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
+    try:
+        text_generation.load(small, device="cpu")
+        assert lines == []
+        text_generation.load(small, device="cpu", say=lines.append)
+    finally:
+        logger.remove(sink)
+    assert [line.partition(":")[0] for line in lines] == [
+        "memory beside the weights",
+        "between the products",
+        "answers depend on their prompts alone",
+    ]
 
 
 def test_nothing_in_gives_nothing_out(mine: TextGenerator) -> None:

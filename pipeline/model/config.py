@@ -142,6 +142,13 @@ def check_generation(folder: Path, transformers_version: str | None = None) -> N
             )
 
 
+def default_new_tokens(folder: Path) -> int | None:
+    """The new tokens that the installed pipe() makes with this checkpoint where the call does not say how many; None
+    where it has no such number. Raises IntegrityError (M301, M302)."""
+    own = folder / "generation_config.json"
+    return generation_keys.default_new_tokens(_json(own if own.exists() else folder / "config.json"))
+
+
 def own_dtype(folder: Path) -> str:
     """The dtype that the checkpoint says it is stored in, as torch names it ("bfloat16"); float32 if it says none.
 

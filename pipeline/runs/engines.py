@@ -8,10 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from loguru import logger
 
 from pipeline import reference, text_generation
 from pipeline.engine.device import pick_device
@@ -64,7 +66,8 @@ def load(name: str, model: Path | str, *, dtype: str | None = None, device: str 
 
     Raises what its own `load` raises; KeyError for no engine.
     """
-    loaders: dict[str, Callable[..., Pipe]] = {"ours": text_generation.load, "reference": reference.load}
+    ours = partial(text_generation.load, say=logger.info)
+    loaders: dict[str, Callable[..., Pipe]] = {"ours": ours, "reference": reference.load}
     with loading(Path(model)) as on_bytes:
         return loaders[name](model, dtype=dtype, device=device, on_bytes=on_bytes)
 

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import FormError, UsageError
+
+KNOWN = ("max_new_tokens", "return_full_text", "do_sample", "temperature", "batch_size")
+
+
+def rows_of(chats: Any) -> list[Any]:
+    """The inputs of whatever pipe() takes: a list, a data set with a length or without, a generator. A single chat
+    gives its turns. What holds no inputs, such as one string, is one input, to be refused as such."""
+    chats = _chat(chats)
+    if isinstance(chats, str | bytes | Mapping):
+        return [chats]
+    if hasattr(chats, "__len__") and hasattr(chats, "__getitem__"):
+        return [_chat(chats[index]) for index in range(len(chats))]
+    if isinstance(chats, Iterable):
+        return [_chat(each) for each in chats]
+    return [chats]
+
+
+def _chat(row: Any) -> Any:
+    """transformers' own `Chat` is a wrapper around its turns."""
+    messages = getattr(row, "messages", None)
+    return messages if isinstance(messages, list) else row
 
 
 def counted(index: int) -> str:
@@ -22,7 +44,9 @@ def beyond_context(indices: Sequence[int], limit: int, place: Callable[[int], st
     )
 
 
-def refuse(max_new_tokens: int, do_sample: bool, unknown: dict[str, Any]) -> None:
+def refuse(max_new_tokens: int | None, do_sample: bool, unknown: dict[str, Any]) -> None:
+    """Raises UsageError: U201 to sample, U202 an argument that is not known, U205 less than one new token, U207 no
+    number of new tokens where pipe() has no default either."""
     if do_sample:
         raise UsageError(
             "U201",
@@ -32,12 +56,22 @@ def refuse(max_new_tokens: int, do_sample: bool, unknown: dict[str, Any]) -> Non
             fix="pass do_sample=False, or use transformers' own pipe()",
         )
     if unknown:
+        near = list(dict.fromkeys(name for key in unknown for name in difflib.get_close_matches(key, KNOWN, n=1)))
+        meant = f"; did you mean {' and '.join(near)}?" if near else ""
         raise UsageError(
             "U202",
-            "this pipe does not know an argument",
-            expected="max_new_tokens, return_full_text, do_sample, temperature, batch_size",
-            actual=", ".join(f"{key}={value!r}" for key, value in unknown.items()),
-            fix="leave it out, or use transformers' own pipe()",
+            f"this pipe does not know an argument{meant}",
+            expected=", ".join(KNOWN),
+            actual=", ".join(f"{key}={value!r}"[:80] for key, value in unknown.items()),
+            fix=f"write {' and '.join(near)}" if near else "leave it out, or use transformers' own pipe()",
+        )
+    if max_new_tokens is None:
+        raise UsageError(
+            "U207",
+            "pipe() has no number of new tokens of its own for this checkpoint",
+            expected="max_new_tokens, or a generation_config.json that names it",
+            actual="max_length, which counts the prompt as well",
+            fix="pass max_new_tokens=500, for instance",
         )
     if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise UsageError(
@@ -67,7 +101,7 @@ def check_chats(chats: Sequence[Any], place: Callable[[int], str] = counted) -> 
                 where=place(index),
                 expected="a list of {'role': …, 'content': …}, both strings",
                 actual=repr(chat)[:80],
-                fix="wrap a plain prompt as [{'role': 'user', 'content': prompt}]",
+                fix=_wrapped(chat),
             )
         if chat[-1]["role"] != "user":
             raise FormError(
@@ -78,3 +112,13 @@ def check_chats(chats: Sequence[Any], place: Callable[[int], str] = counted) -> 
                 actual=f"role {chat[-1]['role']!r}",
                 fix="end the chat with the question",
             )
+
+
+def _wrapped(row: Any) -> str:
+    """How to make a chat of what is none."""
+    if isinstance(row, list | tuple) and row and isinstance(row[0], Mapping):  # all rows, taken for one chat's turns
+        row = row[0]
+    columns = [key for key, value in row.items() if isinstance(value, list)] if isinstance(row, Mapping) else []
+    if columns:
+        return f"name the column of the chats: pipe(KeyDataset(rows, {columns[0]!r}))"
+    return "wrap a plain prompt as [{'role': 'user', 'content': prompt}]"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from loguru import logger
@@ -106,12 +106,14 @@ def candidates(tokenizer: Any, chats: Sequence[Sequence[dict[str, str]]], end: i
     return [[[*next(encoded), *tail] for _ in range(2 * len(items))] for items in texts]
 
 
-def end_of_answer(tokenizer: Any, stop_tokens: frozenset[int]) -> int | None:
-    """The stop token that the chat template itself puts behind an answer; None where there is none."""
+def end_of_answer(
+    tokenizer: Any, stop_tokens: frozenset[int], say: Callable[[str], object] = lambda line: None
+) -> int | None:
+    """The stop token that the chat template itself puts behind an answer; None where there is none, and `say` why."""
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     try:
         ids = token_ids(tokenizer, [chat], add_generation_prompt=False)[0]
     except Exception as error:  # a template's own refusal, in whatever class: only drafts need this
-        logger.info("drafts from choices come without an end: {}: {}", type(error).__name__, error)
+        say(f"drafts from choices come without an end: {type(error).__name__}: {error}")
         return None
     return next((token for token in reversed(ids) if token in stop_tokens), None)

@@ -90,3 +90,17 @@ def changing(values: Mapping[str, Any], *, every: bool = True) -> dict[str, Any]
         own = vars(GenerationConfig())
         found |= {key: values[key] for key in unsorted if key in own and values[key] not in (None, own[key])}
     return found
+
+
+def default_new_tokens(values: Mapping[str, Any]) -> int | None:
+    """The new tokens of an answer where the caller of the installed pipe() names no number, by the keys of a
+    generation_config.json; None where no one number says it: `max_length` counts the prompt as well, and releases
+    before 4.49 know nothing else."""
+    if values.get("max_new_tokens") is not None:
+        return int(values["max_new_tokens"])
+    from transformers import GenerationConfig  # noqa: PLC0415 - takes seconds
+    from transformers.pipelines.text_generation import TextGenerationPipeline  # noqa: PLC0415
+
+    if values.get("max_length") not in (None, vars(GenerationConfig()).get("max_length")):
+        return None
+    return getattr(getattr(TextGenerationPipeline, "_default_generation_config", None), "max_new_tokens", None)
