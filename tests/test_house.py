@@ -20,7 +20,7 @@ FLOORS = (
     ("errors", "paths", "check", "process", "table", "requirements_lock"),
     ("files", "engine", "text"),
     ("schemas", "device", "html"),
-    ("settings", "download"),
+    ("settings", "download", "queues"),
     ("model", "dataset", "record"),
     ("text_generation", "reference", "prepare", "accuracy"),
     ("runs", "report"),
