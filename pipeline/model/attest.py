@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -53,17 +53,20 @@ def attest(folder: Path, resident: Mapping[str, Tensor], locked: lock.Lock) -> A
     """
     start = time.perf_counter()
     entries = loader.plan(folder, read_shape(folder))
+    counted = [entry for name, entry in entries.items() if name != loader.HEAD or name in resident]
+    if len(counted) < len(entries):  # a tied head that stands in the files once more is the embedding
+        entries[loader.HEAD] = replace(entries[loader.HEAD], name=loader.EMBEDDING)
     by_file = {path: list(part) for path, part in groupby(loader.in_order(entries), key=lambda entry: entry.path)}
     hashes = {file.name: file.sha256 for file in locked.files}
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
         hashed = list(
             pool.map(lambda path: _attest_file(path, by_file[path], resident, hashes.get(path.name)), by_file)
         )
-    size_bytes = sum(entry.size_bytes for entry in entries.values())
+    size_bytes = sum(entry.size_bytes for entry in counted)
     held = resident[loader.EMBEDDING].dtype
     rounded = any(shard.DTYPES[entry.dtype].itemsize > held.itemsize for entry in entries.values())
     files = {path.name: sha256 for path, sha256 in zip(by_file, hashed, strict=True)}
-    return Attestation(locked.root, len(entries), size_bytes, rounded, files, time.perf_counter() - start)
+    return Attestation(locked.root, len(counted), size_bytes, rounded, files, time.perf_counter() - start)
 
 
 def _attest_file(path: Path, entries: list[Entry], resident: Mapping[str, Tensor], expected: str | None) -> str:

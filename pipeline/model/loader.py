@@ -24,8 +24,9 @@ from pipeline.engine.shape import Shape
 from pipeline.engine.weights import LayerWeights, Weights
 from pipeline.errors import IntegrityError
 from pipeline.model import layer_streaming, lock, read_tensors
-from pipeline.model.config import read_shape
-from pipeline.model.safetensors_file import Entry, read_header
+from pipeline.model.config import OTHER_MODEL, read_shape
+from pipeline.model.dtype import FLOATS, rewritten
+from pipeline.model.safetensors_file import Entry, first_difference, read_header
 from pipeline.model.shard import DTYPES
 
 SINGLE = "model.safetensors"
@@ -66,19 +67,21 @@ def load(
     tied_head: `place` a tied embedding too, as the head, beside what is looked up by row: faster, and that much larger.
 
     Raises what `read_shape` and `plan` raise, IntegrityError (M409: float32 weights asked for in bfloat16 without
-    `rounding`; M411: a file shrank while it was read; M412, M413: what was read is not what the lock says),
-    ResourceError (R401: not enough memory, R402: cannot be read).
+    `rounding`; M411: a file shrank while it was read; M412, M413: what was read is not what the lock says; M414: a tied
+    head that is not the embedding), ResourceError (R401: not enough memory, R402: cannot be read).
     """
     shape = read_shape(folder)
     entries = plan(folder, shape)
     device = torch.device(device)
     if dtype is torch.bfloat16 and not rounding:
         _refuse_rounding(folder, entries)
-    places = {name: place for name, entry in entries.items() if place and len(entry.shape) == 2 and name != EMBEDDING}
-    largest = max((prod(entries[name].shape) for name in places), default=0)
-    copied = prod(entries[EMBEDDING].shape) if tied_head else 0
-    _need_memory((sum(prod(entry.shape) for entry in entries.values()) + largest + copied) * dtype.itemsize, device)
-    tensors = read_tensors.read(folder, in_order(entries), set(entries), dtype, device, on_bytes, places)
+    expected = expected_tensors(shape)
+    places = {name: place for name, size in expected.items() if place and len(size) == 2 and name != EMBEDDING}
+    largest = max((prod(expected[name]) for name in places), default=0)
+    copied = prod(expected[EMBEDDING]) if tied_head else 0
+    _need_memory((sum(map(prod, expected.values())) + largest + copied) * dtype.itemsize, device)
+    _refuse_other_head(shape, entries)
+    tensors = read_tensors.read(folder, in_order(entries), set(expected), dtype, device, on_bytes, places)
     layers = [{field: tensors[layer_tensor(i, field)] for field in LAYER_TENSORS} for i in range(shape.layers)]
     weights = _weights(shape, tensors, tuple(LayerWeights(**layer) for layer in layers))
     return replace(weights, head=place(weights.embed)) if place and tied_head else weights
@@ -102,6 +105,7 @@ def open_streamed(
     if dtype is torch.bfloat16 and not rounding:
         _refuse_rounding(folder, entries)
     _need_memory(memory.streamed_bytes(shape, dtype), device)
+    _refuse_other_head(shape, entries)
     outside = set(expected_tensors(replace(shape, layers=0)))
     tensors = read_tensors.read(folder, in_order(entries), outside, dtype, device, on_bytes)
     files = layer_streaming.Files(device, lock.fix(folder))
@@ -160,7 +164,8 @@ def expected_tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
 
 
 def plan(folder: Path, shape: Shape) -> dict[str, Entry]:
-    """Find every tensor of the model in its files, by reading headers only. Returns name to place.
+    """Find every tensor of the model in its files, by reading headers only. Returns name to place. A tied head that has
+    a tensor of its own nevertheless is among them.
 
     Raises IntegrityError: M401 a weight file is missing, M402 one is not safetensors, M403 one is truncated, M404 the
     index of shards cannot be read, M405 a tensor is missing, M406 a tensor comes twice, M407 a tensor has another
@@ -174,6 +179,8 @@ def plan(folder: Path, shape: Shape) -> dict[str, Entry]:
                 raise _wrong("M406", f"the tensor {entry.name} comes twice", entry.path, fix)
             entries[entry.name] = entry
     expected = expected_tensors(shape)
+    if shape.tied and HEAD in entries:
+        expected[HEAD] = expected[EMBEDDING]
     for name, size in expected.items():
         if name not in entries:
             raise _wrong("M405", f"the tensor {name} is missing", folder, fix)
@@ -187,7 +194,7 @@ def plan(folder: Path, shape: Shape) -> dict[str, Entry]:
                 "M408",
                 f"the tensor {name} has another data type",
                 entry.path,
-                fix,
+                rewritten(folder) if entry.dtype in FLOATS else OTHER_MODEL,
                 expected="BF16 or F32",
                 actual=entry.dtype,
             )
@@ -228,6 +235,26 @@ def _refuse_rounding(folder: Path, entries: dict[str, Entry]) -> None:
                 actual="float32",
                 expected="bfloat16",
             )
+
+
+def _refuse_other_head(shape: Shape, entries: dict[str, Entry]) -> None:
+    """A tied head that some writers save nevertheless is the embedding, byte for byte; where it is not, config.json and
+    the weights say different things, and transformers' releases do not agree which of them holds."""
+    if not shape.tied or HEAD not in entries:
+        return
+    head = entries[HEAD]
+    at = first_difference(entries[EMBEDDING], head)
+    if at is not None:
+        settings = paths.shown(head.path.parent / "config.json")
+        raise _wrong(
+            "M414",
+            "config.json ties the head to the embedding, and the weights have another head",
+            head.path,
+            f'if the head was trained, write "tie_word_embeddings": false into {settings}; '
+            f"otherwise save the checkpoint without {HEAD}",
+            expected=f"{HEAD} equal to {EMBEDDING}, or none",
+            actual=f"the row of token {at // (head.size_bytes // shape.vocab):,} is the first that differs",
+        )
 
 
 def _need_memory(needed_bytes: int, device: torch.device) -> None:

@@ -3,8 +3,8 @@
 The root is one hash for the whole: sha256 over the lines "sha256  name\n", sorted by name, which is what
 `sha256sum` prints. A run records it, and two people with the same root have the same model.
 
-Hashing 28 GB takes half a minute, so what was hashed is remembered in a sidecar together with the file's size, times
-and inode; a file whose stamp has not changed is not read again unless `full` asks for it.
+Hashing 28 GB takes half a minute, so what was hashed is remembered in a sidecar with the file's size, times and inode;
+a file whose stamp has not changed is not read again unless `full` asks for it.
 safetensors has no content hash of its own, and a download can be damaged without anyone noticing
 (https://github.com/huggingface/huggingface_hub/issues/3643): hence our own.
 """
@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -98,9 +99,8 @@ def read(folder: Path) -> Lock:
     except FileNotFoundError as error:
         raise IntegrityError("M204", "a checkpoint has no lock", where=paths.shown(path), fix=fix(folder)) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(
-            "M205", "a lock cannot be read", where=paths.shown(path), actual=error, fix=fix(folder)
-        ) from error
+        unread = IntegrityError("M205", "a lock cannot be read", where=paths.shown(path), actual=error, fix=fix(folder))
+        raise unread from error
     return lock
 
 
@@ -110,8 +110,8 @@ def verify(folder: Path, *, full: bool = False, say: Say = lambda _: None) -> Lo
     A folder without a lock is somebody's own checkpoint: it gets one made of what is there now. Where the folder cannot
     be written to, the hashes are only reported. `say` is told either.
 
-    Raises IntegrityError: M201 a file is missing, M202 its size differs (a truncated download), M203 its content
-    differs, M205 the lock cannot be read, M206 the folder holds no checkpoint, M207 a file lies beside the locked ones.
+    Raises IntegrityError: M201 a file is missing, M202 its size differs (a truncated download), M203 its content does,
+    M205 the lock cannot be read, M206 the folder holds no checkpoint, M207 a file lies beside the locked ones.
     """
     if not (folder / NAME).exists():
         return _adopt(folder, say)
@@ -136,17 +136,19 @@ def verify(folder: Path, *, full: bool = False, say: Say = lambda _: None) -> Lo
 def refuse_unlisted(folder: Path, lock: Lock) -> None:
     """Raise IntegrityError (M207) for files that transformers would read and the lock does not list: one lock would
     stand for different prompts and answers."""
-    listed = {file.name for file in lock.files}
-    more = [name for name in _names(folder) if name not in listed and any(fnmatch(name, each) for each in READ)]
+    others = sorted({*_names(folder)} - {file.name for file in lock.files})
+    more = [name for name in others if any(fnmatch(name, each) for each in READ)]
     if more:
-        own = folder.resolve().parent != paths.models().resolve()
+        lie = [shlex.quote(paths.shown(folder / name)) for name in more]
+        meant = f"delete {paths.shown(folder / NAME)} if they belong to the model"
+        if folder.resolve().parent == paths.models().resolve():
+            meant = "delete them: the model is whole without them, as it is fetched"
         raise IntegrityError(
             "M207",
             "files lie beside the locked ones that would change what the model is asked or answers",
-            where=", ".join(paths.shown(folder / name) for name in more),
-            expected="only files that the lock lists",
-            actual=f"{', '.join(more)}, not in {paths.shown(folder / NAME)}",
-            fix="move them elsewhere" + own * f", or delete {paths.shown(folder / NAME)} if they belong to the model",
+            where=", ".join(lie),
+            expected=f"only files that {paths.shown(folder / NAME)} lists",
+            fix=f"move them elsewhere (mv {' '.join(lie)} …), or {meant}",
         )
 
 

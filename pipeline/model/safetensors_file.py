@@ -25,6 +25,9 @@ ITEM_BYTES = {"BF16": 2, "F32": 4, "F16": 2, "F64": 8, "I64": 8, "I32": 4, "I16"
 
 HEADER_LIMIT_BYTES = 100_000_000  # the library's own limit
 
+COMPARED_BYTES = 16 << 20
+"""How much of two tensors is compared at a time."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -73,6 +76,21 @@ def read_header(path: Path, fix: str) -> list[Entry]:
             fix=fix,
         )
     return entries
+
+
+def first_difference(one: Entry, other: Entry) -> int | None:
+    """The first byte in which two tensors differ; None where they are the same. Their dtypes count as the first."""
+    if one.dtype != other.dtype or one.size_bytes != other.size_bytes:
+        return 0
+    with one.path.open("rb") as a, other.path.open("rb") as b:
+        a.seek(one.offset)
+        b.seek(other.offset)
+        for start in range(0, one.size_bytes, COMPARED_BYTES):
+            size_bytes = min(COMPARED_BYTES, one.size_bytes - start)
+            x, y = a.read(size_bytes), b.read(size_bytes)
+            if x != y:
+                return start + next(i for i in range(size_bytes) if x[i : i + 1] != y[i : i + 1])
+    return None
 
 
 def _entry(path: Path, name: str, value: dict, start: int) -> Entry:

@@ -95,6 +95,8 @@ def look(request: Request, model: Path, data: Path) -> None:
         config.check_generation(model)
     try:
         prompts = Prompts(AutoTokenizer.from_pretrained(str(model)))
+    except IntegrityError:
+        raise  # M313: it has no template
     except Exception as error:  # transformers, tokenizers and Jinja raise what they like of a damaged file
         raise IntegrityError(
             "M311",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from pipeline.errors import FormError
+from pipeline.errors import FormError, IntegrityError
 
 Chats = Sequence[Sequence[dict[str, str]]]
 Render = Callable[[Chats], list[str]]
@@ -31,6 +31,8 @@ class Prompts:
     """Tokenises chats as `token_ids` does, faster."""
 
     def __init__(self, tokenizer: Any) -> None:
+        """Raises IntegrityError (M313) where the tokenizer has no template to fill chats into."""
+        _refuse_without_template(tokenizer)
         self._tokenizer = tokenizer
         quick = _quick_template(tokenizer)
         self.renders = quick is not None and _agree(quick, self._rendered)
@@ -53,6 +55,21 @@ class Prompts:
             [list(chat) for chat in chats], add_generation_prompt=True, tokenize=False
         )
         return texts
+
+
+def _refuse_without_template(tokenizer: Any) -> None:
+    template = getattr(tokenizer, "chat_template", "")
+    if template is not None and (not isinstance(template, dict) or "default" in template):
+        return
+    raise IntegrityError(
+        "M313",
+        "the checkpoint has no chat template, so that nothing says how a chat becomes a prompt",
+        where=getattr(tokenizer, "name_or_path", None) or None,
+        expected="`chat_template` in tokenizer_config.json, or a chat_template.jinja",
+        actual=f"only templates named {', '.join(template)}" if template else "neither",
+        fix="use the model's instruct version, or lay the template that it was trained with into its folder; a base "
+        "model has none, as it was not taught to chat",
+    )
 
 
 def prompts_of(

@@ -7,6 +7,7 @@ import json
 import mmap
 import os
 import re
+import shutil
 from math import prod
 from pathlib import Path
 
@@ -14,13 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.checkpoints import random_phi3
+from transformers import Phi3ForCausalLM
 
 from pipeline.engine.weights import Weights
 from pipeline.errors import IntegrityError, ResourceError
 from pipeline.files import sha256_of
-from pipeline.model import loader, lock
+from pipeline.model import attest, loader, lock
 from pipeline.model import shard as reader
 from pipeline.model.config import read_shape
+from pipeline.model.dtype import pick_dtype
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
@@ -255,6 +258,75 @@ def test_other_tensors(tmp_path: Path, code: str, change: object) -> None:
     change(tensors)
     save_file(tensors, folder / "model.safetensors")
     assert refused(folder).code == code
+
+
+def with_a_head(folder: Path, change: float = 0.0) -> Path:
+    """A tied checkpoint whose file has the head once more, at its end or wherever its name falls."""
+    random_phi3(folder, tied=True, shards=False)
+    tensors = load_file(folder / "model.safetensors")
+    head = tensors["model.embed_tokens.weight"].clone()
+    head[7, 3] += change
+    save_file({**tensors, "lm_head.weight": head}, folder / "model.safetensors")
+    return folder
+
+
+def test_a_tied_head_that_is_saved_once_more_is_the_embedding(tmp_path: Path) -> None:
+    folder = with_a_head(tmp_path)
+    locked = lock.verify(folder)
+    for weights in (
+        loader.load(folder, torch.float32, "cpu", place=torch.clone),
+        loader.open_streamed(folder, torch.float32, "cpu"),
+    ):
+        assert weights.head is weights.embed
+        named = loader.by_name(weights)
+        found = attest.attest(folder, named, locked)
+        assert found.tensors == len(loader.expected_tensors(weights.shape)) == len(named)
+        assert found.files == {"model.safetensors": sha256_of(folder / "model.safetensors")}
+    weights.embed[2, 1] += 1
+    with pytest.raises(IntegrityError) as caught:
+        attest.attest(folder, named, locked)
+    assert caught.value.code == "M421"
+
+
+def test_a_tied_head_of_its_own_is_refused_by_what_it_is(tmp_path: Path) -> None:
+    folder = with_a_head(tmp_path, change=0.5)
+    error = refused(folder)
+    assert error.code == "M414"
+    assert "token 7 is" in error.actual
+    assert '"tie_word_embeddings": false' in error.fix
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "tie_word_embeddings": False}))
+    weights = loader.load(folder, torch.float32, "cpu")  # as the remedy says
+    assert (weights.head != weights.embed).nonzero().tolist() == [[7, 3]]
+
+
+def test_a_checkpoint_in_float16_is_named_with_a_remedy_that_works(tmp_path: Path, small: Path) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(small, folder)
+    Phi3ForCausalLM.from_pretrained(small).half().save_pretrained(folder)
+    with pytest.raises(IntegrityError) as caught:
+        pick_dtype(None, folder)
+    assert (caught.value.code, caught.value.actual) == ("M312", "float16")
+    error = refused(folder)
+    assert (error.code, error.actual) == ("M408", "F16")
+    assert error.fix == caught.value.fix
+    exec(error.fix.split('"')[1], {})
+    made = tmp_path / "half-float32"
+    assert pick_dtype(None, made) is torch.float32
+    assert all(torch.equal(tensor, stored(made)[name].half()) for name, tensor in stored(folder).items())
+    assert (made / "tokenizer_config.json").exists()
+    loader.load(made, torch.float32, "cpu")
+
+
+def test_a_config_that_says_float16_of_other_weights_names_the_option(tmp_path: Path) -> None:
+    folder = random_phi3(tmp_path, torch.bfloat16)
+    settings = json.loads((folder / "config.json").read_text())
+    settings.pop("dtype", None)
+    (folder / "config.json").write_text(json.dumps({**settings, "torch_dtype": "float16"}))
+    with pytest.raises(IntegrityError) as caught:
+        pick_dtype(None, folder)
+    assert caught.value.fix == "its tensors are BF16: give --dtype float32 or bfloat16"
+    loader.load(folder, pick_dtype("bfloat16", folder), "cpu")
 
 
 def test_tensor_twice(tmp_path: Path) -> None:

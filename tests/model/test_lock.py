@@ -196,6 +196,20 @@ def test_a_file_that_transformers_would_read_beside_a_lock_is_named(folder: Path
     lock.verify(folder)
 
 
+def test_files_beside_a_model_that_we_fetch_may_be_moved_or_deleted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole copy from the hub has files of slow tokenizers that our list leaves out."""
+    monkeypatch.setenv("PIPELINE_MODELS", str(folder.parent))
+    lock.verify(folder)
+    for name in ("added_tokens.json", "tokenizer.model"):
+        (folder / name).write_text("{}")
+    with pytest.raises(IntegrityError) as caught:
+        lock.verify(folder)
+    assert f"(mv {folder}/added_tokens.json {folder}/tokenizer.model …), or delete them" in caught.value.fix
+    assert "lock.json" not in caught.value.fix
+
+
 def test_what_nobody_reads_may_lie_beside_a_lock(folder: Path) -> None:
     lock.verify(folder)
     for name in ("README.md", "notes.txt", "results.json", ".cache.json"):

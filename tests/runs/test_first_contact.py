@@ -173,6 +173,24 @@ def test_a_tokenizer_that_cannot_be_read_is_named_before_loading(
     assert not runs.exists()
 
 
+@pytest.mark.parametrize("template", [None, [{"name": "tool_use", "template": "x"}]], ids=["none", "no default"])
+def test_a_checkpoint_without_a_chat_template_says_so_and_blames_no_row(
+    copy: Path, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, template: Any
+) -> None:
+    (copy / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": template}))
+    (copy / lock.NAME).unlink()
+    monkeypatch.setattr(timed.engines, "load", never)
+    for engine in ENGINES:
+        with pytest.raises(IntegrityError) as caught:
+            run(copy, write(tmp_path / "rows.jsonl", [user("one")]), engine=engine)
+        assert (caught.value.code, caught.value.where) == ("M313", str(copy))
+        assert "row" not in str(caught.value)
+        assert "line" not in str(caught.value)
+    assert not runs.exists()
+
+
 def test_the_timed_section_reads_fills_in_and_tokenises_again(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
