@@ -6,8 +6,9 @@ Texts are held against their own token ids with the organiser's copy of the toke
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline import settings
 from pipeline.accuracy import compare, metrics, stats
@@ -17,6 +18,7 @@ from pipeline.contest.checks.organiser import Data, Model, Organiser
 from pipeline.contest.checks.submitted import Submitted
 from pipeline.dataset import fetch
 from pipeline.errors import PipelineError
+from pipeline.record import promise
 from pipeline.record.outputs import outputs_digest
 from pipeline.text.detokenize import Form
 
@@ -24,8 +26,27 @@ FORMS = tuple(Form(with_prompt, clean_up) for with_prompt in (False, True) for c
 """Forms of pipe() in the releases that we support (pipeline/text/detokenize.py); one of them must hold for all."""
 
 SAME_SHARE = {"float32": 0.005, "bfloat16": 0.05}
-"""Dtype to the share of rows that may differ from the reference run by rounding alone: docs/exactness.md counted none
-in float32, 1.8 % in bfloat16 between batch sizes."""
+"""Dtype to the share of rows that may differ between two runs by rounding alone, where they do not promise equal bytes:
+docs/exactness.md counted none in float32, 1.8 % in bfloat16 between batch sizes."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """The share of rows in which two runs' answers may differ, and the reason, in words."""
+
+    share: float
+    why: str
+
+    @property
+    def words(self) -> str:
+        return f"at most {self.share:.1%} of rows may differ: {self.why}"
+
+
+def allowance(a: Mapping[str, Any], b: Mapping[str, Any]) -> Allowance:
+    """Of two runs' manifests: none where both promise that answers depend on their prompts alone, else rounding's."""
+    promised = promise.between(a, b)
+    share = 0.0 if promised.equal else max(SAME_SHARE.get(str(each.get("dtype")), 0.0) for each in (a, b))
+    return Allowance(share, promised.why)
 
 
 @dataclass(frozen=True)
@@ -237,14 +258,15 @@ def _reference(submitted: Submitted, organiser: Organiser, data: Data | None) ->
     drop = -(compared.difference or 0.0)
     fine = False if compared.verdict == "broken" else True if drop <= stats.ALLOWED_DROP else None
     fine = None if compared.verdict == "not scored" or (fine and len(common) < len(submitted.by_row)) else fine
-    share, most = len(compared.differing) / compared.rows, SAME_SHARE.get(submitted.manifest.dtype, 0.0)
+    share, allowed = len(compared.differing) / compared.rows, allowance(reference.manifest, mine.manifest)
     where = f": {listed(each.index for each in compared.differing)}" if compared.differing else ""
     differing = f"{len(compared.differing)} of {compared.rows} rows differ{where}"
     in_float32 = submitted.manifest.dtype == reference.manifest.get("dtype") == "float32"
+    certain = in_float32 or promise.between(reference.manifest, mine.manifest).equal
     return [
         decided("accuracy", ACCURACY, fine, compared.words, rule),
         decided(
-            "reference", ACCURACY, share <= most or (False if in_float32 else None), differing, f"{same}: {most:.1%}"
+            "reference", ACCURACY, share <= allowed.share or (False if certain else None), differing, allowed.words
         ),
     ]
 

@@ -13,7 +13,7 @@ from statistics import median
 
 from pipeline.check import ACCURACY, FAIL, HUMAN, INVALID_RUN, CheckResult, decided, listed, unknown
 from pipeline.contest.checks import answer_checks, board_checks, provenance_checks, timing_checks
-from pipeline.contest.checks.answer_checks import SAME_SHARE
+from pipeline.contest.checks.answer_checks import allowance
 from pipeline.contest.checks.organiser import Data, Organiser
 from pipeline.contest.checks.submitted import Answer, Manifest, Submitted
 from pipeline.contest.rerun.measure import Measured
@@ -58,10 +58,12 @@ def checks(
     answered = [one.answers for one in runs if one.answers is not None]
     yardstick = (answered[0] if answered else ()) if fresh else told.answers
     differing = tuple(sorted({index for answers in answered for index in _differing(yardstick, answers)}))
+    records = [one.manifest for one in runs if one.manifest is not None and one.answers]
+    measure = (records[0] if records else told.manifest) if fresh else told.manifest
     found = [
         _ended(told, runs, data, here),
         _anew(told, runs, organiser),
-        _outputs(told, yardstick, runs, differing, fresh),
+        _outputs(measure, records, len(yardstick), differing, fresh),
         _clock(runs),
         _measured(data, runs) if fresh else _times(told, runs),
     ]
@@ -124,15 +126,17 @@ def _differing(was_answers: Sequence[Answer], now_answers: Sequence[Answer]) -> 
 
 
 def _outputs(
-    told: Submitted, yardstick: Sequence[Answer], runs: Sequence[One], differing: Sequence[int], fresh: bool
+    measure: Manifest, records: Sequence[Manifest], rows: int, differing: Sequence[int], fresh: bool
 ) -> CheckResult:
-    most, whose = SAME_SHARE.get(told.manifest.dtype, 0.0), "the first run's" if fresh else "the submission's"
-    wanted = f"{whose} answers, but for rounding: {most:.1%} of rows"
-    if not any(one.answers for one in runs):
-        return unknown("rerun-outputs", ACCURACY, "no run answered", wanted)
-    share = len(differing) / max(1, len(yardstick))
-    found = f"{len(differing)} of {len(yardstick)} rows differ" + f": {listed(differing)}" * bool(differing)
-    return decided("rerun-outputs", ACCURACY, share <= most, found, wanted)
+    """Check how many of `rows` differ from the answers of the run that `measure` records: none where all of them
+    promise equal bytes."""
+    whose = "the first run's" if fresh else "the submission's"
+    if not records or not rows:
+        return unknown("rerun-outputs", ACCURACY, "no run answered", f"{whose} answers, but for rounding")
+    allowed = min((allowance(measure.model_dump(), each.model_dump()) for each in records), key=lambda each: each.share)
+    found = f"{len(differing)} of {rows} rows differ" + f": {listed(differing)}" * bool(differing)
+    fine = len(differing) / rows <= allowed.share
+    return decided("rerun-outputs", ACCURACY, fine, found, f"{whose} answers; {allowed.words}")
 
 
 def _clock(runs: Sequence[One]) -> CheckResult:
