@@ -54,6 +54,7 @@ class Reference:
         on_answer: Callable[[Answered], None] = lambda answered: None,
         on_pass: Callable[[Any], None] = lambda progress: None,
         place: Callable[[int], str] = counted,
+        warn: Callable[[str], object] = lambda line: None,
         **arguments: Any,
     ) -> Answers:
         rows = rows_of(chats)

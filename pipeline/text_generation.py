@@ -107,14 +107,16 @@ class TextGenerator:
         on_answer: Callable[[Answered], None] = lambda answered: None,
         on_pass: Callable[[Progress], None] = lambda progress: None,
         place: Callable[[int], str] = arguments.counted,
+        warn: Callable[[str], object] = logger.warning,
         **unknown: Any,
     ) -> Answers:
         """Answer one chat, or whatever of chats pipe() takes: a list, a `KeyDataset`, another data set, a generator.
 
         `max_new_tokens`: left out, as many as the installed pipe() would make. `temperature` and `batch_size` are taken
         and change nothing: pipe() ignores the first without sampling, and the engine packs by itself. `place` names an
-        input in messages. Raises UsageError (U2xx) for arguments that pipe() would sample with or that are not known
-        here, FormError (F2xx) for inputs that are no chats, ResourceError (R301) for a prompt that memory cannot hold.
+        input in messages, `warn` takes the one of prompts beyond the context. Raises UsageError (U2xx) for arguments
+        that pipe() would sample with or that are not known here, FormError (F2xx) for inputs that are no chats,
+        ResourceError (R301) for a prompt that memory cannot hold.
         """
         new_tokens = self.new_tokens if max_new_tokens is None else max_new_tokens
         arguments.refuse(new_tokens, do_sample, unknown)
@@ -126,7 +128,7 @@ class TextGenerator:
         arguments.check_chats(chat_list, place)
         vocabulary = self.engine.weights.shape.vocab
         prompts = prompts_of(self.prompts, chat_list, vocabulary, place) if chat_list else []
-        self._warn_of_lengths(prompts, place)
+        self._warn_of_lengths(prompts, place, warn)
         tokenise_s = time.perf_counter() - start
         outputs: list[Any] = [None] * len(prompts)
 
@@ -186,12 +188,14 @@ class TextGenerator:
             "cost": {"rows": cost.rows, "elapsed_s": cost.elapsed_s},
         }
 
-    def _warn_of_lengths(self, prompts: Sequence[Sequence[int]], place: Callable[[int], str]) -> None:
+    def _warn_of_lengths(
+        self, prompts: Sequence[Sequence[int]], place: Callable[[int], str], warn: Callable[[str], object]
+    ) -> None:
         """pipe() answers beyond the context as well, with what the model makes of positions that it never saw."""
         limit = self.engine.weights.shape.max_positions
         beyond = [index for index, prompt in enumerate(prompts) if len(prompt) >= limit]
         if beyond:
-            logger.warning(arguments.beyond_context(beyond, limit, place))
+            warn(arguments.beyond_context(beyond, limit, place))
 
 
 def load(

@@ -44,8 +44,7 @@ def run(
     batch, tokens = whole("batch-size", batch_size), whole("max-new-tokens", max_new_tokens)
     from pipeline import settings
     from pipeline.runs import resume as resuming
-    from pipeline.runs import summary, timed, validity  # seconds, for torch
-    from pipeline.runs.request import Request
+    from pipeline.runs.request import Request, begin
 
     asked = Request(
         dataset=settings.dataset_name(dataset),
@@ -61,7 +60,10 @@ def run(
     )
     unfinished = resuming.find(resume, asked) if resume else None
     request = unfinished.request if unfinished else asked
-    done = timed.run(request, unfinished=unfinished)
+    looked = begin(request)
+    from pipeline.runs import summary, timed, validity  # seconds, for torch
+
+    done = timed.run(request, unfinished=unfinished, looked=looked)
     print(summary.text(request, done))
     validity.check_verdict(done.verdict, done.folder)
 
@@ -94,7 +96,7 @@ def evaluate(
 ) -> None:
     """Answer and score many sets, the model loaded once. Example: invoke evaluate --sets obqa,boolq,arc-easy"""
     from pipeline import settings
-    from pipeline.runs import evaluate as evaluating  # seconds, for torch
+    from pipeline.runs import evaluate as evaluating
     from pipeline.runs import evaluate_table
 
     asked = evaluating.Evaluation(
@@ -106,9 +108,11 @@ def evaluate(
         dtype=dtype or None,
         device=device or None,
     )
-    folder, asked = evaluating.find(resume, asked) if resume else (evaluating.begin(asked), asked)
+    folder, asked = evaluating.find(resume, asked) if resume else (None, asked)
+    looked = evaluating.look(asked)
+    folder = folder or evaluating.begin(asked)
     print(f"to go on if this is cut off: invoke evaluate --resume {folder.name}")
-    results = evaluating.evaluate(asked, folder, execute_code)
+    results = evaluating.evaluate(asked, folder, execute_code, looked=looked)
     evaluate_table.write(results, folder)
     print(evaluate_table.text(results, folder))
 
@@ -133,13 +137,15 @@ def stress(
 ) -> None:
     """Answer only the longest prompts, widest branchings and longest answers of a set, before the set is run."""
     from pipeline.dataset import hardest
-    from pipeline.runs import summary, timed  # seconds, for torch
-    from pipeline.runs.request import Request
+    from pipeline.runs.request import Request, begin
 
     prepared = hardest.prepare(set_)
     print(hardest.text(prepared))
     asked = Request(dataset=str(prepared.path), model=model, engine=engine, dtype=dtype or None, device=device or None)
-    print(summary.text(asked, timed.run(asked)))
+    looked = begin(asked)
+    from pipeline.runs import summary, timed  # seconds, for torch
+
+    print(summary.text(asked, timed.run(asked, looked=looked)))
 
 
 @task(

@@ -128,6 +128,15 @@ def fits(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int
     return True
 
 
+def most_tokens(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int) -> int:
+    """Tokens of K/V that a load could leave room for, at most: before it is known how passes are computed.
+
+    Raises ResourceError (R302) when the weights do not fit even from a disk."""
+    streamed = must_stream(shape, dtype, device, free_bytes, fused=True)
+    held_bytes = streamed_bytes(shape, dtype) if streamed else shape.parameters * dtype.itemsize
+    return plan(shape, dtype, device, max(0, free_bytes - held_bytes), fused=True, streamed=streamed).most_slots
+
+
 def streamed_bytes(shape: Shape, dtype: torch.dtype) -> int:
     """Bytes of weights that are there at the same time: all outside the layers, the layer in use, and the next."""
     outside = shape.parameters - shape.layers * shape.parameters_per_layer

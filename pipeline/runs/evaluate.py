@@ -14,25 +14,26 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import paths, settings
 from pipeline.accuracy import sandbox
 from pipeline.accuracy.scoring import Verdicts, verdicts
-from pipeline.dataset import fetch, records
+from pipeline.dataset import records
 from pipeline.errors import UsageError
 from pipeline.files import sha256_of, write_json
-from pipeline.model import fetch as model_setup
 from pipeline.model import lock
-from pipeline.model.attest import attest
 from pipeline.record import provenance, run_folder
 from pipeline.record.outputs import read_outputs
-from pipeline.runs import engines, resume
-from pipeline.runs.engines import Pipe
+from pipeline.runs import request as request_look
+from pipeline.runs import resume
 from pipeline.runs.progress import Bar
-from pipeline.runs.request import Request, check, lines_of
+from pipeline.runs.request import Looked, Request, check, check_room, lines_of, warning
 from pipeline.table import Say
 from pipeline.text.answers import Answered
+
+if TYPE_CHECKING:
+    from pipeline.runs.engines import Pipe
 
 SCHEMA = "phi3-offline-pipeline/evaluation/1"
 
@@ -74,17 +75,34 @@ class Result:
     verdicts: Verdicts
 
 
-def evaluate(evaluation: Evaluation, folder: Path, execute_code: bool, say: Say = print) -> list[Result]:
-    """Answer all that is not answered yet, and score it all. `folder` is one that `begin` or `find` gave.
+def look(evaluation: Evaluation, say: Say = print) -> dict[str, Looked]:
+    """Each set as `request.begin` looks at it, by name: before a folder is made, and before torch is imported."""
+    by = "ours" if "ours" in evaluation.engines else "reference"  # ours refuses all that the reference does
+    return {name: request_look.begin(evaluation.request(name, by), say) for name in evaluation.sets}
+
+
+def evaluate(
+    evaluation: Evaluation,
+    folder: Path,
+    execute_code: bool,
+    say: Say = print,
+    looked: Mapping[str, Looked] | None = None,
+) -> list[Result]:
+    """Answer all that is not answered yet, and score it all. `folder` is one that `begin` or `find` gave; `looked`
+    what `look` gave just now.
 
     Raises UsageError (U315) where data, model or machine are not what they were when other answers were given, and any
     other PipelineError; what was answered until then stays in the folder.
     """
     if execute_code:
         sandbox.check()
-    data = {name: fetch.resolve(name, say) for name in evaluation.sets}
+    from pipeline.model.attest import attest  # noqa: PLC0415 - takes seconds, for torch
+    from pipeline.runs import engines  # noqa: PLC0415
+
+    looked = looked or look(evaluation, say)
+    data = {name: each.data for name, each in looked.items()}
     sha256 = {name: sha256_of(path) for name, path in data.items()}
-    model = model_setup.resolve(evaluation.model, say)
+    (model,) = {each.model for each in looked.values()}
     locked, origin = lock.current(model), provenance.describe()
     for engine in evaluation.engines:
         todo = {}
@@ -99,6 +117,8 @@ def evaluate(evaluation: Evaluation, folder: Path, execute_code: bool, say: Say 
                 todo[path] = (request, began)
         if not todo:
             continue
+        for request, _ in todo.values():
+            check_room(request, looked[request.dataset])
         say(f"loading {evaluation.model} for {engine}")
         pipe = engines.load(engine, model, dtype=evaluation.dtype, device=evaluation.device)
         pipe.warm_up()
@@ -195,7 +215,8 @@ def _answer(pipe: Pipe, request: Request, path: Path, data: Path, began: Mapping
 
         start = time.perf_counter()
         chats, place = [row.messages for row in todo], lines_of(data, todo)
-        answers = pipe.answer(chats, **began["arguments"], place=place, on_answer=on_answer, on_pass=bar.passed)
+        told = {"place": place, "on_answer": on_answer, "on_pass": bar.passed, "warn": warning(data)}
+        answers = pipe.answer(chats, **began["arguments"], **told)
         elapsed_s = time.perf_counter() - start
         engine = {"name": request.engine, **pipe.describe(), **answers.describe()}
         folder.finish({"answered": len(todo), "answered_s": elapsed_s, "engine": engine})

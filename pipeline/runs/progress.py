@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from pipeline.engine.engine import Progress
-from pipeline.model import loader
+if TYPE_CHECKING:
+    from pipeline.engine.engine import Progress
 
 COUNTS = "{n_fmt} of {total_fmt} answers, {postfix[0]} tokens, {elapsed}, {postfix[1]} left"
 FORMAT = "{desc} {percentage:3.0f}% |{bar}| " + COUNTS
@@ -23,6 +24,8 @@ FORMAT = "{desc} {percentage:3.0f}% |{bar}| " + COUNTS
 @contextmanager
 def loading(folder: Path) -> Iterator[Callable[[int], None]]:
     """A bar of the checkpoint's bytes, drawn from its first bytes on, and the `on_bytes` that moves it."""
+    from pipeline.model import loader  # noqa: PLC0415 - takes seconds, for torch
+
     with tqdm(desc="loading", unit="B", unit_scale=True, disable=None, leave=False, delay=1e-3) as bar:
 
         def loaded(size_bytes: int) -> None:

@@ -1,7 +1,7 @@
 """One run: load, warm up, answer the file under the clock, compare the weights, score, write it all down.
 
 The clock: what happens between start and stop is reading the file, tokenising, generating, decoding.
-Nothing of the data is kept from before (`request.look` only refuses); the result is a list of texts and the device is
+Nothing of the data is kept from before (`request.begin` only refuses); the result is a list of texts and the device is
 idle before it stops. Data from a named pipe: the clock starts when the pipe is open, which waits for its writer.
 
 A run that was cut off can be gone on with (`resume`). Its answers are those of one run, its time is none.
@@ -23,13 +23,12 @@ from loguru import logger
 
 from pipeline import paths, settings
 from pipeline.accuracy.scoring import Verdicts, verdicts
-from pipeline.dataset import fetch, records, stream
+from pipeline.dataset import records, stream
 from pipeline.device import host as device_host
 from pipeline.device import traffic, verdict
 from pipeline.device.telemetry import Recording, Telemetry
 from pipeline.engine.device import pick_device, synchronize
 from pipeline.errors import ResourceError, UsageError
-from pipeline.model import fetch as model_setup
 from pipeline.model import lock
 from pipeline.model.attest import attest
 from pipeline.record import provenance, run_folder, timeline
@@ -38,7 +37,7 @@ from pipeline.record.timeline import Interval
 from pipeline.runs import engines, resume, validity
 from pipeline.runs.engines import Answers, Pipe
 from pipeline.runs.progress import Bar
-from pipeline.runs.request import Request, arguments_of, check, check_data, lines_of, look
+from pipeline.runs.request import Looked, Request, arguments_of, begin, check_room, lines_of, warning
 from pipeline.table import Say
 from pipeline.text.answers import Answered
 
@@ -64,16 +63,16 @@ class Summary:
     """Whether the time counts; None for a run that was gone on with, which has none."""
 
 
-def run(request: Request, say: Say = print, unfinished: resume.Unfinished | None = None) -> Summary:
-    """Do a run, or go on with an unfinished one whose `request` this is.
+def run(
+    request: Request, say: Say = print, unfinished: resume.Unfinished | None = None, looked: Looked | None = None
+) -> Summary:
+    """Do a run, or go on with an unfinished one whose `request` this is; `looked` if that was done just now.
 
     Raises any PipelineError; whatever was answered until then stays in the run folder.
     """
-    check(request)
-    data = fetch.resolve(request.dataset, say)
-    check_data(request, data)
-    model = model_setup.resolve(request.model, say)
-    look(request, model, data)
+    looked = looked or begin(request, say)
+    data, model = looked.data, looked.model
+    check_room(request, looked)
     arguments, locked = arguments_of(request), lock.current(model)
     zero_s, began_utc = time.perf_counter(), provenance.utc_now()
     began = {**engines.manifest_head(request, model, locked, provenance.describe()), "began_utc": began_utc}
@@ -264,7 +263,8 @@ def _timed(
         bar.begin(len(todo))
         read_s = time.perf_counter() - start
         chats, place = [row.messages for row in todo], lines_of(data, todo)
-        answers = ready.pipe.answer(chats, **arguments, place=place, on_answer=on_answer, on_pass=bar.passed)
+        told = {"place": place, "on_answer": on_answer, "on_pass": bar.passed, "warn": warning(data)}
+        answers = ready.pipe.answer(chats, **arguments, **told)
         synchronize(ready.device)
         elapsed_s = time.perf_counter() - start
     validity.check_materialised(answers.outputs, len(todo))

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from loguru import logger
+from transformers import AutoTokenizer
 
-from pipeline import paths
-from pipeline.errors import FormError, IntegrityError
+from pipeline import paths, text_generation
+from pipeline.engine import memory
+from pipeline.errors import FormError, IntegrityError, ResourceError
 from pipeline.model import lock
 from pipeline.record.outputs import read_outputs
 from pipeline.runs import timed
-from pipeline.runs.request import ENGINES, Request, look
+from pipeline.runs.request import ENGINES, Request, begin
+from pipeline.text.chat_template import Prompts
+from pipeline.text.quick_prompts import QuickPrompts
 
 pytestmark = pytest.mark.usefixtures("one_thread", "runs")
 
@@ -210,10 +218,88 @@ def test_the_timed_section_reads_fills_in_and_tokenises_again(
     assert texts(run(tiny, file)) == expected != before
 
 
+SAYS_NOTHING_OF_TORCH = """
+import sys
+from pathlib import Path
+from pipeline.commands import answer
+from invoke import Exit
+status = 0
+try:
+    {call}
+except Exit as end:
+    print(end.message)
+    status = end.code
+assert not {{"torch", "transformers"}} & set(sys.modules), "what is heavy was imported"
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "answer.run.body(None, dataset={file!r}, model={model!r})",
+        "answer.evaluate.body(None, sets='obqa', model={model!r}, limit='3')",
+    ],
+    ids=["run", "evaluate"],
+)
+def test_what_can_be_known_is_said_before_anything_heavy_is_imported(
+    copy: Path, tmp_path: Path, runs: Path, call: str
+) -> None:
+    """By the command, with a template that takes nobody's chat."""
+    (copy / "chat_template.jinja").write_text("{{ raise_exception('No chats, please') }}")
+    (copy / lock.NAME).unlink()
+    file = write(tmp_path / "rows.jsonl", [user("one"), user("two")])
+    code = SAYS_NOTHING_OF_TORCH.format(call=call.format(file=str(file), model=str(copy)))
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 6, done.stderr
+    assert "F204" in done.stdout
+    assert "No chats, please" in done.stdout
+    assert time.monotonic() - start < 20  # 1 s on two quiet cores
+    assert not runs.exists()
+
+
 def test_a_thousand_rows_are_looked_at_in_no_time(tiny: Path, tmp_path: Path) -> None:
+    """Form, template and lengths, all that a run does before torch is imported: 3 s of a user's time, most of it not
+    the rows'."""
     file = write(
         tmp_path / "rows.jsonl", [user(f"Read the passage and answer. {i} " + "lamp " * 150) for i in range(1000)]
     )
     start = time.process_time()
-    look(Request(dataset=str(file), model=str(tiny)), tiny, file)
-    assert time.process_time() - start < 6  # of all threads, on a loaded machine; 3 s on two quiet cores
+    looked = begin(Request(dataset=str(file), model=str(tiny)))
+    assert time.process_time() - start < 3  # of all threads
+    assert looked.longest is not None
+    assert looked.longest.tokens > 150
+
+
+def test_lengths_without_transformers_are_those_of_transformers(tiny: Path, standin: Path) -> None:
+    chats = [row["message"] for row in (user("What is two and two?"), user("lamp \u4e2d\u6587 <|im_end|>\n" * 9))]
+    system = [{"role": "system", "content": "Be brief."}, *chats[0]]
+    for folder in (tiny, standin):
+        exact = Prompts(AutoTokenizer.from_pretrained(folder))
+        assert QuickPrompts(folder)([*chats, system]) == exact([*chats, system])
+
+
+def test_what_memory_cannot_hold_is_refused_before_loading_by_its_line(
+    tiny: Path, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timed.engines, "load", never)
+    monkeypatch.setattr(memory, "most_tokens", lambda *_: 700)
+    file = write(tmp_path / "rows.jsonl", [user("one"), user("lamp " * 900)])
+    with pytest.raises(ResourceError) as caught:
+        run(tiny, file)
+    assert (caught.value.code, caught.value.where) == ("R301", f"{paths.shown(file)} line 2")
+    assert not runs.exists()
+
+
+def test_the_room_that_is_foreseen_is_no_less_than_the_loaded_engines(tiny: Path) -> None:
+    pipe = text_generation.load(tiny, device="cpu")
+    free = pipe.planned.free_bytes + pipe.engine.weights.shape.parameters * 4
+    foreseen = memory.most_tokens(pipe.engine.weights.shape, torch.float32, torch.device("cpu"), free)
+    assert 0 <= foreseen - pipe.planned.most_slots <= 0.05 * foreseen
+
+
+def test_a_pipe_is_not_opened_for_the_look(tiny: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    assert begin(Request(dataset=str(pipe), model=str(tiny))).longest is None  # and does not wait for a writer

@@ -638,10 +638,10 @@ def test_runs_without_permission(tiny: Path, file: Path, tmp_path: Path, as_nobo
         folder.chmod(0o755)
     said = as_nobody(
         # Looked at once with all rights, so that nothing is left to import when they are gone.
-        "from pathlib import Path; from pipeline import errors; from pipeline.runs import request, timed\n"
-        "request.look(request.Request(), Path('model'), Path('rows.jsonl'))",
-        "try: timed.run(request.Request(dataset='rows.jsonl', model='./model'))\n"
-        "except errors.PipelineError as error: print(error.exit_status, error)",
+        "from pipeline import errors; from pipeline.runs import request, timed\n"
+        "asked = request.Request(dataset='rows.jsonl', model='./model')\n"
+        "request.check_room(asked, request.begin(asked))",
+        "try: timed.run(asked)\nexcept errors.PipelineError as error: print(error.exit_status, error)",
         PIPELINE_RUNS="locked",
     )
     assert "5 R102" in said
