@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from pipeline import paths, settings
 from pipeline.schemas import Strict
@@ -13,9 +13,6 @@ from pipeline.schemas import Strict
 class Contest(Strict):
     model: str
     """A name under `configs/models`."""
-    dtype: str
-    tensors: int = Field(gt=0)
-    weights_bytes: int = Field(gt=0)
     torch_major: int
     largest_team: int
 

@@ -60,6 +60,11 @@ class Shape:
         return self.swept_parameters + norms + (0 if self.tied else self.vocab * self.hidden)
 
     @property
+    def tensors(self) -> int:
+        """Six in a layer, the embeddings, the last norm, and a head unless it is tied: `model/loader.py` names them."""
+        return 6 * self.layers + 3 - self.tied
+
+    @property
     def moved_elements_per_row(self) -> int:
         """Elements that are read or written between the matrix products: sum, norm and residual (twice), rotation,
         attention, SwiGLU."""

@@ -190,6 +190,15 @@ def find(name_or_path: str) -> Path:
     )
 
 
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """A run's manifest as it is; None where there is none that can be read."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
 def finished_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run that ended well. Raises UsageError (U501) where there is none."""
     try:

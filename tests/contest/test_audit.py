@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.audited import Ground, in_state, verified
+from support.audited import Ground, evidence_of, in_state, verified
 from support.drafts_of_submissions import Draft
 from support.forgeries import BY_CHANCE, LIES, UNSETTLED, UNTOLD, team_of_four
 
 from pipeline import paths
 from pipeline.check import FAIL, HUMAN, OK, UNKNOWN
+from pipeline.contest.checks.facts import Facts
 from pipeline.contest.checks.organiser import Organiser
+from pipeline.contest.checks.submitted import Submission
+from pipeline.contest.rules import rules
 from pipeline.contest.verify import verify
 from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
 from pipeline.engine.device import STREAMED
@@ -68,33 +72,47 @@ def test_weights_that_were_read_from_the_disk_need_less_room(
     assert "resident" in in_state(verdict, state)
 
 
-def told(lie: Callable[[Draft, Any], None], draft: Draft, ground: Ground, out: Path) -> Verdict:
+def told(lie: Callable[[Draft, Any], None], draft: Draft, ground: Ground, out: Path) -> tuple[Verdict, Draft]:
     changed = draft.copy()
     lie(changed, ground.light_organiser.model("").tokenizer)
     if lie not in UNSETTLED:
         changed.settle()
-    return verified(changed.pack(out), ground)
+    return verified(changed.pack(out), ground), changed
+
+
+def assert_the_rules_say_the_same(draft: Draft, verdict: Verdict, ground: Ground, folder: Path) -> None:
+    """`invoke rules` and `invoke submit` of the run, and `invoke verify` of the file: one place decides."""
+    seen = evidence_of(draft, ground, folder)
+    claims = replace(seen.facts.submitted, submission=Submission.model_validate(draft.submission))
+    judged = {each.id: each for each in rules.judge(replace(seen, facts=Facts(claims, ground.light_organiser)))}
+    states = {each.id: each.state for each in verdict.checks}
+    for rule in rules.load().rules:
+        if rule.verified and rule.id != "source":  # which lies in git there, in an archive here
+            worst = {states[name] for name in rule.checks}
+            assert judged[rule.id].state == next(each for each in (FAIL, UNKNOWN, OK) if each in worst), rule.id
 
 
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.__name__)
 def test_a_lie_is_caught_by_the_check_that_should(
     lie: Callable[[Draft, Any], None], draft: Draft, ground: Ground, tmp_path: Path
 ) -> None:
-    verdict = told(lie, draft, ground, tmp_path)
+    verdict, changed = told(lie, draft, ground, tmp_path)
     assert verdict.state == INVALID
     assert in_state(verdict, FAIL) - BY_CHANCE.get(lie, set()) == LIES[lie], verdict.reasons
+    assert_the_rules_say_the_same(changed, verdict, ground, tmp_path / "own")
 
 
 @pytest.mark.parametrize("lie", UNTOLD, ids=lambda lie: lie.__name__)
 def test_what_is_left_out_makes_nothing_valid(
     lie: Callable[[Draft, Any], None], draft: Draft, ground: Ground, tmp_path: Path
 ) -> None:
-    verdict = told(lie, draft, ground, tmp_path)
+    verdict, changed = told(lie, draft, ground, tmp_path)
     assert (verdict.state, in_state(verdict, UNKNOWN)) == (CANNOT_TELL, UNTOLD[lie]), verdict.reasons
+    assert_the_rules_say_the_same(changed, verdict, ground, tmp_path / "own")
 
 
 def test_a_team_of_four_is_told_that_it_is_four(draft: Draft, ground: Ground, tmp_path: Path) -> None:
-    verdict = told(team_of_four, draft, ground, tmp_path)
+    verdict, _ = told(team_of_four, draft, ground, tmp_path)
     assert verdict.reasons == ["rule-team: Blue: 4 members; wanted: 1 to 3 members in team.yaml"]
 
 
@@ -192,7 +210,7 @@ def test_a_submission_that_does_not_say_whose_it_is(
 # The audit of the audit
 
 CHECKS = ("answer_checks", "read_submitted", "provenance_checks", "board_checks", "timing_checks")
-OF_A_SUBMISSION = (*(f"checks/{name}" for name in CHECKS), "verify/verify")
+OF_A_SUBMISSION = (*(f"checks/{name}" for name in CHECKS), "verify/packed_checks", "verify/verify")
 """Modules with checks that have a name of their own."""
 
 

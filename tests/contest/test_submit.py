@@ -8,17 +8,21 @@ import json
 import shutil
 import sys
 import tarfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.submissions import Clone, change_manifest
 
+from pipeline.contest.checks import read_submitted, read_telemetry
 from pipeline.contest.rules import evidence, rules
 from pipeline.contest.source import sbom
 from pipeline.contest.submit import method, pictures, submit
 from pipeline.contest.team import Team
+from pipeline.device import verdict
+from pipeline.device.board import Board
+from pipeline.device.power import Mode
 from pipeline.errors import EnvironmentProblem, FormError, IntegrityError, PipelineError, UsageError
 
 TEAM = """\
@@ -42,7 +46,7 @@ def write_team(made: Clone) -> None:
     (made.path / "team.yaml").write_text(text)
 
 
-def on_the_board(made: Clone, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+def on_the_board(made: Clone, **changes: Any) -> None:
     """The run as if it had been made on the contest's board with the contest's model, as far as its words go."""
     manifest = json.loads((made.run / "manifest.json").read_text())
     seen = {**manifest["board"]["before"], "mode": {"id": 0, "name": "MAXN"}, "clocks_locked": True}
@@ -52,17 +56,17 @@ def on_the_board(made: Clone, monkeypatch: pytest.MonkeyPatch, **changes: Any) -
         made.run,
         **{
             "model": {"name": "phi3-medium", "lock_sha256": root},
-            "dtype": "bfloat16",
             "arguments": {**manifest["arguments"], "max_new_tokens": 500},
-            "weights": {**manifest["weights"], "tensors": 243, "size_bytes": 27920476160, "rounded": False},
             "board": {"before": seen, "after": seen},
+            "telemetry": {**manifest["telemetry"], "others_share": 0.0},
             "network": {"interfaces": [], "received_bytes": 0, "sent_bytes": 0},
             **changes,
         },
     )
-    here = evidence.pins()
-    known = evidence.Pins({**here.models, "phi3-medium": root}, here.datasets, here.arguments)
-    monkeypatch.setattr(evidence, "pins", lambda: known)
+    recording, trouble = read_telemetry.read(made.run, read_submitted.read_manifest(made.run)[0])
+    assert trouble == ""
+    seen = verdict.State(Board(**seen["board"]), Mode(0, "MAXN"), clocks_locked=True)
+    change_manifest(made.run, verdict=asdict(verdict.judge(seen, seen, recording)))
 
 
 def without_verification(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +107,7 @@ def test_make_run_and_make_submit_on_a_laptop_give_a_rehearsal(original: Clone) 
 
 def test_a_run_on_the_board_is_the_contests(made: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     write_team(made)
-    on_the_board(made, monkeypatch)
+    on_the_board(made)
     without_verification(monkeypatch)
     done = submitted(made)
     assert rules.refused(done.judged, rehearsal=False) == []
@@ -136,7 +140,7 @@ def test_the_status_is_that_of_the_first_failing_rules_kind(kind: str) -> None:
 
 def test_nothing_is_packed_while_a_rule_fails(made: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     write_team(made)
-    on_the_board(made, monkeypatch, dtype="float16")
+    on_the_board(made, dtype="float16")
     done = submitted(made)
     assert done.path is None
     assert not (made.path / "dist").exists()
@@ -147,7 +151,7 @@ def test_nothing_is_packed_while_a_rule_fails(made: Clone, monkeypatch: pytest.M
 
 
 def test_the_same_can_be_rehearsed_where_it_is_asked_for(made: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_the_board(made, monkeypatch)
+    on_the_board(made)
     without_verification(monkeypatch)
     assert submitted(made).path is None
     done = submitted(made, rehearsal=True)
@@ -201,7 +205,7 @@ def test_a_team_of_four_is_told_that_it_is_four(made: Clone, monkeypatch: pytest
     write_team(made)
     path = made.path / "team.yaml"
     path.write_text(path.read_text().replace("[Kim, Lee]", "[Kim, Lee, Park, Choi]"))
-    on_the_board(made, monkeypatch)
+    on_the_board(made)
     done = submitted(made)
     assert [each.id for each in rules.refused(done.judged, rehearsal=False)] == ["team"]
     with pytest.raises(UsageError) as caught:
@@ -279,16 +283,20 @@ def test_rules_are_shown_without_a_run_and_with_one(made: Clone) -> None:
 
 
 def test_accuracy_is_held_against_a_run_of_the_unmodified_pipeline(made: Clone, tiny: Path) -> None:
-    manifest = json.loads((made.run / "manifest.json").read_text())
-    assert evidence.accuracy(made.run, manifest) is None
-    other = made.run.with_name(f"{made.run.name}-reference")
-    shutil.copytree(made.run, other)
+    run = made.run  # the newest, before there is a reference
+
+    def accuracy() -> str:
+        return evidence.here(run, made.path).checked("accuracy", of_the_contest=False).state
+
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert accuracy() == "unknown"
+    other = run.with_name(f"{run.name}-reference")
+    shutil.copytree(run, other)
     change_manifest(other, engine={"name": "reference"})
-    found = evidence.accuracy(made.run, manifest)
-    assert found.verdict == "kept"
-    assert other.name in found.words
+    assert evidence.reference_of(run, manifest) == other
+    assert accuracy() == "ok"
     change_manifest(other, dataset={**manifest["dataset"], "rows": 29})
-    assert evidence.accuracy(made.run, manifest) is None
+    assert accuracy() == "unknown"
 
 
 def about(made: Clone, manifest: dict[str, Any], **changes: Any) -> method.About:
@@ -298,7 +306,7 @@ def about(made: Clone, manifest: dict[str, Any], **changes: Any) -> method.About
         "commit": manifest["code"]["commit"],
         "committed_s": 1728216000,
         "rehearsal": False,
-        "accuracy": None,
+        "accuracy_words": None,
         "image": None,
     }
     return method.About(**{**known, **changes})

@@ -87,7 +87,6 @@ REFUSED_BY_ITS_VERDICT = {
     forgeries.edited_text: ("M721", 4, "tokens"),
     forgeries.answers_without_times: ("I421", 8, "answer-times"),
     forgeries.higher_score: ("A421", 7, "score"),
-    forgeries.flipped_bit: ("M721", 4, "weights"),
 }
 
 

@@ -19,7 +19,7 @@ from support.rows import write_rows
 
 from pipeline import check as checks
 from pipeline.check import UNKNOWN
-from pipeline.contest.checks import answer_checks, board_checks
+from pipeline.contest.checks import by_id
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.ranking import verdict_files as verdicts
 from pipeline.contest.verify import verify
@@ -209,9 +209,9 @@ def test_a_check_that_fails_itself_makes_nothing_valid_and_is_seen(
     def broken(*_: object) -> list[checks.CheckResult]:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr(board_checks, "checks", broken)
+    monkeypatch.setitem(by_id.CHECKS, "board", broken)
     verdict = verify.verify(ground.light, ground.light_organiser, out=tmp_path)
-    assert (verdict.state, in_state(verdict, UNKNOWN)) == (CANNOT_TELL, {"surroundings"})
+    assert (verdict.state, in_state(verdict, UNKNOWN)) == (CANNOT_TELL, {"board"})
     assert "a mistake of ours" in verdict.reasons[0]
     assert "Traceback" in (tmp_path / "verify.log").read_text()
 
@@ -222,9 +222,9 @@ def test_trouble_with_the_organisers_own_files_is_no_fault_of_the_team(
     def damaged(*_: object) -> object:
         raise IntegrityError("M999", "a file is damaged", actual="bits", fix="mend it")
 
-    monkeypatch.setattr(answer_checks, "checks", damaged)
+    monkeypatch.setitem(by_id.CHECKS, "score", damaged)
     verdict = verify.verify(ground.light, ground.light_organiser, out=tmp_path)
-    assert (verdict.state, in_state(verdict, UNKNOWN), verdict.trouble) == (CANNOT_TELL, {"answers"}, "")
+    assert (verdict.state, in_state(verdict, UNKNOWN), verdict.trouble) == (CANNOT_TELL, {"score"}, "")
     assert "M999" in verdict.reasons[0]
 
 

@@ -9,22 +9,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support import fake_board
-from support.drafts_of_submissions import Draft
+from support.drafts_of_submissions import Draft, source_of
 from support.rows import write_rows
 from support.submissions import Clone, change_manifest, clone
 
 from pipeline import paths
-from pipeline.contest.checks import provenance_checks as identity
 from pipeline.contest.checks.organiser import Organiser
-from pipeline.contest.rules import rules
+from pipeline.contest.rules import evidence, rules
+from pipeline.contest.rules.evidence import Evidence
 from pipeline.contest.submit import pack, redact
-from pipeline.contest.team import Team
-from pipeline.contest.verify import verify
+from pipeline.contest.team import Team, TeamWords
+from pipeline.contest.verify import packed_checks, verify
 from pipeline.contest.verify.verify import Verdict
 from pipeline.model import lock
 from pipeline.record.outputs import read_outputs
@@ -36,7 +37,7 @@ WRONG = 4
 """A row whose answer in the file is another one."""
 DIGEST = f"sha256:{'ab' * 32}"
 DECLARED = {rule.id: True for rule in rules.load().rules if rule.by == "declaration"}
-PAPERS = dict.fromkeys(identity.DOCUMENTS, b"Documents that test_submit.py makes for real. " * 30)
+PAPERS = dict.fromkeys(packed_checks.DOCUMENTS, b"Documents that test_submit.py makes for real. " * 30)
 NO_NETWORK = {"interfaces": [], "received_bytes": 0, "sent_bytes": 0}
 """As a run in our container sees it."""
 
@@ -148,3 +149,24 @@ def verified(tar: Path, ground: Ground) -> Verdict:
 
 def in_state(verdict: Verdict, state: str) -> set[str]:
     return {each.id for each in verdict.checks if each.state == state}
+
+
+def evidence_of(
+    draft: Draft, ground: Ground, folder: Path, *, rehearsal: bool = False, doubt: str | None = None
+) -> Evidence:
+    """A draft's run as its team's own `invoke rules` sees it, with what the light organiser has."""
+    run = folder / "run"
+    run.mkdir(parents=True)
+    for name, content in draft.contents().items():
+        if name.startswith("run/"):
+            (folder / name).write_bytes(content)
+    try:
+        files = {name: content for name, (_, content) in source_of(draft).items()}
+    except tarfile.TarError:
+        files = {}
+    told = draft.submission
+    reference = told["image"]["reference"]
+    team = TeamWords(told["team"]["name"], tuple(told["team"]["members"]), told["declarations"], reference)
+    known = {"team": team, "image_digest": told["image"]["digest"], "arguments": evidence.arguments()}
+    made = evidence.Made(files, doubt)
+    return evidence.of_run(run, draft.manifest, made, team, rehearsal, ground.light_organiser, known)

@@ -8,22 +8,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import settings
-from pipeline.accuracy import compare, metrics, stats
-from pipeline.accuracy.scoring import NEEDS_CODE, Verdicts, verdicts
+from pipeline.accuracy import metrics, stats
+from pipeline.accuracy.scoring import NEEDS_CODE
 from pipeline.check import ACCURACY, FORM, INTEGRITY, INVALID_RUN, CheckResult, decided, listed, unknown
-from pipeline.contest.checks.organiser import Data, Model, Organiser
+from pipeline.contest.checks.facts import Check, Facts
 from pipeline.contest.checks.submitted import Submitted
-from pipeline.dataset import fetch
-from pipeline.errors import PipelineError
 from pipeline.record import promise
 from pipeline.record.outputs import outputs_digest
-from pipeline.text.detokenize import Form
+from pipeline.schemas import DatasetConfig
 
-FORMS = tuple(Form(with_prompt, clean_up) for with_prompt in (False, True) for clean_up in (None, True, False))
-"""Forms of pipe() in the releases that we support (pipeline/text/detokenize.py); one of them must hold for all."""
+if TYPE_CHECKING:
+    from pipeline.text.detokenize import Form
 
 SAME_SHARE = {"float32": 0.005, "bfloat16": 0.05}
 """Dtype to the share of rows that may differ between two runs by rounding alone, where they do not promise equal bytes:
@@ -68,48 +66,40 @@ class Accuracy:
         }
 
 
-def checks(submitted: Submitted, organiser: Organiser) -> tuple[list[CheckResult], Accuracy | None]:
-    """All checks of the answers, and the accuracy if the data's answers are known."""
-    name = submitted.manifest.dataset.name
-    data, model = organiser.data(name), organiser.model(submitted.manifest.model.name)
-    judged = None if data is None else _judged(submitted, data, name)
-    accuracy = Accuracy(judged.correct, judged.scored, judged.rule) if judged and judged.scored else None
-    results = [
-        _dataset(submitted, data),
-        _rows(submitted, data),
-        _digest(submitted),
-        _tokens(
-            submitted, model, organiser.prompts(name, submitted.manifest.model.name, submitted.manifest.dataset.rows)
-        ),
-        _ends(submitted, model),
-        _limit(submitted),
-        _score(submitted, data, judged),
-        *_reference(submitted, organiser, data),
-    ]
-    return results, accuracy
+def accuracy(facts: Facts) -> Accuracy | None:
+    """None if the answers of the data are not known here."""
+    judged = facts.judged
+    return Accuracy(judged.correct, judged.scored, judged.rule) if judged and judged.scored else None
 
 
-def _dataset(submitted: Submitted, data: Data | None) -> CheckResult:
-    claimed = submitted.manifest.dataset
-    of_both = [(each.sha256, each.rows) for each in (submitted.submission.dataset, claimed)]
+def _dataset(facts: Facts) -> CheckResult:
+    claimed, data = facts.manifest.dataset, facts.data
+    of_both = [(each.sha256, each.rows) for each in (facts.submitted.submission.dataset, claimed)]
     if of_both[0] != of_both[1]:
         return decided("dataset", INTEGRITY, False, "submission.json and the manifest name two", "one data set")
-    if data is None:
-        why = f"{claimed.name}, sha256 {claimed.sha256[:12]}…; the organiser's copy is not here (--data FILE)"
+    actual, pinned = f"{claimed.name}, sha256 {claimed.sha256[:12]}…", _pinned(facts)
+    if data is None and pinned is None:
+        why = f"{actual}; the organiser's copy is not here (--data FILE)"
         return unknown("dataset", INTEGRITY, why, "the organiser's file")
-    expected = f"{data.path.name}, sha256 {data.sha256[:12]}…"
-    return decided(
-        "dataset", INTEGRITY, claimed.sha256 == data.sha256, f"{claimed.name}, sha256 {claimed.sha256[:12]}…", expected
-    )
+    name, sha256 = (data.path.name, data.sha256) if data is not None else (claimed.name, pinned and pinned.sha256)
+    return decided("dataset", INTEGRITY, claimed.sha256 == sha256, actual, f"{name}, sha256 {str(sha256)[:12]}…")
 
 
-def _rows(submitted: Submitted, data: Data | None) -> CheckResult:
+def _pinned(facts: Facts) -> DatasetConfig | None:
+    """What is known of the set by its name, also where its file is not on this disk."""
+    name = facts.manifest.dataset.name
+    known = settings.dataset(name) if name in settings.dataset_names() else None
+    return None if known is None or known.sha256 is None else known
+
+
+def _rows(facts: Facts) -> CheckResult:
     """Check that every row of the data is answered once and no other; a rehearsal may stop after the first rows."""
+    submitted, pinned = facts.submitted, _pinned(facts)
     claimed, limit = submitted.manifest.dataset.rows, submitted.manifest.request.limit
-    if data is not None:
-        expected = min(len(data.rows), limit) if limit and submitted.submission.rehearsal else len(data.rows)
-    else:
-        expected = claimed
+    known = len(facts.data.rows) if facts.data is not None else None if pinned is None else pinned.rows
+    expected = claimed if known is None else known
+    if limit and submitted.submission.rehearsal:
+        expected = min(expected, limit)
     counts = Counter(answer.index for answer in submitted.answers)
     missing = [index for index in range(min(expected, 10**7)) if index not in counts]
     twice = sorted(index for index, count in counts.items() if count > 1)
@@ -117,12 +107,13 @@ def _rows(submitted: Submitted, data: Data | None) -> CheckResult:
     wrong = {"missing": missing, "twice": twice, "not in the data": beyond}
     faults = [f"{what}: rows {listed(rows)}" for what, rows in wrong.items() if rows]
     faults += [f"the manifest says {claimed:,} rows"] * (claimed != expected)
-    fine = False if faults else None if data is None else True
+    fine = False if faults else None if known is None else True
     return decided("rows", FORM, fine, "; ".join(faults) or f"{len(counts):,} rows", f"each of {expected:,} rows once")
 
 
-def _digest(submitted: Submitted) -> CheckResult:
+def _digest(facts: Facts) -> CheckResult:
     """Check the outputs against the hash that the run noted when each section ended."""
+    submitted = facts.submitted
     by_row = submitted.by_row
     outputs = [[{"generated_text": by_row[index].text}] for index in sorted(by_row)]
     actual, claimed = outputs_digest(outputs), [section.outputs_sha256 for section in submitted.manifest.sections]
@@ -132,7 +123,10 @@ def _digest(submitted: Submitted) -> CheckResult:
     )
 
 
-def _tokens(submitted: Submitted, model: Model | None, encoded: list[list[int]] | None) -> CheckResult:
+def _tokens(facts: Facts) -> CheckResult:
+    from pipeline.text.detokenize import Form  # noqa: PLC0415 - torch
+
+    submitted, model, encoded = facts.submitted, facts.model, facts.prompts
     expected = "every text is what its token ids decode to"
     if model is None or model.tokenizer is None:
         why = (
@@ -145,7 +139,8 @@ def _tokens(submitted: Submitted, model: Model | None, encoded: list[list[int]] 
     if outside:
         return decided("tokens", INTEGRITY, False, f"rows {listed(outside)}: ids that no token has", expected)
     best: list[int] | None = None
-    for form in FORMS:
+    # Forms of pipe() in the releases that we support; one of them must hold for all.
+    for form in [Form(with_prompt, clean_up) for with_prompt in (False, True) for clean_up in (None, True, False)]:
         if form.with_prompt and not encoded:
             continue
         wrong = list(_otherwise(submitted, form, tokenizer, encoded or []))
@@ -164,8 +159,9 @@ def _otherwise(submitted: Submitted, form: Form, tokenizer: object, encoded: lis
             yield answer.index
 
 
-def _ends(submitted: Submitted, model: Model | None) -> CheckResult:
+def _ends(facts: Facts) -> CheckResult:
     """Check that each answer ends with its only end token, or has all tokens that were allowed."""
+    submitted, model = facts.submitted, facts.model
     expected = "each answer has one end token, its last, or all tokens that were allowed"
     stops = None if model is None else model.stop_tokens
     if stops is None:
@@ -183,7 +179,8 @@ def _ends(submitted: Submitted, model: Model | None) -> CheckResult:
     return decided("ends", INVALID_RUN, not wrong, f"rows {listed(wrong)}" if wrong else "all do", expected)
 
 
-def _limit(submitted: Submitted) -> CheckResult:
+def _limit(facts: Facts) -> CheckResult:
+    submitted = facts.submitted
     most = _most_tokens(submitted)
     wrong = [answer.index for answer in submitted.answers if most is None or len(answer.token_ids) > most]
     longest = max((len(answer.token_ids) for answer in submitted.answers), default=0)
@@ -196,24 +193,8 @@ def _most_tokens(submitted: Submitted) -> int | None:
     return most if type(most) is int else None
 
 
-def _judged(submitted: Submitted, data: Data, name: str) -> Verdicts | None:
-    """Score the answers by the set's own rule if the data is that set, else by the organiser's exact match."""
-    by_row = submitted.by_row
-    rows = [row for row in data.rows if row.index in by_row]
-    texts = [by_row[row.index].text for row in rows]
-    known = name in settings.dataset_names() and settings.dataset(name).sha256 == data.sha256
-    if known and not _can_score(name):
-        return None
-    return verdicts(name if known else "", rows, texts, execute_code=False)
-
-
-def _can_score(name: str) -> bool:
-    """Whether the scoring file that the set's rule needs, if any, is on this disk: nothing is fetched."""
-    needs = name in settings.dataset_names() and settings.dataset(name).form.scoring
-    return not needs or fetch.scoring_place(name).is_file()
-
-
-def _score(submitted: Submitted, data: Data | None, judged: Verdicts | None) -> CheckResult:
+def _score(facts: Facts) -> CheckResult:
+    submitted, data, judged = facts.submitted, facts.data, facts.judged
     claimed, expected = submitted.manifest.score, "as counted anew"
     actual = f"claimed {claimed.correct} of {claimed.scored}"
     if data is None or judged is None or (not judged.scored and judged.rule in NEEDS_CODE):
@@ -229,54 +210,40 @@ def _score(submitted: Submitted, data: Data | None, judged: Verdicts | None) -> 
     return decided("score", ACCURACY, fine, f"{actual}; counted {judged.correct} of {judged.scored}", expected)
 
 
-def _reference(submitted: Submitted, organiser: Organiser, data: Data | None) -> list[CheckResult]:
-    """Check the drop in accuracy against the contest's limit, and the share of rows that differ from the reference."""
-    rule, same = f"a drop of at most {stats.ALLOWED_DROP:.1%}", "the reference run's answers, but for rounding"
-    reference = organiser.reference
-    trouble = (
-        "no reference run was given (--reference RUN)"
-        if reference is None
-        else "the organiser's data is not here"
-        if data is None
-        else "the reference run answered other data"
-        if reference.manifest["dataset"]["sha256"] != data.sha256
-        else None
-        if _can_score(reference.manifest["dataset"]["name"])
-        else "the set's scoring file is not here (invoke data)"
-    )
-    common: list[int] = []
-    if reference is not None and data is not None and trouble is None:
-        common = sorted(set(reference.outputs) & set(submitted.by_row) & set(range(len(data.rows))))
-    if reference is None or data is None or not common:
-        why = trouble or "the reference run has no row in common"
-        return [unknown("accuracy", ACCURACY, why, rule), unknown("reference", ACCURACY, why, same)]
-    mine = compare.Run(submitted.folder / "run", submitted.manifest.model_dump(), _as_outputs(submitted))
-    try:
-        compared = compare.paired(reference, mine, list(data.rows), common, execute_code=False)
-    except PipelineError as error:
-        return [unknown("accuracy", ACCURACY, error.what, rule), unknown("reference", ACCURACY, error.what, same)]
+def _accuracy(facts: Facts) -> CheckResult:
+    """Check the drop in accuracy against the contest's limit."""
+    rule, compared = f"a drop of at most {stats.ALLOWED_DROP:.1%}", facts.compared
+    if isinstance(compared, str):
+        return unknown("accuracy", ACCURACY, compared, rule)
     drop = -(compared.difference or 0.0)
     fine = False if compared.verdict == "broken" else True if drop <= stats.ALLOWED_DROP else None
-    fine = None if compared.verdict == "not scored" or (fine and len(common) < len(submitted.by_row)) else fine
-    share, allowed = len(compared.differing) / compared.rows, allowance(reference.manifest, mine.manifest)
+    some = compared.rows < len(facts.submitted.by_row)
+    fine = None if compared.verdict == "not scored" or (fine and some) else fine
+    return decided("accuracy", ACCURACY, fine, compared.words, rule)
+
+
+def _reference(facts: Facts) -> CheckResult:
+    """Check the share of rows that differ from the reference run."""
+    same, compared = "the reference run's answers, but for rounding", facts.compared
+    if isinstance(compared, str):
+        return unknown("reference", ACCURACY, compared, same)
+    reference = {} if facts.organiser.reference is None else facts.organiser.reference.manifest
+    share, allowed = len(compared.differing) / compared.rows, allowance(reference, facts.manifest.model_dump())
     where = f": {listed(each.index for each in compared.differing)}" if compared.differing else ""
     differing = f"{len(compared.differing)} of {compared.rows} rows differ{where}"
-    in_float32 = submitted.manifest.dtype == reference.manifest.get("dtype") == "float32"
-    certain = in_float32 or promise.between(reference.manifest, mine.manifest).equal
-    return [
-        decided("accuracy", ACCURACY, fine, compared.words, rule),
-        decided(
-            "reference", ACCURACY, share <= allowed.share or (False if certain else None), differing, allowed.words
-        ),
-    ]
+    certain = compared.promise.equal or facts.manifest.dtype == reference.get("dtype") == "float32"
+    fine = share <= allowed.share or (False if certain else None)
+    return decided("reference", ACCURACY, fine, differing, allowed.words)
 
 
-def _as_outputs(submitted: Submitted) -> dict[int, dict[str, object]]:
-    return {
-        answer.index: {
-            "index": answer.index,
-            "output": [{"generated_text": answer.text}],
-            "token_ids": list(answer.token_ids),
-        }
-        for answer in submitted.answers
-    }
+CHECKS: dict[str, Check] = {
+    "dataset": _dataset,
+    "rows": _rows,
+    "outputs-hash": _digest,
+    "tokens": _tokens,
+    "ends": _ends,
+    "limit": _limit,
+    "score": _score,
+    "accuracy": _accuracy,
+    "reference": _reference,
+}

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from pipeline.dataset.records import Record
 from pipeline.engine.shape import Shape
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.files import sha256_of
-from pipeline.model import config, loader, lock
+from pipeline.model import config, lock
 from pipeline.record import run_folder
 from pipeline.schemas import HubModelConfig, StandinConfig
 from pipeline.text.chat_template import token_ids
@@ -67,14 +66,14 @@ class Model:
 
     @property
     def tensors(self) -> int | None:
-        return None if self.shape is None else len(loader.expected_tensors(self.shape))
+        return None if self.shape is None else self.shape.tensors
 
     @property
     def size_bytes(self) -> int | None:
         """Size of all weights as stored; None if shape or dtype is not known."""
         if self.shape is None or self.dtype not in ITEM_BYTES:
             return None
-        return sum(prod(size) for size in loader.expected_tensors(self.shape).values()) * ITEM_BYTES[self.dtype]
+        return self.shape.parameters * ITEM_BYTES[self.dtype]
 
 
 class Organiser:

@@ -33,6 +33,8 @@ def read_manifest(run: Path) -> tuple[Manifest | None, CheckResult]:
 def read_answers(run: Path) -> tuple[tuple[Answer, ...] | None, CheckResult]:
     """Read outputs.jsonl line by line, held exactly to the form of pipe()'s output for chats: nesting, keys, types."""
     path = run / "outputs.jsonl"
+    if not path.is_file():
+        return None, decided("form", FORM, False, "there is no outputs.jsonl", ANSWERS_WANTED)
     if path.stat().st_size > MOST_BYTES:
         return None, decided("form", FORM, False, f"more than {MOST_BYTES:,} bytes", ANSWERS_WANTED)
     content = path.read_bytes()
@@ -75,6 +77,9 @@ def _read(path: Path, name: str, model: type[Any], schema: object, expected: str
         if actual != schema:
             # Perhaps not wrong, perhaps newer than this program: it does not know what it would be reading.
             return None, unknown(name, FORM, f"schema {actual!r}, which this program does not know", expected)
+        if value.get("resumed"):
+            why = "the run was gone on with, so its time is not of all rows"
+            return None, decided(name, FORM, False, why, expected)
         return model.model_validate(value), decided(name, FORM, True, f"schema {schema}", expected)
     except ValidationError as error:
         wrong = listed(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from pipeline.contest.format import RUN
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=4000)]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -236,6 +238,12 @@ class Submitted:
     manifest: Manifest
     answers: tuple[Answer, ...]
     """The answers in the file's order, which is the order in which they were finished."""
+    run_folder: Path | None = None
+    """The run's own folder, where it lies outside of the submission's."""
+
+    @property
+    def run(self) -> Path:
+        return self.run_folder or self.folder / RUN
 
     @property
     def by_row(self) -> dict[int, Answer]:

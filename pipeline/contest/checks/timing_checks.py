@@ -14,10 +14,10 @@ from statistics import median
 
 from pipeline import settings
 from pipeline.check import INVALID_RUN, CheckResult, decided, listed, unknown
-from pipeline.contest.checks.organiser import ITEM_BYTES, Model, Organiser
-from pipeline.contest.checks.submitted import Manifest, Submitted
+from pipeline.contest.checks.facts import Check, Facts
+from pipeline.contest.checks.organiser import ITEM_BYTES
+from pipeline.contest.checks.submitted import Manifest
 from pipeline.device import board
-from pipeline.engine import prefix_tree
 
 CLOSE_S = 1e-3
 """Tolerance between two records of one interval."""
@@ -43,24 +43,8 @@ MOST_LOG_BYTES = 4 << 20
 LOGGED = re.compile(r"INFO (\d+) prompts in (\d+\.\d+) s, (\d+) tokens$", re.MULTILINE)
 
 
-def checks(submitted: Submitted, organiser: Organiser) -> list[CheckResult]:
-    manifest = submitted.manifest
-    model = organiser.model(manifest.model.name)
-    encoded = organiser.prompts(manifest.dataset.name, manifest.model.name, manifest.dataset.rows)
-    return [
-        _phases(manifest),
-        _timeline(manifest),
-        _answer_times(submitted),
-        _wall_clock(manifest),
-        _log(submitted),
-        _repeats(manifest),
-        _passes(manifest),
-        _work(submitted, encoded),
-        _floor(submitted, model, encoded),
-    ]
-
-
-def _phases(manifest: Manifest) -> CheckResult:
+def _phases(facts: Facts) -> CheckResult:
+    manifest = facts.manifest
     phases = manifest.phases_s
     wrong = [
         name
@@ -75,8 +59,9 @@ def _phases(manifest: Manifest) -> CheckResult:
     )
 
 
-def _timeline(manifest: Manifest) -> CheckResult:
+def _timeline(facts: Facts) -> CheckResult:
     """Check the order: load, warm-up, the sections one after the other within the telemetry, then attestation."""
+    manifest = facts.manifest
     line, phases = manifest.timeline_s, manifest.phases_s
     timed = line.timed
     order = [*line.load, *line.warm_up, line.telemetry[0], *(moment for pair in timed for moment in pair)]
@@ -94,8 +79,9 @@ def _timeline(manifest: Manifest) -> CheckResult:
     return decided("timeline", INVALID_RUN, not wrong, listed(wrong) or "in order", expected)
 
 
-def _answer_times(submitted: Submitted) -> CheckResult:
+def _answer_times(facts: Facts) -> CheckResult:
     """Check that the answers were finished within the first section, in the file's order."""
+    submitted = facts.submitted
     moments = [answer.at_s for answer in submitted.answers if answer.at_s is not None]
     section_s = submitted.manifest.phases_s.timed[0]
     expected = f"ascending, within the {section_s:.3f} s of the first section"
@@ -109,7 +95,8 @@ def _answer_times(submitted: Submitted) -> CheckResult:
     )
 
 
-def _wall_clock(manifest: Manifest) -> CheckResult:
+def _wall_clock(facts: Facts) -> CheckResult:
+    manifest = facts.manifest
     wall_s = (manifest.ended_utc - manifest.began_utc).total_seconds()
     line_s = manifest.timeline_s.attestation[1]
     slack_s = CLOCK_SLACK_S + CLOCK_SLACK_SHARE * max(0.0, wall_s)
@@ -122,8 +109,9 @@ def _wall_clock(manifest: Manifest) -> CheckResult:
     )
 
 
-def _log(submitted: Submitted) -> CheckResult:
-    path, manifest = submitted.folder / "run" / "run.log", submitted.manifest
+def _log(facts: Facts) -> CheckResult:
+    submitted, manifest = facts.submitted, facts.manifest
+    path = submitted.run / "run.log"
     form = "a line in run.log for each section, with its prompts, seconds and tokens"
     if not path.is_file() or path.stat().st_size > MOST_LOG_BYTES:
         return decided("log", INVALID_RUN, False, "no run.log of a sensible size", form)
@@ -139,8 +127,9 @@ def _log(submitted: Submitted) -> CheckResult:
     return decided("log", INVALID_RUN, fine, listed(f"{line[0]} in {line[1]} s" for line in logged) or "none", form)
 
 
-def _repeats(manifest: Manifest) -> CheckResult:
+def _repeats(facts: Facts) -> CheckResult:
     """Check that sections take alike and each has passes: kept answers would make a later one faster, or idle."""
+    manifest = facts.manifest
     timed, middle = manifest.phases_s.timed, median(manifest.phases_s.timed)
     outliers = [t for t in timed if not FASTEST_REPEAT * middle <= t <= SLOWEST_REPEAT * middle]
     idle = [number for number, each in enumerate(manifest.sections, start=1) if each.passes < 1]
@@ -153,8 +142,9 @@ def _repeats(manifest: Manifest) -> CheckResult:
     return decided("repeats", INVALID_RUN, not wrong, listed(wrong) or f"{len(timed)} alike", expected)
 
 
-def _passes(manifest: Manifest) -> CheckResult:
+def _passes(facts: Facts) -> CheckResult:
     """Check the engine's count and time of passes against the section and its measurements during the warm-up."""
+    manifest = facts.manifest
     stats, cost = manifest.engine.stats, manifest.engine.cost
     expected = "passes that fit into the section, none faster than the warm-up's smallest"
     if stats is None or cost is None or not cost.elapsed_s:
@@ -169,8 +159,11 @@ def _passes(manifest: Manifest) -> CheckResult:
     return decided("passes", INVALID_RUN, not wrong, f"not: {listed(wrong)}" if wrong else actual, expected)
 
 
-def _work(submitted: Submitted, encoded: list[list[int]] | None) -> CheckResult:
+def _work(facts: Facts) -> CheckResult:
     """Check the counts of prompt and answer tokens: a prompt that was cut or rewritten has another count."""
+    from pipeline.engine import prefix_tree  # noqa: PLC0415 - torch
+
+    submitted, encoded = facts.submitted, facts.prompts
     manifest, subject = submitted.manifest, "the tokens of all prompts and answers"
     answered = sum(len(answer.token_ids) for answer in submitted.answers)
     counts = {manifest.answer_tokens, *(section.answer_tokens for section in manifest.sections)}
@@ -211,14 +204,16 @@ def ceiling(manifest: Manifest) -> Ceiling:
     return Ceiling(f"{cores} cores", HOST_BYTES_PER_S, cores * flops)
 
 
-def _floor(submitted: Submitted, model: Model | None, encoded: list[list[int]] | None) -> CheckResult:
+def _floor(facts: Facts) -> CheckResult:
     """Check that no section beats the floor: the time to read the layers' weights once or to compute every distinct
     prompt token, whichever is longer.
 
     The arithmetic leaves out the last layer, where an engine may skip what no answer depends on. The roofline: see
     `engine/cost.py`.
     """
-    manifest, best = submitted.manifest, ceiling(submitted.manifest)
+    from pipeline.engine import prefix_tree  # noqa: PLC0415 - torch
+
+    manifest, best, model, encoded = facts.manifest, ceiling(facts.manifest), facts.model, facts.prompts
     fastest_s = min(manifest.phases_s.timed)
     if model is None or model.shape is None:
         return unknown(
@@ -233,3 +228,16 @@ def _floor(submitted: Submitted, model: Model | None, encoded: list[list[int]] |
     floor_s = max(weights_s, arithmetic_s)
     expected = f"at least {floor_s:.3g} s: what {best.title} needs for the weights once, or for the prompts' arithmetic"
     return decided("floor", INVALID_RUN, fastest_s >= floor_s, f"{fastest_s:.6g} s", expected)
+
+
+CHECKS: dict[str, Check] = {
+    "phases": _phases,
+    "timeline": _timeline,
+    "answer-times": _answer_times,
+    "wall-clock": _wall_clock,
+    "log": _log,
+    "repeats": _repeats,
+    "passes": _passes,
+    "work": _work,
+    "floor": _floor,
+}

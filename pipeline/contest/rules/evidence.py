@@ -4,40 +4,34 @@ checkout here and a stranger's submission.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline import paths, schemas, settings
-from pipeline.check import FAIL, OK, UNKNOWN, CheckResult
+from pipeline import paths, settings
+from pipeline.check import FAIL, INTEGRITY, INVALID_RUN, OK, UNKNOWN, CheckResult, decided
+from pipeline.check import unknown as cannot_tell
+from pipeline.contest import numbers
+from pipeline.contest.checks import by_id, read_submitted
+from pipeline.contest.checks.facts import Facts
+from pipeline.contest.checks.organiser import Organiser
+from pipeline.contest.checks.submitted import Manifest, Submission, Submitted
+from pipeline.contest.format import SCHEMA
 from pipeline.contest.source import commit
 from pipeline.contest.team import TeamWords, read_team
 from pipeline.errors import PipelineError
-from pipeline.model import lock
 from pipeline.record import run_folder
-from pipeline.record.outputs import read_outputs
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """The run's accuracy against the unmodified pipeline: verdict and words of `accuracy.compare.judge`."""
+class Made:
+    """The source that a run was made by, as far as this checkout has it."""
 
-    verdict: str
-    words: str
-
-
-@dataclass(frozen=True)
-class Pins:
-    """Hashes of models and data, and arguments, that the judging side pins itself; no submission has a say in them."""
-
-    models: Mapping[str, str] = field(default_factory=dict)
-    """Model name to the root hash of its lock."""
-    datasets: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    """Data set name to the sha256 of its file and the number of its rows."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Generation arguments with which the organiser's script calls the pipe."""
+    files: Mapping[str, bytes]
+    doubt: str | None
+    """Reason to doubt that this source made the run; None without one."""
 
 
 @dataclass(frozen=True)
@@ -46,49 +40,94 @@ class Evidence:
 
     manifest: Mapping[str, Any] | None = None
     """The run's manifest; None without a run."""
-    rows: Sequence[Mapping[str, Any]] = ()
-    """Lines of outputs.jsonl, in the file's order."""
+    read: Mapping[str, CheckResult] = field(default_factory=dict)
+    """What reading the run and its source has decided, by id (`by_id.READ`)."""
+    facts: Facts | None = None
+    """The run as its checks see it; None where it could not be read."""
     source: Mapping[str, bytes] = field(default_factory=dict)
     """Source files: path to content."""
-    source_doubt: str | None = None
-    """Reason to doubt that this source made the run; None without one."""
     team: TeamWords | None = None
     """The team's own words; None if there is only the example team."""
     image_packed: bool = False
     image_digest: str | None = None
-    accuracy: Accuracy | None = None
-    pins: Pins = field(default_factory=Pins)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Generation arguments with which the organiser's script calls the pipe."""
 
     def at(self, path: str) -> Any:
         """The manifest's value at a dotted path, such as `board.before.mode`; None if there is none."""
-        value: Any = self.manifest
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
+        return _at(self.manifest, path)
+
+    def checked(self, id: str, *, of_the_contest: bool) -> CheckResult:
+        """One of the checks of a run. `of_the_contest`: as for the contest itself, also if the run is a rehearsal."""
+        if id in self.read:
+            return self.read[id]
+        facts = self._of_the_contest if of_the_contest else self.facts
+        if facts is not None:
+            return by_id.made(id, facts)
+        why = [f"{each.id}: {each.found}" for each in self.read.values() if each.state != OK]
+        return cannot_tell(id, INVALID_RUN, "; ".join(why) or "the run was not read", "")
+
+    @cached_property
+    def _of_the_contest(self) -> Facts | None:
+        return None if self.facts is None else self.facts.of_the_contest
+
+    @property
+    def accuracy_words(self) -> str | None:
+        """How the run's accuracy compares with the reference's; None where it was not compared."""
+        compared = None if self.facts is None else self.facts.compared
+        return None if compared is None or isinstance(compared, str) else compared.words
 
 
-def here(run: Path | None, checkout: Path = paths.ROOT, **known: Any) -> Evidence:
-    """Collect the evidence of a checkout and one of its runs; `known` are further fields of Evidence.
+def here(
+    run: Path | None,
+    checkout: Path = paths.ROOT,
+    *,
+    rehearsal: bool | None = None,
+    organiser: Organiser | None = None,
+    **known: Any,
+) -> Evidence:
+    """Collect the evidence of a checkout and one of its runs, seen with `organiser` or what this disk holds; `known`
+    are further fields of Evidence. `rehearsal`: whether the run is handed in as one; None, as its board and model say.
 
-    Raises IntegrityError (M101 of the team's file) and UsageError (U501 no finished run).
+    Raises IntegrityError (M101 of the team's file), UsageError (U501 no finished run) and what `organiser_for` raises.
     """
     team, example = read_team(checkout)
-    about = {"team": None if example else team.words, "pins": pins(), **known}
+    about = {"team": None if example else team.words, "arguments": arguments(), **known}
     if run is None:
-        return Evidence(source=commit.tree(checkout), source_doubt="no run was looked at", **about)
+        return Evidence(source=commit.tree(checkout), **about)
     manifest = run_folder.finished_manifest(run)
     try:
         files, doubt = commit.read(commit.of_run(manifest, checkout)), None
     except PipelineError as error:
         files, doubt = commit.tree(checkout), error.what
-    return Evidence(
-        manifest=manifest,
-        rows=read_outputs(run),
-        source=files,
-        source_doubt=doubt,
-        accuracy=accuracy(run, manifest),
-        **about,
+    rehearsal = bool(why_rehearsal(manifest)) if rehearsal is None else rehearsal
+    made = Made(files, doubt)
+    return of_run(
+        run, manifest, made, team.words, rehearsal, organiser or organiser_for(run, manifest, checkout), about
     )
+
+
+def of_run(
+    run: Path,
+    manifest: Mapping[str, Any],
+    made_by: Made,
+    team: TeamWords,
+    rehearsal: bool,
+    organiser: Organiser,
+    known: Mapping[str, Any],
+) -> Evidence:
+    """Collect the evidence of a run's folder, read as strictly as a stranger's."""
+    claims, of_manifest = read_submitted.read_manifest(run)
+    answers, of_form = read_submitted.read_answers(run)
+    facts = None
+    if claims is not None and answers is not None:
+        submitted = Submitted(run, _as_submission(claims, team, rehearsal), claims, answers, run_folder=run)
+        facts = Facts(submitted, organiser)
+    found = made_by.doubt or f"commit {str(_at(manifest, 'code.commit'))[:12]}"
+    expected = "the commit of a tree without changes, and that commit here"
+    of_source = decided("source", INTEGRITY, made_by.doubt is None and bool(made_by.files), found, expected)
+    read = {each.id: each for each in (of_manifest, of_form, of_source)}
+    return Evidence(manifest=manifest, read=read, facts=facts, source=made_by.files, **known)
 
 
 def with_source(seen: Evidence, files: Mapping[str, bytes]) -> Evidence:
@@ -96,65 +135,76 @@ def with_source(seen: Evidence, files: Mapping[str, bytes]) -> Evidence:
     return replace(seen, source=files)
 
 
+def arguments() -> dict[str, Any]:
+    return settings.run().model_dump(include={"max_new_tokens", "return_full_text", "do_sample", "temperature"})
+
+
+def why_rehearsal(manifest: Mapping[str, Any]) -> str:
+    """Reason why a run cannot be one of the contest's; empty if it can."""
+    if _at(manifest, "board.before.board.is_jetson") is False:
+        return "this machine is not a Jetson"
+    model = _at(manifest, "model.name")
+    return f"the model is {model}" if model in settings.model_names() and model != numbers.load().model else ""
+
+
+def organiser_for(run: Path, manifest: Mapping[str, Any], checkout: Path = paths.ROOT) -> Organiser:
+    """The organiser's side for judging one's own run: the data and model that the run named by path, and the newest
+    reference run beside it. Raises what `Organiser` raises."""
+    data, model = (Path(str(_at(manifest, f"request.{key}"))).expanduser() for key in ("dataset", "model"))
+    named_data = data if settings.dataset_name(str(data)) not in settings.dataset_names() and data.is_file() else None
+    named_model = str(model) if str(model) not in settings.model_names() and model.is_dir() else None
+    return Organiser(named_data, reference_of(run, manifest), named_model, checkout)
+
+
 def newest_run() -> Path | None:
     """Folder of the newest finished run that is not the reference's; None without one."""
     for path in sorted(paths.runs().glob("*/manifest.json"), key=lambda path: path.parent.name, reverse=True):
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            if manifest["state"] == run_folder.FINISHED and manifest["engine"]["name"] != "reference":
-                return path.parent
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # of another program, or of a run that was killed early
+        manifest = run_folder.read_manifest(path.parent)
+        if manifest is not None and _is_finished(manifest) and _at(manifest, "engine.name") not in {None, "reference"}:
+            return path.parent
     return None
-
-
-def pins() -> Pins:
-    """The pins of this checkout's configs, with the locks of models that were fetched here."""
-    models = {}
-    for name in settings.model_names():
-        config = settings.model(name)
-        if isinstance(config, schemas.StandinConfig):
-            models[name] = lock.Lock(
-                tuple(lock.LockedFile(file, sha256, 0) for file, sha256 in sorted(config.files.items()))
-            ).root
-        elif (known := lock.known(paths.models() / name)) is not None:
-            models[name] = known.root
-    configs = [settings.dataset(name) for name in settings.dataset_names()]
-    arguments = settings.run().model_dump(include={"max_new_tokens", "return_full_text", "do_sample", "temperature"})
-    return Pins(models, {config.name: (config.sha256, config.rows) for config in configs if config.sha256}, arguments)
-
-
-def accuracy(run: Path, manifest: Mapping[str, Any]) -> Accuracy | None:
-    """Compare the run with its reference run (`reference_of`); None if there is none."""
-    if manifest["engine"]["name"] == "reference":
-        return Accuracy("kept", "this is the unmodified pipeline")
-    reference = reference_of(run, manifest)
-    if reference is None:
-        return None
-    from pipeline.accuracy import compare  # noqa: PLC0415 - takes half a second
-
-    try:
-        compared = compare.compare(str(reference), str(run))
-    except PipelineError as error:
-        return Accuracy("cannot tell", f"{reference.name}: {error.what}")
-    return Accuracy(compared.verdict, f"{compared.words} Against {reference.name}.")
 
 
 def reference_of(run: Path, manifest: Mapping[str, Any]) -> Path | None:
     """The newest run of transformers' own pipe() beside this run, on the same rows and model; itself if it is one."""
-    if manifest["engine"]["name"] == "reference":
+    if _at(manifest, "engine.name") == "reference":
         return run
-    beside = sorted(run.resolve().parent.glob("*/manifest.json"))
-    return next((path.parent for path in reversed(beside) if _is_reference(path, manifest)), None)
+    for path in sorted(run.resolve().parent.glob("*/manifest.json"), reverse=True):
+        other = run_folder.read_manifest(path.parent) or {}
+        same = all(key in other and other[key] == manifest.get(key) for key in ("model", "dataset", "dtype"))
+        whole = _is_finished(other) and (path.parent / "outputs.jsonl").is_file()
+        if same and whole and _at(other, "engine.name") == "reference":
+            return path.parent
+    return None
 
 
-def _is_reference(path: Path, manifest: Mapping[str, Any]) -> bool:
-    try:
-        other = json.loads(path.read_text(encoding="utf-8"))
-        same = all(other[key] == manifest[key] for key in ("model", "dataset", "dtype"))
-        return same and other["state"] == run_folder.FINISHED and other["engine"]["name"] == "reference"
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # of another program, or a run that broke off
+def _is_finished(manifest: Mapping[str, Any]) -> bool:
+    return manifest.get("state") == run_folder.FINISHED
+
+
+def _at(manifest: Mapping[str, Any] | None, path: str) -> Any:
+    value: Any = manifest
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _as_submission(manifest: Manifest, team: TeamWords, rehearsal: bool) -> Submission:
+    """What `submission.json` will say of a run that is not packed yet."""
+    claim = {
+        "schema": SCHEMA,
+        "rehearsal": rehearsal,
+        "team": {"name": team.name, "members": list(team.members)},
+        "run": "",
+        "commit": "0" * 40,
+        "model": manifest.model,
+        "dataset": manifest.dataset,
+        "image": {},
+        "declarations": dict(team.declarations),
+        "files": {},
+    }
+    code = manifest.code.commit
+    return Submission.model_validate(claim).model_copy(update={"commit": code} if code else {})
 
 
 def decide(fine: bool, what: str, expected: str = "") -> CheckResult:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from pipeline import paths, schemas, settings
-from pipeline.check import FAIL, HUMAN, OK, UNKNOWN, CheckResult, Kind, State
+from pipeline.check import FAIL, HUMAN, OK, UNKNOWN, WARN, CheckResult, Kind, State
+from pipeline.contest.checks import by_id
 from pipeline.contest.numbers import Contest
 from pipeline.contest.rules import run_rules, source_rules
 from pipeline.contest.rules.evidence import Evidence, decide, unknown
@@ -28,21 +29,10 @@ OF_A_RUN: dict[str, Check] = {
     "jetpack": run_rules.jetpack,
     "power_mode": run_rules.power_mode,
     "framework": run_rules.framework,
-    "model": run_rules.model,
-    "weights": run_rules.weights,
-    "precision": run_rules.precision,
-    "dataset": run_rules.dataset,
-    "whole_set": run_rules.whole_set,
-    "memory": run_rules.memory,
-    "output_form": run_rules.output_form,
     "arguments": run_rules.arguments,
-    "accuracy": run_rules.accuracy,
-    "timed_section": run_rules.timed_section,
-    "valid_time": run_rules.valid_time,
     "network": run_rules.network,
-    "source_known": source_rules.source_known,
 }
-"""Checks by name that need a run; their rules are unknown without one."""
+"""Checks by name that only rules need, and that need a run."""
 
 OF_A_SOURCE: dict[str, Check] = {
     "script": source_rules.script,
@@ -53,6 +43,9 @@ OF_A_SOURCE: dict[str, Check] = {
     "team": source_rules.team,
 }
 
+OF_VERIFICATION = frozenset({*by_id.CHECKS, *by_id.READ})
+"""Checks by name that decide about a run wherever it is verified."""
+
 NO_RUN = "no run yet"
 
 
@@ -60,8 +53,8 @@ class Rule(schemas.Strict):
     id: str
     text: str
     by: Literal["check", "declaration", "human"]
-    check: str | None = None
-    """Name of the check: a key of OF_A_RUN or OF_A_SOURCE."""
+    checks: tuple[str, ...] = ()
+    """Names of the checks: of OF_A_RUN, OF_A_SOURCE or OF_VERIFICATION. The worst result among them is the rule's."""
     kind: Kind | None = None
     """Kind of failure, which decides the exit status; None if people judge the rule."""
     contest: bool = False
@@ -70,11 +63,20 @@ class Rule(schemas.Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> Rule:
-        if (self.by == "check") != (self.check is not None) or (self.by == "human") != (self.kind is None):
+        if (self.by == "check") != bool(self.checks) or (self.by == "human") != (self.kind is None):
             raise ValueError(f"{self.id}: a check has a name, and what is not a human's has a kind")
-        if self.check is not None and self.check not in OF_A_RUN | OF_A_SOURCE:
-            raise ValueError(f"{self.id}: there is no check named {self.check}")
+        if nobodys := set(self.checks) - OF_A_RUN.keys() - OF_A_SOURCE.keys() - OF_VERIFICATION:
+            raise ValueError(f"{self.id}: there is no check named {min(nobodys)}")
         return self
+
+    @property
+    def verified(self) -> bool:
+        """Whether checks of verification decide it, so that a verdict has it already."""
+        return bool(self.checks) and OF_VERIFICATION.issuperset(self.checks)
+
+    @property
+    def of_a_run(self) -> bool:
+        return bool(set(self.checks) & (OF_A_RUN.keys() | OF_VERIFICATION))
 
 
 class Rules(schemas.Strict):
@@ -170,10 +172,19 @@ def _decided(rule: Rule, evidence: Evidence, contest: Contest) -> CheckResult:
             return unknown("there is no team to declare it")
         declared = evidence.team.declarations.get(rule.id) is True
         return decide(declared, "declared by the team" if declared else "not declared", rule.text)
-    if rule.check in OF_A_RUN:
-        return unknown(NO_RUN) if evidence.manifest is None else OF_A_RUN[rule.check](evidence, contest)
-    assert rule.check is not None  # as _whole holds
-    return OF_A_SOURCE[rule.check](evidence, contest)
+    if rule.of_a_run and evidence.manifest is None:
+        return unknown(NO_RUN)
+    results = (_checked(name, rule, evidence, contest) for name in rule.checks)
+    return max(results, key=lambda each: _WORSE.index(each.state))  # of equals, the first
+
+
+_WORSE: tuple[State, ...] = (OK, WARN, HUMAN, UNKNOWN, FAIL)
+
+
+def _checked(name: str, rule: Rule, evidence: Evidence, contest: Contest) -> CheckResult:
+    if name in OF_VERIFICATION:
+        return evidence.checked(name, of_the_contest=rule.contest)
+    return (OF_A_RUN | OF_A_SOURCE)[name](evidence, contest)
 
 
 def _folded(head: str, text: str, margin: str, width: int) -> list[str]:

@@ -17,14 +17,6 @@ FEWEST_WORDS = 150
 SHOWN = 3
 
 
-def source_known(evidence: Evidence, _contest: Contest) -> CheckResult:
-    expected = "the commit of a tree without changes, and that commit here"
-    commit = evidence.at("code.commit")
-    if evidence.source_doubt:
-        return fail(evidence.source_doubt, expected)
-    return decide(isinstance(commit, str) and bool(evidence.source), f"commit {str(commit)[:12]}", expected)
-
-
 def script(evidence: Evidence, _contest: Contest) -> CheckResult:
     """Check the structure of the organiser's script: data are loaded and answered between the two clock readings."""
     expected = f"{SCRIPT}: load_dataset and pipe between the clock's start and end, paths from sys.argv"

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from pipeline.contest.rules.evidence import Accuracy
 from pipeline.contest.rules.source_rules import METHOD as TEMPLATE
 from pipeline.contest.source import sbom, third_party
 from pipeline.contest.submit import pictures
@@ -37,7 +36,8 @@ class About:
     commit: str
     committed_s: int
     rehearsal: bool
-    accuracy: Accuracy | None
+    accuracy_words: str | None
+    """Against a run of the reference; None where there is none."""
     image: str | None
 
 
@@ -131,7 +131,7 @@ def _headlines(manifest: Mapping[str, Any], about: About) -> dict[str, str]:
         "right": f"{score['correct']:,}",
         "scored": f"{score['scored']:,}",
         "share": UNSEEN if score["share"] is None else f"{score['share']:.1%}",
-        "accuracy_words": about.accuracy.words if about.accuracy else "not compared yet",
+        "accuracy_words": about.accuracy_words or "not compared yet",
         "model": _plain(manifest["model"]["name"]),
         "dataset": _plain(manifest["dataset"]["name"]),
         "device": _plain(pictures.device(manifest)),

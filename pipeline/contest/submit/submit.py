@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pipeline import files, paths, process, settings
+from pipeline import files, paths, process
 from pipeline.check import UNKNOWN, CheckResult, Kind
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.format import IMAGE
@@ -94,16 +94,30 @@ def submit(
     made_by = commit.of_run(manifest, checkout)
     method, pictures = _drawing()
     team, example = read_team(checkout)
-    why = _why_rehearsal(manifest, request)
+    why = evidence.why_rehearsal(manifest) or ("as was asked for" if request.rehearsal else "")
     digest = _digest(team.image)
     # The explanation may be written after the run: it is the newest commit's.
     texts = {**commit.read(made_by), source_rules.METHOD: _read(checkout / source_rules.METHOD)}
-    seen = evidence.here(request.run, checkout, image_packed=request.save_image, image_digest=digest)
+    organiser = organiser or evidence.organiser_for(request.run, manifest, checkout)
+    seen = evidence.here(
+        request.run,
+        checkout,
+        rehearsal=bool(why),
+        organiser=organiser,
+        image_packed=request.save_image,
+        image_digest=digest,
+    )
     judged = rules.judge(evidence.with_source(seen, texts))
     if rules.refused(judged, rehearsal=bool(why)):
         return Submission(request.run.name, judged, bool(why), why)
     about = method.About(
-        team, request.run.resolve().name, made_by.commit, made_by.committed_s, bool(why), seen.accuracy, team.image
+        team=team,
+        run=request.run.resolve().name,
+        commit=made_by.commit,
+        committed_s=made_by.committed_s,
+        rehearsal=bool(why),
+        accuracy_words=seen.accuracy_words,
+        image=team.image,
     )
     documents = {
         **method.make(manifest, texts, about),
@@ -112,7 +126,6 @@ def submit(
     }
     out = out or checkout / FOLDER
     out.mkdir(parents=True, exist_ok=True)
-    organiser = organiser or organiser_for(request.run, manifest, checkout)
     # Packed where nobody takes it for the submission, until it is verified; on the same disk, for an image's gigabytes.
     with contextlib.ExitStack() as stack:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".packing-", dir=out)))
@@ -146,15 +159,6 @@ def submit(
         redactions=len(pack.submission_json(path)["redactions"]),
         notes=tuple(_notes(example, boxes=pictures.without_letters(team.name))),
     )
-
-
-def organiser_for(run: Path, manifest: Mapping[str, Any], checkout: Path = paths.ROOT) -> Organiser:
-    """The organiser's side for verifying one's own run: the data and model that the run named by path, and the newest
-    reference run beside it. Raises what `Organiser` raises."""
-    data, model = (Path(str(manifest["request"][key])).expanduser() for key in ("dataset", "model"))
-    named_data = data if settings.dataset_name(str(data)) not in settings.dataset_names() and data.is_file() else None
-    named_model = str(model) if str(model) not in settings.model_names() and model.is_dir() else None
-    return Organiser(named_data, evidence.reference_of(run, manifest), named_model, checkout)
 
 
 def conclude(result: Submission) -> None:
@@ -229,15 +233,6 @@ _ERRORS: dict[Kind, tuple[type[PipelineError], str]] = {
     "accuracy": (AccuracyError, "A622"),
     "invalid": (InvalidRun, "I622"),
 }
-
-
-def _why_rehearsal(manifest: Mapping[str, Any], request: Request) -> str:
-    """Reason why the run is a rehearsal; empty if it is meant for the contest."""
-    if manifest["board"]["before"]["board"]["is_jetson"] is False:
-        return "this machine is not a Jetson"
-    if manifest["model"]["name"] in evidence.pins().models and manifest["model"]["name"] != rules.load().contest.model:
-        return f"the model is {manifest['model']['name']}"
-    return "as was asked for" if request.rehearsal else ""
 
 
 def _drawing() -> tuple[ModuleType, ModuleType]:

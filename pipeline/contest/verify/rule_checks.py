@@ -8,29 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline import settings
 from pipeline.check import ACCURACY, FORM, HUMAN, INTEGRITY, INVALID_RUN, OK, UNKNOWN, CheckResult, Kind, plain
 from pipeline.contest.checks.submitted import Submitted
 from pipeline.contest.format import IMAGE
-from pipeline.contest.rules import rules
-from pipeline.contest.rules.evidence import Evidence, Pins
+from pipeline.contest.rules import evidence, rules
 from pipeline.contest.rules.source_rules import METHOD
 from pipeline.contest.team import TeamWords
-
-ANSWERED = {
-    "model": "model",
-    "weights": "weights",
-    "precision": "dtype",
-    "dataset": "dataset",
-    "whole-set": "rows",
-    "sequence-length": "rows",
-    "output-form": "form",
-    "accuracy": "accuracy",
-    "timed-section": "timeline",
-    "valid-time": "board",
-    "source": "source",
-}
-"""Rule id to the check of verification that decides it by computing what the rule's own check reads in the manifest."""
 
 KINDS: tuple[Kind, ...] = (INTEGRITY, FORM, ACCURACY)
 """Kinds of failure that are kept; any other becomes INVALID_RUN."""
@@ -43,21 +26,17 @@ NEED_SOURCE = {"script", "no-secrets", "third-party"}
 
 
 def checks(submitted: Submitted, source: Mapping[str, bytes] | None) -> list[CheckResult]:
-    """All rules that no other check decides. `source`: the files of source.tar; None if it cannot be read."""
-    judged = rules.judge(_evidence(submitted, source or {}))
-    return [_check(each, submitted, source is None) for each in judged if each.id not in ANSWERED]
+    """All rules that no check of the verdict decides. `source`: the files of source.tar; None if it cannot be read."""
+    every = rules.load()
+    others = every.model_copy(update={"rules": tuple(each for each in every.rules if not each.verified)})
+    judged = rules.judge(_evidence(submitted, source or {}), others)
+    return [_check(each, submitted, source is None) for each in judged]
 
 
-def _evidence(submitted: Submitted, source: Mapping[str, bytes]) -> Evidence:
+def _evidence(submitted: Submitted, source: Mapping[str, bytes]) -> evidence.Evidence:
     submission = submitted.submission
-    rows = [
-        {"index": index, "output": [{"generated_text": answer.text}], "token_ids": list(answer.token_ids)}
-        for index, answer in sorted(submitted.by_row.items())
-    ]
-    arguments = settings.run().model_dump(include={"max_new_tokens", "return_full_text", "do_sample", "temperature"})
-    return Evidence(
+    return evidence.Evidence(
         manifest=submitted.manifest.model_dump(mode="json"),
-        rows=rows,
         # The explanation is what is handed in, and may have been written after the run.
         source={**source, METHOD: _explanation(submitted)},
         team=TeamWords(
@@ -65,7 +44,7 @@ def _evidence(submitted: Submitted, source: Mapping[str, bytes]) -> Evidence:
         ),
         image_packed=(submitted.folder / IMAGE).is_file(),
         image_digest=submission.image.digest,
-        pins=Pins(arguments=arguments),
+        arguments=evidence.arguments(),
     )
 
 

@@ -12,6 +12,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,12 +33,13 @@ from pipeline.check import (
     unknown,
 )
 from pipeline.contest.archive import unpack
-from pipeline.contest.checks import answer_checks, board_checks, provenance_checks, read_submitted, timing_checks
+from pipeline.contest.checks import answer_checks, by_id, read_submitted
 from pipeline.contest.checks.answer_checks import Accuracy
+from pipeline.contest.checks.facts import Facts
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.checks.submitted import Manifest, Submission, Submitted
 from pipeline.contest.format import RUN
-from pipeline.contest.verify import audit_checks, rerun, rule_checks, verdict_page
+from pipeline.contest.verify import audit_checks, packed_checks, rerun, rule_checks, verdict_page
 from pipeline.errors import AccuracyError, CannotTell, FormError, IntegrityError, InvalidRun, PipelineError
 from pipeline.table import Column
 
@@ -72,7 +74,7 @@ class Verdict:
     rerun: dict[str, Any] | None = None
     audit: dict[str, Any] | None = None
     trouble: str = field(default="", compare=False)
-    """Tracebacks of groups of checks that raised an error."""
+    """Tracebacks of checks that raised an error."""
 
     @property
     def failed(self) -> list[CheckResult]:
@@ -241,15 +243,19 @@ def _judge(
         return Verdict(unpacked.name, tuple(results), submission, manifest)
     submitted = Submitted(folder, submission, manifest, answered)
     fresh, organiser = organiser, organiser if again is None else organiser.on_claimed_data(manifest.dataset.sha256)
-    answer_results, accuracy, trouble_1 = _guarded("answers", lambda: answer_checks.checks(submitted, organiser))
-    time_results, _, trouble_2 = _guarded("times", lambda: (timing_checks.checks(submitted, organiser), None))
-    board_results, _, trouble_3 = _guarded("surroundings", lambda: (board_checks.checks(submitted, organiser), None))
-    source_results, source, trouble_4 = _guarded("identity", lambda: provenance_checks.checks(submitted, organiser))
-    rule_results, _, trouble_5 = _guarded("rules", lambda: (rule_checks.checks(submitted, source), None))
-    results += [*answer_results, *time_results, *board_results, *source_results, *rule_results]
-    looked, trouble_6 = None, ""
+    facts, troubles = Facts(submitted, organiser), []
+    for id in by_id.CHECKS:
+        result, _, trouble = _guarded(id, partial(_one, id, facts))
+        results += result
+        troubles.append(trouble)
+    _, accuracy, _ = _guarded("score", lambda: ([], answer_checks.accuracy(facts)))  # its own check has said why
+    packed_results, source, packed_trouble = _guarded("packed", lambda: packed_checks.checks(submitted, organiser))
+    rule_results, _, rule_trouble = _guarded("rules", lambda: (rule_checks.checks(submitted, source), None))
+    results += [*packed_results, *rule_results]
+    looked, audit_trouble = None, ""
     if audit is not None and not any(each.state == FAIL for each in results):
-        audit_results, looked, trouble_6 = _guarded("audit", lambda: audit_checks.checks(submitted, organiser, audit))
+        make = partial(audit_checks.checks, submitted, organiser, audit)
+        audit_results, looked, audit_trouble = _guarded("audit", make)
         results += audit_results
     done = None
     if again is not None and not any(each.state == FAIL for each in results):
@@ -263,20 +269,23 @@ def _judge(
         accuracy,
         None if done is None else done.as_json(),
         None if looked is None else looked.as_json(),
-        "\n".join(filter(None, (trouble_1, trouble_2, trouble_3, trouble_4, trouble_5, trouble_6))),
+        "\n".join(filter(None, (*troubles, packed_trouble, rule_trouble, audit_trouble))),
     )
 
 
+def _one(id: str, facts: Facts) -> tuple[list[CheckResult], None]:
+    return [by_id.made(id, facts)], None
+
+
 def _guarded(
-    group: str, make: Callable[[], tuple[Sequence[CheckResult], Output | None]]
+    id: str, make: Callable[[], tuple[Sequence[CheckResult], Output | None]]
 ) -> tuple[Sequence[CheckResult], Output | None, str]:
-    """Run a group of checks; return its results, its output for other groups, and the traceback of its own error."""
+    """Run a check, or a few; return the results, the output for others, and the traceback of its own error."""
     try:
         return *make(), ""
     except PipelineError as error:  # of the organiser's own files
         why = f"{error.code} {error.what}: {error.actual}"
-        return [unknown(group, INVALID_RUN, why, "checks of this group")], None, ""
+        return [unknown(id, INVALID_RUN, why, "the organiser's own files in order")], None, ""
     except Exception as error:  # a mistake of ours must not cost the verdict, and must be seen
-        why = f"the checks failed themselves, please report it: {type(error).__name__}: {error}"
-        expected = f"checks of this group; {LOG} has the traceback"
-        return [unknown(group, INVALID_RUN, why, expected)], None, traceback.format_exc()
+        why = f"the check failed itself, please report it: {type(error).__name__}: {error}"
+        return [unknown(id, INVALID_RUN, why, f"a result; {LOG} has the traceback")], None, traceback.format_exc()

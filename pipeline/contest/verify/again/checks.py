@@ -12,8 +12,9 @@ from pathlib import Path
 from statistics import median
 
 from pipeline.check import ACCURACY, FAIL, HUMAN, INVALID_RUN, CheckResult, decided, listed, unknown
-from pipeline.contest.checks import answer_checks, board_checks, provenance_checks, timing_checks
+from pipeline.contest.checks import by_id
 from pipeline.contest.checks.answer_checks import allowance
+from pipeline.contest.checks.facts import Facts
 from pipeline.contest.checks.organiser import Data, Organiser
 from pipeline.contest.checks.submitted import Answer, Manifest, Submitted
 from pipeline.contest.rerun.measure import Measured
@@ -105,13 +106,8 @@ def _anew(told: Submitted, runs: Sequence[One], organiser: Organiser) -> CheckRe
         if one.manifest is None or one.answers is None:
             continue
         submission = told.submission.model_copy(update={"dataset": one.manifest.dataset})
-        claims = Submitted(one.folder / "judged", submission, one.manifest, one.answers)
-        found = [
-            *answer_checks.checks(claims, organiser)[0],
-            *timing_checks.checks(claims, organiser),
-            *board_checks.checks(claims, organiser),
-            *provenance_checks.checks_of_run(claims, organiser),
-        ]
+        facts = Facts(Submitted(one.folder / "judged", submission, one.manifest, one.answers), organiser)
+        found = [by_id.made(id, facts) for id in by_id.CHECKS]
         wrong |= {each.id: each.found for each in found if each.state == FAIL}
     if not any(one.manifest and one.answers for one in runs):
         return unknown("rerun-record", INVALID_RUN, "no run left a record", wanted)
