@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline import paths
 from pipeline.accuracy.scoring import verdicts
-from pipeline.accuracy.stats import ALLOWED_DROP, ALLOWED_PERCENT, Z95, interval, mcnemar
+from pipeline.accuracy.stats import ALLOWED_DROP, ALLOWED_PERCENT, Z95, coverage, interval, mcnemar
 from pipeline.dataset import fetch, records
 from pipeline.dataset.records import Record
 from pipeline.errors import IntegrityError, UsageError
@@ -79,6 +79,8 @@ class Comparison:
     note: str | None
     rows: int
     """Count of rows that both runs answered."""
+    rows_of_data: int
+    """All that there are to answer."""
     unpaired: tuple[int, int]
     """Rows that only A, only B answered."""
     byte_equal: int
@@ -178,17 +180,17 @@ def paired(a: Run, b: Run, rows: list[Record], common: list[int], execute_code: 
     only_a, only_b = counts[True, False], counts[False, True]
     byte_equal = sum(text_a == text_b for text_a, text_b in zip(*texts, strict=True))
     verdict, words = judge(only_a, only_b, scored, all_equal=byte_equal == len(common))
-    every = len(set(a.outputs) | set(b.outputs))
-    if len(common) < every:  # what was not compared may be as it likes
+    every = max(len(rows), len(set(a.outputs) | set(b.outputs)))
+    if less := coverage(len(common), every):
         verdict = "cannot tell" if verdict == "kept" else verdict
-        seen = words.replace("Kept:", "On those rows")
-        words = f"Only {len(common):,} of {every:,} rows were compared, and the others may be anything. {seen}"
+        words = less + words.replace("Kept:", "On those rows")
     return Comparison(
         dataset=name,
         runs=(paths.shown(a.path), paths.shown(b.path)),
         rule=judged[0].rule,
         note=judged[0].note,
         rows=len(common),
+        rows_of_data=every,
         unpaired=(len(a.outputs) - len(common), len(b.outputs) - len(common)),
         byte_equal=byte_equal,
         scored=scored,
@@ -219,7 +221,7 @@ def judge(only_a: int, only_b: int, scored: int, all_equal: bool) -> tuple[str, 
         return "kept", "Kept: every output is the same, byte for byte, so accuracy is the same too."
     low, high = interval(only_a, only_b, scored)
     drop = (only_a - only_b) / scored
-    measured = f"measured on these {scored} rows: {_change(drop)}"
+    measured = f"measured on these {scored} rows: {change(drop)}"
     if low >= -ALLOWED_DROP:
         most = f"the drop is at most {max(0.0, -low):.2%}, below {ALLOWED_PERCENT}"
         return "kept", f"Kept: with 95 % confidence {most} ({measured})."
@@ -235,7 +237,8 @@ def judge(only_a: int, only_b: int, scored: int, all_equal: bool) -> tuple[str, 
     )
 
 
-def _change(drop: float) -> str:
+def change(drop: float) -> str:
+    """A drop in accuracy in words."""
     return "no change" if drop == 0 else f"a {'drop' if drop > 0 else 'gain'} of {abs(drop):.2%}"
 
 

@@ -15,7 +15,8 @@ SHOWN_ROWS = 20
 
 def text(made: Comparison) -> str:
     """For the terminal; `--json` has every row."""
-    lines = ["", f"{made.dataset}: {made.rows:,} rows that both answered, scored by the rule `{made.rule}`"]
+    rows = f"{made.rows:,} of {made.rows_of_data:,} rows, which both answered"
+    lines = ["", f"{made.dataset}: {rows}, scored by the rule `{made.rule}`"]
     lines += [f"  A  {made.runs[0]}", f"  B  {made.runs[1]}"]
     if any(made.unpaired):
         lines.append(f"  left out: {made.unpaired[0]} rows that only A answered, {made.unpaired[1]} that only B did")

@@ -60,3 +60,8 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
     middle = (share + z2 / (2 * rows)) / (1 + z2 / rows)
     half = Z95 * sqrt(share * (1 - share) / rows + z2 / (4 * rows * rows)) / (1 + z2 / rows)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def coverage(compared: int, of: int) -> str:
+    """The sentence that comes first wherever less than all rows of the data were compared; empty where all were."""
+    return f"Only {compared:,} of {of:,} rows were compared, and the others may be anything. " * (compared < of)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +20,12 @@ from support.drafts_of_submissions import Draft
 from support.rows import write_rows
 
 from pipeline import check as checks
+from pipeline.accuracy import stats
 from pipeline.check import UNKNOWN
-from pipeline.contest.checks import by_id
+from pipeline.contest.checks import answer_checks, by_id
 from pipeline.contest.checks.organiser import Organiser
+from pipeline.contest.ranking import leaderboard
+from pipeline.contest.ranking import page as board_page
 from pipeline.contest.ranking import verdict_files as verdicts
 from pipeline.contest.verify import verify
 from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
@@ -233,6 +238,32 @@ def test_a_reference_of_other_data_tells_nothing(ground: Ground, tmp_path: Path)
     organiser = Organiser(other, ground.reference, str(ground.model), ground.clone.path)
     verdict = verify.verify(ground.light, organiser, out=tmp_path / "out")
     assert {"accuracy", "reference"} <= in_state(verdict, UNKNOWN)
+
+
+def test_a_reference_of_some_rows_says_so_in_the_same_words_everywhere(ground: Ground, tmp_path: Path) -> None:
+    reference = Path(shutil.copytree(ground.reference, tmp_path / "reference"))
+    lines = (reference / "outputs.jsonl").read_text().splitlines(keepends=True)
+    (reference / "outputs.jsonl").write_text("".join(lines[:3]))
+    out = tmp_path / "all" / "blue"
+    organiser = Organiser(ground.data, reference, str(ground.model), ground.clone.path)
+    verdict = verify.verify(ground.light, organiser, out=out)
+    less = stats.coverage(3, ROWS)
+    found = {each.id: each.found for each in verdict.checks if each.state == UNKNOWN}
+    assert found["accuracy"].startswith(less)
+    assert found["reference"].startswith(less)
+    page = (out / "verdict.html").read_text(encoding="utf-8")
+    board = board_page.text(leaderboard.make(tmp_path / "all"))
+    for shown in (verify.text(verdict, out), page):
+        assert less.strip() in " ".join(unescape(shown).split())
+        assert "Kept" not in shown
+    assert "Only 3 of 6 rows were compared" in " ".join(board.split())
+    assert "Kept" not in board
+
+
+def test_a_rule_that_is_met_on_all_rows_says_first_what_was_measured_on_them() -> None:
+    seen = {"rows": 30, "rows_of_data": 30, "difference": 1 / 30, "verdict": "cannot tell", "words": "Cannot tell …"}
+    found = answer_checks.CHECKS["accuracy"](SimpleNamespace(compared=SimpleNamespace(**seen)))
+    assert (found.state, found.found) == ("ok", "on all 30 rows a gain of 3.33%; on others like them: Cannot tell …")
 
 
 def test_words_of_strangers_are_made_safe_to_print() -> None:

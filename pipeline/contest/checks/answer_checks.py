@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline import settings
-from pipeline.accuracy import metrics, stats
+from pipeline.accuracy import compare, metrics, stats
 from pipeline.accuracy.scoring import NEEDS_CODE
 from pipeline.check import ACCURACY, FORM, INTEGRITY, INVALID_RUN, CheckResult, decided, listed, unknown
 from pipeline.contest.checks.facts import Check, Facts
@@ -217,9 +217,12 @@ def _accuracy(facts: Facts) -> CheckResult:
         return unknown("accuracy", ACCURACY, compared, rule)
     drop = -(compared.difference or 0.0)
     fine = False if compared.verdict == "broken" else True if drop <= stats.ALLOWED_DROP else None
-    some = compared.rows < len(facts.submitted.by_row)
-    fine = None if compared.verdict == "not scored" or (fine and some) else fine
-    return decided("accuracy", ACCURACY, fine, compared.words, rule)
+    less = stats.coverage(compared.rows, compared.rows_of_data)
+    fine = None if compared.verdict == "not scored" or (fine and less) else fine
+    words = compared.words
+    if fine and compared.verdict == "cannot tell":  # the rule is about these rows; the verdict is about any like them
+        words = f"on all {compared.rows:,} rows {compare.change(drop)}; on others like them: {words}"
+    return decided("accuracy", ACCURACY, fine, words, rule)
 
 
 def _reference(facts: Facts) -> CheckResult:
@@ -230,9 +233,10 @@ def _reference(facts: Facts) -> CheckResult:
     reference = {} if facts.organiser.reference is None else facts.organiser.reference.manifest
     share, allowed = len(compared.differing) / compared.rows, allowance(reference, facts.manifest.model_dump())
     where = f": {listed(each.index for each in compared.differing)}" if compared.differing else ""
-    differing = f"{len(compared.differing)} of {compared.rows} rows differ{where}"
+    less = stats.coverage(compared.rows, compared.rows_of_data)
+    differing = f"{less}{len(compared.differing)} of {compared.rows} rows differ{where}"
     certain = compared.promise.equal or facts.manifest.dtype == reference.get("dtype") == "float32"
-    fine = share <= allowed.share or (False if certain else None)
+    fine = (None if less else True) if share <= allowed.share else False if certain else None
     return decided("reference", ACCURACY, fine, differing, allowed.words)
 
 
