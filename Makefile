@@ -8,8 +8,8 @@ READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 .PHONY: help setup data run submit test test-slow test-oldest image-test lint bench lock
 
-help: $(READY)         ## what there is to do
-	@$(INVOKE) help
+help:                  ## what there is to do; needs nothing but make
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 setup: $(READY)        ## fetch and verify model and data
 	@$(INVOKE) setup
 data: $(READY)         ## fetch and verify the public sets
@@ -33,13 +33,22 @@ bench: $(READY)        ## ours and transformers' pipe() side by side on this CPU
 lock: $(READY)         ## compile the locked requirements anew
 	@$(INVOKE) lock
 
+# pip's own progress: torch, the large download, by its bars, the locks in one line that counts packages. Its last line
+# is `ok` only where pip ended well, since a pipe has the status of its end.
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check
+COUNTED := { n=0; while read -r word name rest; do case $$word in \
+	Collecting) n=$$((n + 1)); printf '\r\033[K  %d: %s' $$n $$name;; \
+	Installing) printf '\r\033[K  installing %d packages' $$n;; \
+	esac; last=$$word; done; printf '\r\033[K'; [ "$$last" = ok ]; }
+
 # The stamp comes last: after Ctrl-C the next call goes on where this one stopped.
 $(READY): $(LOCKS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 …")'
 	@echo "Making $(VENV): locked packages, then torch"
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/cpu.lock
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/host.lock
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/torch.txt
+	@for lock in cpu host dev; do \
+		echo "requirements/$$lock.lock"; \
+		{ $(PIP) --require-hashes -r requirements/$$lock.lock && echo ok; } | $(COUNTED) || exit 1; \
+	done
+	@$(PIP) -r requirements/torch.txt
 	@touch $@

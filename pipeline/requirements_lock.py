@@ -26,7 +26,10 @@ def names(content: str) -> set[str]:
 
 def _requirements(content: str) -> Iterator[Requirement]:
     for line in content.splitlines():
+        text = line.split("#")[0].strip().rstrip("\\").strip()
+        if not text[:1].isalnum():  # as every name begins (PEP 508)
+            continue  # hashes and remarks, most of a lock
         try:
-            yield Requirement(line.split("#")[0].strip().rstrip("\\").strip())
+            yield Requirement(text)
         except InvalidRequirement:
-            continue  # hashes and remarks
+            continue

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from invoke import Context, task
 
-from pipeline.commands.common import guarded, names_of, show, whole
+from pipeline.commands.common import TORCH, guarded, names_of, saying, show, whole
 
 
 @task(
@@ -60,8 +60,10 @@ def run(
     )
     unfinished = resuming.find(resume, asked) if resume else None
     request = unfinished.request if unfinished else asked
-    looked = begin(request)
-    from pipeline.runs import summary, timed, validity  # seconds, for torch
+    with saying("looking at model and data"):
+        looked = begin(request)
+    with saying(TORCH):
+        from pipeline.runs import summary, timed, validity
 
     done = timed.run(request, unfinished=unfinished, looked=looked)
     print(summary.text(request, done))
@@ -109,7 +111,8 @@ def evaluate(
         device=device or None,
     )
     folder, asked = evaluating.find(resume, asked) if resume else (None, asked)
-    looked = evaluating.look(asked)
+    with saying("looking at model and data"):
+        looked = evaluating.look(asked)
     folder = folder or evaluating.begin(asked)
     print(f"to go on if this is cut off: invoke evaluate --resume {folder.name}")
     results = evaluating.evaluate(asked, folder, execute_code, looked=looked)
@@ -142,8 +145,10 @@ def stress(
     prepared = hardest.prepare(set_)
     print(hardest.text(prepared))
     asked = Request(dataset=str(prepared.path), model=model, engine=engine, dtype=dtype or None, device=device or None)
-    looked = begin(asked)
-    from pipeline.runs import summary, timed  # seconds, for torch
+    with saying("looking at model and data"):
+        looked = begin(asked)
+    with saying(TORCH):
+        from pipeline.runs import summary, timed
 
     print(summary.text(asked, timed.run(asked, looked=looked)))
 
@@ -173,7 +178,8 @@ def compare(
 
     made = comparing.compare(run_a, run_b, execute_code)
     if margins and made.differing:
-        from pipeline.runs import margins as measuring  # seconds, for torch
+        with saying(TORCH):
+            from pipeline.runs import margins as measuring
 
         made = measuring.measure(made, run_a, (lambda line: None) if json else print)
     show(made, compare_text.as_json, compare_text.text, json)
@@ -197,7 +203,8 @@ def reproduce(_context: Context, run: str = "", image: str = "", show: bool = Fa
         command = container.run(host.current(), image, ["reproduce", "--run", Path(run).name])
         print(container.text(command)) if show else container.call(command)
         return
-    from pipeline.runs import reproduce as reproducing  # seconds, for torch
+    with saying(TORCH):
+        from pipeline.runs import reproduce as reproducing
 
     result = reproducing.reproduce(run, host.current())
     print(reproducing.text(result))

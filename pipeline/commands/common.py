@@ -6,12 +6,13 @@ that `invoke --list` is instant.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,23 @@ def _quiet_log() -> None:
 
     logger.remove()
     logger.add(sys.stderr, level="WARNING", format="{level}: {message}")
+
+
+TORCH = "starting torch"
+"""What is said while modules are imported that need it, which takes seconds."""
+
+
+@contextlib.contextmanager
+def saying(what: str) -> Iterator[None]:
+    """Says on a terminal what takes a moment, until it is over: `with saying(TORCH): from … import …`."""
+    shown = f"{what} …" if sys.stderr.isatty() else ""
+    sys.stderr.write(shown and f"{shown}\r")  # what is printed meanwhile goes over it
+    sys.stderr.flush()
+    try:
+        yield
+    finally:
+        sys.stderr.write("\r" + " " * len(shown) + "\r" if shown else "")
+        sys.stderr.flush()
 
 
 def whole(option: str, text: str) -> int | None:

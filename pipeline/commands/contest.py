@@ -7,7 +7,7 @@ from pathlib import Path
 from invoke import Context, task
 
 from pipeline import paths
-from pipeline.commands.common import guarded, names_of, on_checkout, show, whole
+from pipeline.commands.common import TORCH, guarded, names_of, on_checkout, saying, show, whole
 
 
 @task(
@@ -90,9 +90,11 @@ def verify(
     Ends with 0 when it is VALID, 4 to 8 by the class of the reason when it is INVALID, 9 when nobody can tell.
     """
     from pipeline.contest.checks.organiser import Organiser
-    from pipeline.contest.verify import audit_checks
-    from pipeline.contest.verify import rerun as rerunning  # seconds, for torch
-    from pipeline.contest.verify import verify as verifying
+
+    with saying(TORCH):
+        from pipeline.contest.verify import audit_checks
+        from pipeline.contest.verify import rerun as rerunning
+        from pipeline.contest.verify import verify as verifying
 
     again = rerunning.request(whole("times", times), here=rerun_here) if rerun or rerun_here else None
     references = [paths.given(name) for name in names_of(reference)]

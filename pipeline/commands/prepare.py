@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from invoke import Context, Exit, task
 
-from pipeline.commands.common import guarded, names_of, show
+from pipeline.commands.common import TORCH, guarded, names_of, saying, show
 
 
 @task(
@@ -53,7 +53,9 @@ def doctor(
 ) -> None:
     """Look at everything that can spoil a run: the board, torch, memory, disk, locks. One table, with remedies."""
     from pipeline.device import host
-    from pipeline.prepare import doctor as doctoring  # seconds, for torch
+
+    with saying(TORCH):
+        from pipeline.prepare import doctor as doctoring
 
     quiet = (lambda line: None) if json else print
     found = doctoring.examine(host.current(), model, dataset, quiet)
@@ -122,7 +124,8 @@ def plan(
     json: bool = False,
 ) -> None:
     """Predict memory, passes and seconds on a device that need not be here. Example: invoke plan --dataset obqa"""
-    from pipeline.runs import plan as planning  # seconds, for torch
+    with saying(TORCH):
+        from pipeline.runs import plan as planning
 
     planned = planning.plan(device, model, dataset, (lambda line: None) if json else print)
     show(planned, planning.as_json, planning.text, json)
@@ -138,6 +141,7 @@ def plan(
 @guarded
 def verify_weights(_context: Context, model: str = "standin", dtype: str = "", device: str = "") -> None:
     """Load a model as a run does, then compare what lies in memory, bit for bit, with the checkpoint's lock."""
-    from pipeline.runs import verify_weights as verify  # seconds, for torch
+    with saying(TORCH):
+        from pipeline.runs import verify_weights as verify
 
     print(verify.text(verify.weights(model, dtype or None, device or None)))

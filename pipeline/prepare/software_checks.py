@@ -30,7 +30,9 @@ from pipeline.prepare.board_checks import one_line
 from pipeline.schemas import HubModelConfig
 from pipeline.table import Say
 
-READ_BYTES = 256 << 20
+READ_BYTES, READ_S = 256 << 20, 0.3
+"""Of a weight file, to see how fast the disk is: so many bytes, or what comes in so long."""
+
 SLOW_BYTES_PER_S = 150e6
 """Below it, loading 28 GB takes more than three minutes."""
 
@@ -179,10 +181,10 @@ def _read_speed(path: Path) -> float:
     """Bytes a second."""
     with path.open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, READ_BYTES, os.POSIX_FADV_DONTNEED)
-        start, read_bytes = time.perf_counter(), 0
-        while read_bytes < READ_BYTES and (piece := file.read(16 << 20)):
-            read_bytes += len(piece)
-        return read_bytes / (time.perf_counter() - start)
+        start, read_bytes, elapsed_s = time.perf_counter(), 0, 0.0
+        while read_bytes < READ_BYTES and elapsed_s < READ_S and (piece := file.read(16 << 20)):
+            read_bytes, elapsed_s = read_bytes + len(piece), time.perf_counter() - start
+        return read_bytes / elapsed_s
 
 
 def _model(name: str, say: Say) -> CheckResult:

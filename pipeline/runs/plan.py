@@ -6,11 +6,16 @@ taken to be the reference answer of its row, and drafts as right as that makes t
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from pipeline import paths, settings
 from pipeline.dataset import fetch, records
@@ -18,11 +23,13 @@ from pipeline.engine import cost, memory
 from pipeline.engine.forecast import Forecast, Script, forecast
 from pipeline.engine.shape import Shape
 from pipeline.errors import ResourceError
+from pipeline.files import sha256_of, write_json
 from pipeline.model import config
 from pipeline.model import fetch as model_setup
 from pipeline.schemas import DeviceConfig, HubModelConfig
 from pipeline.table import Say
-from pipeline.text.chat_template import token_ids
+from pipeline.text import quick_prompts
+from pipeline.text.chat_template import Chats, token_ids
 
 MIB = 2**20
 DTYPE = torch.bfloat16
@@ -67,7 +74,7 @@ def plan(device_name: str, model: str, dataset: str, say: Say = print) -> Plan:
     flops_per_s, bytes_per_s = device.flops_per_s * device.flops_share, device.bytes_per_s * device.bytes_share
     curve = cost.roofline(shape, DTYPE.itemsize, flops_per_s, bytes_per_s, limits.budget_rows)
     data = _on_disk() if dataset == "all" else {Path(dataset).stem: fetch.resolve(dataset, say)}
-    tokenizer = _tokenizer(tokenizer_folder)
+    counting = _Counting(tokenizer_folder, planned, curve)
     return Plan(
         device=device,
         model=model,
@@ -75,7 +82,10 @@ def plan(device_name: str, model: str, dataset: str, say: Say = print) -> Plan:
         memory=planned,
         sweep_s=curve.seconds(1),
         tokenizer=tokenizer_folder.name,
-        sets=tuple(_set_plan(name, path, tokenizer, planned, curve) for name, path in data.items()),
+        sets=tuple(
+            counting.set_plan(name, path)
+            for name, path in tqdm(data.items(), "sets", unit="set", disable=None, leave=False)
+        ),
     )
 
 
@@ -90,44 +100,103 @@ def _model(name: str, say: Say) -> tuple[Shape, Path]:
     return config.read_shape(folder), folder
 
 
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
-
-    return AutoTokenizer.from_pretrained(str(folder))
-
-
 def _on_disk() -> dict[str, Path]:
     places = {name: paths.data() / "sets" / f"{name}.jsonl" for name in settings.dataset_names()}
     found = {name: path for name, path in places.items() if path.exists()}
     return found or {"obqa": fetch.ensure("obqa")}
 
 
-def _set_plan(name: str, path: Path, tokenizer: Any, planned: memory.Plan, curve: cost.PassCost) -> SetPlan:
-    rows = records.read(path)
-    prompts = token_ids(tokenizer, [row.messages for row in rows])
-    answers = tokenizer([row.answer or "" for row in rows], add_special_tokens=False)["input_ids"]
-    stop = len(tokenizer)  # no real token: nothing in an answer can be taken for it
-    longest = max(map(len, prompts)) + settings.run().max_new_tokens
-    limits, most = planned.limits, planned.most_slots
-    if longest > most:
-        raise ResourceError(
-            "R303",
-            "the longest prompt of a set does not fit into the memory that the weights leave",
-            where=name,
-            expected=f"at most {most:,} tokens",
-            actual=f"{longest:,} with its new tokens, {longest - most:,} too many",
-            fix="free memory on the device, or allow fewer new tokens",
+class _Counting:
+    """Plans of sets by one tokenizer for one device, kept in `data()/sets/.plans.json` by the hash of all that they
+    follow from, this code included: what was planned once is only read."""
+
+    def __init__(self, folder: Path, planned: memory.Plan, curve: cost.PassCost) -> None:
+        self._folder, self._planned, self._curve = folder, planned, curve
+        self._cache = paths.data() / "sets" / ".plans.json"
+        code = [*sorted((paths.PACKAGE / "engine").glob("*.py")), Path(__file__), Path(quick_prompts.__file__)]
+        own = [folder / name for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")]
+        self._follows_from = {
+            "files": [sha256_of(path) for path in (*own, *code) if path.exists()],
+            "planned": asdict(planned),
+            "curve": asdict(curve),
+            "new_tokens": settings.run().max_new_tokens,
+        }
+        self._encode: quick_prompts.QuickPrompts | _ByTransformers | None = None
+
+    def set_plan(self, name: str, path: Path) -> SetPlan:
+        """Raises ResourceError (R303)."""
+        follows_from = json.dumps([name, sha256_of(path), self._follows_from], sort_keys=True)
+        key, kept = hashlib.sha256(follows_from.encode()).hexdigest(), self._kept()
+        if key in kept:
+            seen = kept[key]
+            return SetPlan(**{**seen, "forecast": Forecast(**_with_tuple(seen["forecast"]))})
+        made = self._made(name, path)
+        with contextlib.suppress(ResourceError):  # a folder that is read-only: planned anew every time
+            write_json(self._cache, {**kept, key: asdict(made)}, durable=False)
+        return made
+
+    def _kept(self) -> dict[str, Any]:
+        try:
+            return json.loads(self._cache.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}  # only a saving of time
+
+    def _made(self, name: str, path: Path) -> SetPlan:
+        rows = records.read(path)
+        if self._encode is None:
+            self._encode = _encoder(self._folder)
+        prompts = self._encode([row.messages for row in rows])
+        answers = self._encode.texts([row.answer or "" for row in rows])
+        stop = -1  # no token: nothing in an answer can be taken for it
+        longest = max(map(len, prompts)) + settings.run().max_new_tokens
+        limits, most = self._planned.limits, self._planned.most_slots
+        if longest > most:
+            raise ResourceError(
+                "R303",
+                "the longest prompt of a set does not fit into the memory that the weights leave",
+                where=name,
+                expected=f"at most {most:,} tokens",
+                actual=f"{longest:,} with its new tokens, {longest - most:,} too many",
+                fix="free memory on the device, or allow fewer new tokens",
+            )
+        if longest > limits.slots:  # as the engine lets its pool grow
+            limits = replace(limits, slots=min(most, longest + limits.slots))
+        script = Script([[*answer, stop] for answer in answers])
+        return SetPlan(
+            name=name,
+            prompts=len(prompts),
+            prompt_tokens=sum(map(len, prompts)),
+            answer_tokens=sum(map(len, answers)),
+            longest=longest,
+            forecast=forecast(prompts, script, limits, self._curve),
         )
-    if longest > limits.slots:  # as the engine lets its pool grow
-        limits = replace(limits, slots=min(most, longest + limits.slots))
-    return SetPlan(
-        name=name,
-        prompts=len(prompts),
-        prompt_tokens=sum(map(len, prompts)),
-        answer_tokens=sum(map(len, answers)),
-        longest=longest,
-        forecast=forecast(prompts, Script([[*answer, stop] for answer in answers]), limits, curve),
-    )
+
+
+class _ByTransformers:
+    """As QuickPrompts, for a tokenizer that only transformers reads."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
+
+        self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
+
+    def __call__(self, chats: Chats) -> list[list[int]]:
+        return token_ids(self._tokenizer, chats)
+
+    def texts(self, texts: Sequence[str]) -> list[list[int]]:
+        return list(self._tokenizer(list(texts), add_special_tokens=False)["input_ids"])
+
+
+def _encoder(folder: Path) -> quick_prompts.QuickPrompts | _ByTransformers:
+    try:
+        return quick_prompts.QuickPrompts(folder)
+    except quick_prompts.Doubt:
+        return _ByTransformers(folder)
+
+
+def _with_tuple(seen: dict[str, Any]) -> dict[str, Any]:
+    """A forecast's fields as they were before JSON."""
+    return {**seen, "pass_rows": tuple(seen["pass_rows"])}
 
 
 def text(planned: Plan) -> str:

@@ -63,7 +63,11 @@ class QuickPrompts:
             )
             for chat in chats
         ]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+        return self.texts(texts)
+
+    def texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of plain texts."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
 
 def is_templates_own(error: BaseException | None) -> bool:

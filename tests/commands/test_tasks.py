@@ -65,12 +65,64 @@ def test_every_makefile_target_calls_one_task(invoke: Invoke) -> None:
     phony = set(re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)[1].split())
     assert set(calls) == phony
     assert {"help", "setup", "data", "run", "test"} <= phony
+    assert "$(INVOKE)" not in calls.pop("help")[0]  # nothing has to be there for it
     for target, recipe in calls.items():
         assert len(recipe) == 1, target
         words = recipe[0].split()
         assert words[0] == "@$(INVOKE)", target
         assert words[1] in known, target
         assert target not in known or words[1:] == [target]
+
+
+PYTHON = """#!/bin/sh
+case "$*" in
+  *venv*) mkdir -p .venv/bin; cp "$0" .venv/bin/python;;
+  *"$FAILS"*) echo "Collecting one==1 (from x)"; echo "no such hash" >&2; exit 1;;
+  *pip*) echo "Collecting one==1 (from x)"; echo "Installing collected packages: one"; echo "pip $*" >> called;;
+esac
+"""
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Calls make in a folder with nothing but a Makefile, locks, and a Python that only says what pip would."""
+    shutil.copy(paths.ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements").mkdir()
+    for name in ("cpu.lock", "host.lock", "dev.lock", "torch.txt"):
+        (tmp_path / "requirements" / name).touch()
+    (tmp_path / "python").write_text(PYTHON)
+    (tmp_path / "python").chmod(0o755)
+
+    def call(target: str, fails: str = "nothing") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", "PYTHON=./python", target],
+            cwd=tmp_path, env={**os.environ, "FAILS": fails}, capture_output=True, text=True, check=False, timeout=20,
+        )  # fmt: skip
+
+    return call
+
+
+def test_make_help_needs_no_environment(bare: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    done = bare("help")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^  make (\S+) +\S", done.stdout, re.MULTILINE) == list(makefile_calls())
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_setting_up_counts_packages_and_ends_where_pip_does(
+    bare: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    failed = bare(".venv/.ready", fails="host.lock")
+    assert failed.returncode != 0
+    assert "no such hash" in failed.stderr
+    assert not (tmp_path / ".venv/.ready").exists()
+    done = bare(".venv/.ready")
+    assert done.returncode == 0, done.stderr
+    assert "  1: one==1" in done.stdout
+    assert (tmp_path / ".venv/.ready").exists()
+    assert [line.split("/")[-1] for line in (tmp_path / "called").read_text().splitlines()][-4:] == [
+        "cpu.lock", "host.lock", "dev.lock", "torch.txt",
+    ]  # fmt: skip
 
 
 def test_every_makefile_target_is_explained() -> None:

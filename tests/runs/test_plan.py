@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from support.rows import write_rows
 
 from pipeline import paths, settings
 from pipeline.engine import cost
-from pipeline.engine.forecast import Script, forecast
+from pipeline.engine.forecast import Forecast, Script, forecast
 from pipeline.engine.state import Limits
 from pipeline.errors import ResourceError, UsageError
 from pipeline.runs import plan
@@ -134,3 +135,24 @@ def test_the_command_prints_a_table_or_json(
 def test_the_shape_says_when_it_is_tied() -> None:
     tied = replace(MEDIUM, tied=True)
     assert MEDIUM.parameters - tied.parameters == MEDIUM.vocab * MEDIUM.hidden
+
+
+def test_what_was_planned_once_is_read_until_anything_of_it_changes(
+    standin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_DATA", str(tmp_path / "data"))
+    file = write_rows(tmp_path / "mine.jsonl", 5)
+    calls: list[int] = []
+
+    def counting(prompts: list[list[int]], *rest: Any) -> Forecast:
+        calls.append(len(prompts))
+        return forecast(prompts, *rest)
+
+    monkeypatch.setattr(plan, "forecast", counting)
+    first = plan.plan("orin-32gb", "phi3-medium", str(file), quiet)
+    assert plan.plan("orin-32gb", "phi3-medium", str(file), quiet) == first
+    assert calls == [5]
+    write_rows(file, 6)
+    assert plan.plan("orin-32gb", "phi3-medium", str(file), quiet).sets[0].prompts == 6
+    plan.plan("h100-80gb", "phi3-medium", str(file), quiet)
+    assert calls == [5, 6, 6]

@@ -136,15 +136,29 @@ def _imports(source: Mapping[str, bytes], known: set[str]) -> Iterator[Uncited]:
         except UNREADABLE:
             yield Uncited("a Python file that cannot be read", path)
             continue
-        for name in _imported(tree):
+        for name in _imported(tree, dynamic=_may_call(source[path])):
             if name not in seen | ours | known | sys.stdlib_module_names:
                 seen.add(name)
                 yield Uncited(f"import {name}", path)
 
 
-def _imported(tree: ast.AST) -> Iterator[str]:
-    """Top-level names, those of `importlib.import_module("x")` too."""
-    for node in ast.walk(tree):
+def _may_call(content: bytes) -> bool:
+    """Whether a source may have an import that is a call: it has the function's name, or may have it in other letters
+    that Python takes for these (NFKC), or in another encoding."""
+    if b"import_module" in content or b"__import__" in content or b"coding" in content[: _second_line(content)]:
+        return True
+    letters = () if content.isascii() else set(content.decode("utf-8", "replace"))
+    return any(f"a{letter}".isidentifier() for letter in letters if not letter.isascii())
+
+
+def _second_line(content: bytes) -> int:
+    """Where the lines end in which a source may name its encoding."""
+    return max(0, content.find(b"\n", content.find(b"\n") + 1))
+
+
+def _imported(tree: ast.AST, dynamic: bool) -> Iterator[str]:
+    """Top-level names; with `dynamic`, those of `importlib.import_module("x")` too, which may stand anywhere."""
+    for node in ast.walk(tree) if dynamic else _statements(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -153,6 +167,17 @@ def _imported(tree: ast.AST) -> Iterator[str]:
             first = node.args[0]
             if isinstance(first, ast.Constant) and isinstance(first.value, str) and not first.value.startswith("."):
                 yield first.value.split(".")[0]
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """All statements, without what stands in them: imports are statements."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        yield node
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            inner = getattr(node, part, ())
+            todo += inner if isinstance(inner, list) else ()
 
 
 def _name(node: ast.AST) -> str:
