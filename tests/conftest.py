@@ -15,7 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
-from support import fake_board
+from support import fake_board, fork_server
 from support.checkpoints import random_model
 from support.commands import invoke_command
 from support.fake_board import FakeBoard
@@ -41,6 +41,16 @@ SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None, suppress_health_check=SLOW_IS_FINE)
 settings.register_profile("explore", deadline=None, suppress_health_check=SLOW_IS_FINE)
 settings.load_profile("fixed")
+
+
+fork_server.install()
+
+
+@pytest.fixture(autouse=True)
+def begun_in_the_usual_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that look at times and memory get commands that import all by themselves."""
+    if request.node.get_closest_marker("alone"):
+        monkeypatch.setattr(fork_server.ForkingPopen, "enabled", False)
 
 
 Made = TypeVar("Made")

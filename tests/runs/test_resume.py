@@ -32,7 +32,7 @@ from pipeline.runs.request import Request
 pytestmark = pytest.mark.usefixtures("one_thread", "runs")
 
 Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
-ROWS, TOKENS = 800, 16
+ROWS, TOKENS = 400, 16
 SEED = 5
 
 
