@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 
 def told(name: str, team_name: str, taken_s: float, **other: Any) -> dict[str, Any]:
     """A verdict as `invoke verify` writes it."""
-    prompts = other.get("prompts") or 30
+    prompts, dataset = other.get("prompts") or 30, other.get("dataset", "obqa")
+    data_sha256 = other.get("dataset_sha256", _sha256(dataset))
+    measured = {
+        **{"how": "container", "clock": "the organiser's", "data": dataset, "data_sha256": data_sha256},
+        **{"prompts": prompts, "times": 3, "median_s": taken_s, "spread": 0.01, "accuracy": None},
+        **{"command": "docker run", "elapsed_s": [taken_s] * 3, "claimed_s": taken_s, "ratio": 1.0, "differing": []},
+        "runs": [],
+    }
     return {
         "schema": 1,
         "verdict": "VALID",
@@ -20,22 +28,31 @@ def told(name: str, team_name: str, taken_s: float, **other: Any) -> dict[str, A
         "commit": "a" * 40,
         "model": "phi3-medium",
         "dataset": "obqa",
-        "dataset_sha256": "a" * 64,
+        "dataset_sha256": data_sha256,
+        "model_sha256": _sha256(other.get("model", "phi3-medium")),
+        "outputs_sha256": _sha256(name),
+        "telemetry_sha256": _sha256(name),
         "prompts": prompts,
         "time_s": taken_s,
         "s_per_prompt": taken_s / prompts,
         "accuracy": {"right": 24, "of": 30, "rule": "exact", "share": 0.8, "interval_95": [0.627, 0.905]},
         "device": "Jetson AGX Orin 32GB",
         "submitted_utc": "2026-11-20T10:00:00+00:00",
+        "received_utc": "2026-11-20T12:00:00+00:00",
         "checks": [],
         "reasons": [],
-        "rerun": None,
+        "rerun": measured,
+        "audit": None,
     } | other
 
 
-def folder_of(path: Path, *verdicts: dict[str, Any]) -> Path:
+def _sha256(name: object) -> str:
+    return hashlib.sha256(str(name).encode()).hexdigest()
+
+
+def folder_of(path: Path, *verdicts: dict[str, Any], plain_names: bool = False) -> Path:
     for number, verdict in enumerate(verdicts):
-        place = path / f"{number:02}-{verdict['submission']}.verdict"
+        place = path / (f"{number:02}" if plain_names else f"{number:02}-{verdict['submission']}.verdict")
         place.mkdir(parents=True)
         (place / "verdict.json").write_text(json.dumps(verdict), encoding="utf-8")
     return path

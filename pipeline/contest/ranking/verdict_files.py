@@ -5,6 +5,7 @@ Only `DIR/*/verdict.json` counts, and never one inside of an unpacked submission
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,6 +23,8 @@ SCHEMA = 1
 VALID, INVALID, CANNOT_TELL = "VALID", "INVALID", "CANNOT TELL"
 
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
+Name = Annotated[str, Field(max_length=4000)]
+"""A stranger may leave it empty."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -43,6 +46,20 @@ class Accuracy(Part):
     interval_95: tuple[Share, Share]
 
 
+class Rerun(Part):
+    """What the organiser's own clock measured."""
+
+    clock: str | None = None
+    """Whose clock it was; None in a verdict of an older program, where it was the team's."""
+    data: str | None = None
+    data_sha256: Text | None = None
+    prompts: Annotated[int, Field(ge=0)] | None = None
+    times: Annotated[int, Field(ge=0)]
+    median_s: Annotated[float, Field(gt=0)] | None
+    spread: Annotated[float, Field(ge=0)] | None = None
+    accuracy: Accuracy | None = None
+
+
 class Verdict(Part):
     """The part of a verdict that the leaderboard needs. A value that could not be read of a submission is null."""
 
@@ -51,33 +68,67 @@ class Verdict(Part):
     team: Team | None
     rehearsal: bool | None = None
     """Packed with the example's team."""
-    model: Text | None
-    dataset: Text | None
+    model: Name | None
+    dataset: Name | None
     dataset_sha256: Text | None = None
+    model_sha256: Text | None = None
+    outputs_sha256: Text | None = None
+    telemetry_sha256: Text | None = None
     prompts: Annotated[int, Field(gt=0)] | None
     time_s: Annotated[float, Field(gt=0)] | None
     s_per_prompt: Annotated[float, Field(gt=0)] | None
     accuracy: Accuracy | None
     device: str | None
     submitted_utc: datetime | None
+    """The end of the run, as it says itself."""
+    received_utc: datetime | None = None
+    """When the organiser had it: what counts."""
+    rerun: Rerun | None = None
+    audit: dict[str, Any] | None = None
     reasons: tuple[str, ...] = ()
 
     @property
-    def submitted(self) -> datetime:
+    def received(self) -> datetime:
         """To sort by; one that does not say when comes before all others."""
-        time = self.submitted_utc or datetime.min
-        if time.tzinfo is None:
-            return time.replace(tzinfo=timezone.utc)
-        try:
-            return time.astimezone(timezone.utc)
-        except OverflowError:  # a day that is before the year 1, or behind the year 9999, in UTC
-            return time.replace(tzinfo=timezone.utc)
+        return _in_utc(self.received_utc)
+
+    @property
+    def measured(self) -> Rerun | None:
+        """The organiser's own measurement, if there is one with a time."""
+        rerun = self.rerun
+        return None if rerun is None or rerun.median_s is None or rerun.clock is None else rerun
 
     @property
     def missing(self) -> list[str]:
-        """Names of values that a rank needs and this verdict lacks."""
-        needed = ("team", "model", "dataset", "prompts", "time_s", "s_per_prompt", "accuracy", "submitted_utc")
-        return [name for name in needed if getattr(self, name) is None]
+        """Names of values that a place in a table needs and this verdict lacks."""
+        needed = ("team", "rehearsal", "model_sha256", "dataset_sha256", "prompts", "time_s", "received_utc")
+        measured = ("data_sha256", "prompts") if self.measured is not None else ()
+        lacking = [name for name in needed if getattr(self, name) is None]
+        return lacking + [f"rerun.{name}" for name in measured if not getattr(self.measured, name)]
+
+
+def team_name(verdict: Verdict) -> str:
+    """Without a team that could be read, the submission stands for itself."""
+    return verdict.team.name if verdict.team else verdict.submission
+
+
+def team_key(verdict: Verdict) -> str:
+    """A team's name as people tell names apart: not by capitals, blanks or the way an accent is stored."""
+    return folded(team_name(verdict))
+
+
+def folded(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _in_utc(time: datetime | None) -> datetime:
+    time = time or datetime.min
+    if time.tzinfo is None:
+        return time.replace(tzinfo=timezone.utc)
+    try:
+        return time.astimezone(timezone.utc)
+    except OverflowError:  # a day that is before the year 1, or behind the year 9999, in UTC
+        return time.replace(tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)

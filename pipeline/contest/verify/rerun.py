@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.check import INVALID_RUN, CheckResult, listed, plain, unknown
 from pipeline.contest.archive.unpack import Unpacked
 from pipeline.contest.checks import read_submitted
+from pipeline.contest.checks.answer_checks import Accuracy
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.checks.submitted import Submitted
 from pipeline.contest.rerun.measure import Caps, Launch, Measured, measure
@@ -48,6 +49,10 @@ class Rerun:
     """Command line of the first run."""
     data: str
     """Name of the data file that was answered."""
+    data_sha256: str | None
+    prompts: int
+    accuracy: Accuracy | None
+    """Of the first run that left answers, as the organiser counts it."""
     claimed_s: float
     runs: tuple[One, ...]
     differing: tuple[int, ...]
@@ -65,6 +70,9 @@ class Rerun:
             "clock": "the organiser's",
             "command": self.command,
             "data": self.data,
+            "data_sha256": self.data_sha256,
+            "prompts": self.prompts,
+            "accuracy": self.accuracy and self.accuracy.as_json(),
             "times": len(self.runs),
             "elapsed_s": times,
             "median_s": median(times) if times else None,
@@ -96,15 +104,17 @@ def rerun(told: Submitted, unpacked: Unpacked, organiser: Organiser, request: Re
     manifest = told.manifest
     data, model = organiser.data(manifest.dataset.name), organiser.model(manifest.model.name)
     claimed_s, how = manifest.elapsed_s, "source" if request.here else "container"
-    name = "" if data is None else data.path.name
+    of_data: tuple[str, str | None, int] = (
+        ("", None, 0) if data is None else (data.path.name, data.sha256, len(data.rows))
+    )
     if data is None or model is None or model.folder is None:
         missing = listed(["data"] * (data is None) + ["model"] * (model is None or model.folder is None))
         stopped = unknown("rerun", INVALID_RUN, f"the organiser's {missing} is not on this disk", ENDED_WELL)
-        return Rerun(how, "", name, claimed_s, (), (), (stopped,))
+        return Rerun(how, "", *of_data, None, claimed_s, (), (), (stopped,))
     image, found = (None, None) if request.here else launch.image(told, unpacked)
     if found is not None and image is None:
         nothing = unknown("rerun", INVALID_RUN, "no image to run", ENDED_WELL)
-        return Rerun(how, "", name, claimed_s, (), (), (found, nothing))
+        return Rerun(how, "", *of_data, None, claimed_s, (), (), (found, nothing))
     place = (out / "rerun").resolve()  # the runs' own working folder is another
     shutil.rmtree(place, ignore_errors=True)  # of an earlier verification
     asked_s = LIMIT_FACTOR * (manifest.phases_s.load + manifest.phases_s.warm_up + claimed_s)
@@ -121,7 +131,9 @@ def rerun(told: Submitted, unpacked: Unpacked, organiser: Organiser, request: Re
         first = first or container.text(started.command)
         runs.append(_one(started, content, caps, folder))
     checks, differing = rerun_checks.checks(told, runs, organiser, data, here=request.here)
-    return Rerun(how, plain(first), name, claimed_s, tuple(runs), differing, (*([found] if found else []), *checks))
+    accuracy = rerun_checks.accuracy(told, runs, organiser)
+    results = (*([found] if found else []), *checks)
+    return Rerun(how, plain(first), *of_data, accuracy, claimed_s, tuple(runs), differing, results)
 
 
 def _one(started: Launch, content: bytes, caps: Caps, folder: Path) -> One:

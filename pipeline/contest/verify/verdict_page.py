@@ -28,8 +28,8 @@ def _facts(verdict: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and values of the submission's facts, without those that could not be read."""
     team = verdict["team"]
     facts = [("team", team["name"]), ("members", ", ".join(team["members"]))] if team else []
-    keys = ("model", "dataset", "dataset_sha256", "device", "commit", "submitted_utc")
-    return facts + [(key.replace("_", " "), str(verdict[key])) for key in keys if verdict[key]]
+    keys = ("model", "dataset", "dataset_sha256", "device", "commit", "submitted_utc", "received_utc")
+    return facts + [(key.replace("_", " "), str(verdict[key])) for key in keys if verdict.get(key)]
 
 
 def _rerun_facts(again: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,7 +39,7 @@ from pipeline.contest.checks.facts import Facts
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.checks.submitted import Manifest, Submission, Submitted
 from pipeline.contest.format import RUN
-from pipeline.contest.verify import audit_checks, packed_checks, rerun, rule_checks, verdict_page
+from pipeline.contest.verify import audit_checks, packed_checks, receipt, rerun, rule_checks, verdict_page
 from pipeline.errors import AccuracyError, CannotTell, FormError, IntegrityError, InvalidRun, PipelineError
 from pipeline.table import Column
 
@@ -75,6 +75,8 @@ class Verdict:
     audit: dict[str, Any] | None = None
     trouble: str = field(default="", compare=False)
     """Tracebacks of checks that raised an error."""
+    prints: Mapping[str, str | None] = field(default_factory=dict)
+    received_utc: str | None = None
 
     @property
     def failed(self) -> list[CheckResult]:
@@ -109,12 +111,16 @@ class Verdict:
             "model": run and plain(run.model.name),
             "dataset": run and plain(run.dataset.name),
             "dataset_sha256": run and run.dataset.sha256,
+            "model_sha256": run and run.model.lock_sha256,
+            "outputs_sha256": self.prints.get("outputs_sha256"),
+            "telemetry_sha256": self.prints.get("telemetry_sha256"),
             "prompts": run and run.dataset.rows,
             "time_s": run and run.elapsed_s,
             "s_per_prompt": run.elapsed_s / run.dataset.rows if run and run.dataset.rows > 0 else None,
             "accuracy": self.accuracy and self.accuracy.as_json(),
             "device": run and plain(run.environment.gpu or (board and board.module) or run.environment.processor or ""),
             "submitted_utc": run and run.submitted.isoformat(),
+            "received_utc": self.received_utc,
             "checks": [_as_json(each) for each in self.checks],
             "reasons": self.reasons,
             "rerun": self.rerun,
@@ -148,6 +154,7 @@ def verify(
     try:
         with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=out) as folder:
             verdict = _judge(tar, Path(folder), organiser, again, out, audit)
+        verdict = replace(verdict, received_utc=receipt.received_utc(out / JSON, plain(verdict.name)))
         write(verdict, out)
     except BaseException:  # Ctrl-C as well: without a verdict there is no folder of one
         if not was_there:
@@ -270,6 +277,7 @@ def _judge(
         None if done is None else done.as_json(),
         None if looked is None else looked.as_json(),
         "\n".join(filter(None, (*troubles, packed_trouble, rule_trouble, audit_trouble))),
+        receipt.prints(submitted),
     )
 
 

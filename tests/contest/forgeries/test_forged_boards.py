@@ -23,15 +23,15 @@ def by(name: str, member: str, **other: Any) -> dict[str, Any]:
 
 
 nothing = dict.fromkeys(("team", "model", "dataset", "dataset_sha256", "prompts", "time_s", "s_per_prompt", "accuracy"))
-UNREAD = {**VICTIM, **nothing, "verdict": "INVALID", "reasons": ["unpack: M706"], "submitted_utc": None}
+UNREAD = {**VICTIM, **nothing, "verdict": "INVALID", "reasons": ["unpack: M706"], "submitted_utc": None, "rerun": None}
 
 SABOTAGE: dict[str, dict[str, Any]] = {
     "the name taken by an invalid one": by("victim ", "Eve", verdict="INVALID", reasons=["floor"]),
     "the name taken by a rehearsal": by("VICTIM", "Eve", rehearsal=True, model="standin"),
     "name and member taken by an invalid one": by(
-        "Victim", "Ada", verdict="INVALID", reasons=["floor"], submitted_utc=LATER
+        "Victim", "Ada", verdict="INVALID", reasons=["floor"], received_utc=LATER
     ),
-    "name and member taken by a slow one": by("Victim", "Ada", taken_s=9999.0, submitted_utc=LATER),
+    "name and member taken by a slow one": by("Victim", "Ada", taken_s=9999.0, received_utc=LATER),
     "a damaged file of the same name": UNREAD,
 }
 """What Eve hands in so that Victim loses the rank."""
@@ -42,35 +42,31 @@ SABOTAGE: dict[str, dict[str, Any]] = {
     cases(
         SABOTAGE.keys(),
         {
-            "the name taken by an invalid one": "two teams of one name are both without a rank, whoever came first",
-            "name and member taken by an invalid one": "a name is free to take, and the latest counts for it",
-            "name and member taken by a slow one": "a name is free to take, and the latest counts for it",
-            "a damaged file of the same name": "submissions go by the name of their file, which anybody can give one",
-            "the name taken by a rehearsal": "also a rehearsal takes a team's name",
+            "name and member taken by a slow one": "who sent a file only the organiser knows, and the latest counts",
         },
     ),
 )
 def test_nobody_takes_anothers_rank_away(name: str, tmp_path: Path) -> None:
     board = leaderboard.make(folder_of(tmp_path, VICTIM, SABOTAGE[name]))
     ranked = [entry.verdict for table in board.tables for entry in table.entries]
-    assert ("Victim", 100.0) in [(each.team and each.team.name, each.time_s) for each in ranked]
+    assert ("Victim", 100.0) in [(each.team and each.team.name, each.measured.median_s) for each in ranked]
 
 
 def test_a_rehearsal_of_ones_own_takes_no_rank_away(tmp_path: Path) -> None:
-    own = {**VICTIM, "submission": "victim-2", "rehearsal": True, "model": "standin", "submitted_utc": LATER}
+    own = {**VICTIM, "submission": "victim-2", "rehearsal": True, "model": "standin", "received_utc": LATER}
     board = leaderboard.make(folder_of(tmp_path, VICTIM, own))
-    assert [entry.verdict.submission for entry in board.tables[0].entries] == ["victim-1"]
+    assert [entry.verdict.submission for table in board.tables for entry in table.entries] == ["victim-1"]
 
 
-@pytest.mark.xfail(strict=True, reason="a rehearsal on the contest's own model and set counts as the latest")
 def test_nor_does_one_on_the_contests_set(tmp_path: Path) -> None:
-    own = {**VICTIM, "submission": "victim-2", "rehearsal": True, "submitted_utc": LATER}
+    own = {**VICTIM, "submission": "victim-2", "rehearsal": True, "received_utc": LATER}
     assert leaderboard.make(folder_of(tmp_path, VICTIM, own)).tables
 
 
+PRINTS = {name: VICTIM[name] for name in ("outputs_sha256", "telemetry_sha256")}
 NOTED: dict[str, tuple[dict[str, Any], ...]] = {
     "a name in look-alike letters": (VICTIM, by("V\u0456ctim", "Eve", taken_s=99.0)),
-    "one run handed in by two teams": (VICTIM, by("Thief", "Eve")),
+    "one run handed in by two teams": (VICTIM, by("Thief", "Eve", **PRINTS)),
     "two in one second": (
         {**VICTIM, "submission": "victim-a", "time_s": 50.0},
         {**VICTIM, "submission": "victim-b"},
@@ -78,30 +74,22 @@ NOTED: dict[str, tuple[dict[str, Any], ...]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    cases(
-        NOTED.keys(),
-        {
-            "a name in look-alike letters": "names are compared by capitals and accents, not by how letters look",
-            "one run handed in by two teams": "the runs of two submissions are not held against each other",
-            "two in one second": "of two in one second the one of the later name counts, and nobody is told",
-        },
-    ),
-)
+@pytest.mark.parametrize("name", NOTED)
 def test_an_organiser_is_told(name: str, tmp_path: Path) -> None:
     board = leaderboard.make(folder_of(tmp_path, *NOTED[name]))
-    assert board.notes or board.unranked
+    assert board.notes or board.names or board.stolen
 
 
-@pytest.mark.xfail(strict=True, reason="a table goes by the set's name too, which a team may choose")
+DATA = {"dataset_sha256": VICTIM["dataset_sha256"]}
+
+
 def test_one_set_is_one_table_whatever_it_is_called(tmp_path: Path) -> None:
-    board = leaderboard.make(folder_of(tmp_path, VICTIM, by("Slow", "Eve", taken_s=900.0, dataset="obqa ")))
+    board = leaderboard.make(folder_of(tmp_path, VICTIM, by("Slow", "Eve", taken_s=900.0, dataset="obqa ", **DATA)))
     assert len(board.tables) == 1
 
 
 def test_one_verdict_ends_no_leaderboard(tmp_path: Path) -> None:
-    early = by("Eve", "Eve", submitted_utc="0001-01-01T00:00:00+14:00")
+    early = by("Eve", "Eve", submitted_utc="0001-01-01T00:00:00+14:00", received_utc="0001-01-01T00:00:00+14:00")
     board = leaderboard.make(folder_of(tmp_path, VICTIM, early))
     leaderboard_page.html(board)
     assert board.tables
@@ -114,7 +102,7 @@ def many_teams() -> list[dict[str, Any]]:
 def many_of_one() -> list[dict[str, Any]]:
     moment = "2024-10-01T{:02}:{:02}:{:02}+00:00"
     times = [moment.format(i // 3600, i // 60 % 60, i % 60) for i in range(500)]
-    return [{**by("T", "m"), "submission": f"t{i}", "submitted_utc": at} for i, at in enumerate(times)]
+    return [{**by("T", "m"), "submission": f"t{i}", "received_utc": at} for i, at in enumerate(times)]
 
 
 @pytest.mark.parametrize("make", [many_teams, many_of_one])

@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 
 from pipeline.check import ACCURACY, FAIL, HUMAN, INVALID_RUN, CheckResult, decided, listed, unknown
-from pipeline.contest.checks import by_id
-from pipeline.contest.checks.answer_checks import allowance
+from pipeline.contest.checks import answer_checks, by_id
+from pipeline.contest.checks.answer_checks import Accuracy, allowance
 from pipeline.contest.checks.facts import Facts
 from pipeline.contest.checks.organiser import Data, Organiser
 from pipeline.contest.checks.submitted import Answer, Manifest, Submitted
@@ -105,14 +105,28 @@ def _anew(told: Submitted, runs: Sequence[One], organiser: Organiser) -> CheckRe
     for one in runs:
         if one.manifest is None or one.answers is None:
             continue
-        submission = told.submission.model_copy(update={"dataset": one.manifest.dataset})
-        facts = Facts(Submitted(one.folder / "judged", submission, one.manifest, one.answers), organiser)
+        facts = _facts(told, one.folder, one.manifest, one.answers, organiser)
         found = [by_id.made(id, facts) for id in by_id.CHECKS]
         wrong |= {each.id: each.found for each in found if each.state == FAIL}
     if not any(one.manifest and one.answers for one in runs):
         return unknown("rerun-record", INVALID_RUN, "no run left a record", wanted)
     found_words = listed(f"{id}: {why}" for id, why in wrong.items())
     return decided("rerun-record", INVALID_RUN, not wrong, found_words or "they do", wanted)
+
+
+def accuracy(told: Submitted, runs: Sequence[One], organiser: Organiser) -> Accuracy | None:
+    """Of the first run that left a record; None without one, or where nobody here knows the right answers."""
+    for one in runs:
+        if one.manifest is not None and one.answers is not None:
+            return answer_checks.accuracy(_facts(told, one.folder, one.manifest, one.answers, organiser))
+    return None
+
+
+def _facts(
+    told: Submitted, folder: Path, manifest: Manifest, answers: tuple[Answer, ...], organiser: Organiser
+) -> Facts:
+    submission = told.submission.model_copy(update={"dataset": manifest.dataset})
+    return Facts(Submitted(folder / "judged", submission, manifest, answers), organiser)
 
 
 def _differing(was_answers: Sequence[Answer], now_answers: Sequence[Answer]) -> list[int]:
