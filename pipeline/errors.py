@@ -18,8 +18,10 @@ apart and people can look a message up. A task prints `str(error)` and exits; no
 
 from __future__ import annotations
 
+import os
 import sys
 from types import TracebackType
+from typing import TextIO
 
 
 class PipelineError(Exception):
@@ -57,6 +59,19 @@ class PipelineError(Exception):
         return "\n".join(lines)
 
 
+CLOSED_PIPE = 141
+"""128 and SIGPIPE: the status of a program whose reader has gone."""
+
+
+def let_go_of(*streams: TextIO) -> None:
+    """Whatever of their buffers nobody reads goes nowhere, so that Python does not complain of it at its own end."""
+    for stream in streams:
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def missing_package(error: ModuleNotFoundError) -> PipelineError:
     """The error for a Python without our packages (E332)."""
     return EnvironmentProblem(
@@ -69,9 +84,13 @@ def missing_package(error: ModuleNotFoundError) -> PipelineError:
 
 
 def end_plainly() -> None:
-    """For a script: what a user can meet ends with our message and its status, and not with a traceback."""
+    """For a script: what a user can meet ends with our message and its status, and not with a traceback; an output that
+    nobody reads on, as after `| head -1`, with a status and no word."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, BrokenPipeError):
+            let_go_of(sys.stdout, sys.stderr)
+            sys.exit(CLOSED_PIPE)
         known = missing_package(error) if isinstance(error, ModuleNotFoundError) else error
         if not isinstance(known, PipelineError):
             sys.__excepthook__(kind, error, trace)

@@ -59,6 +59,8 @@ def write_atomically(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     except OSError as error:
         if trouble := resource_trouble(error, path):
             raise trouble from error
+        if error.filename == str(part):  # nobody knows it by that name
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
         with contextlib.suppress(OSError):

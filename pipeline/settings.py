@@ -136,9 +136,9 @@ def unknown(code: str, kind: str, name: str, known: list[str], otherwise: str, l
     return UsageError(
         code,
         f"there is no {kind} named {name!r}" + (f"; did you mean {' or '.join(near[:3])}?" if near else ""),
-        expected=f"one of {', '.join(shown)}{more}, {otherwise}",
+        expected=f"one of {', '.join(shown) or '(there are none yet)'}{more}, {otherwise}",
         actual=name,
-        fix=f"name one of them, for instance {near[0] if near else known[0]}",
+        fix=f"name one of them, for instance {near[0] if near else known[0]}" if known else f"make a {kind} first",
     )
 
 

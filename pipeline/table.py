@@ -54,6 +54,20 @@ def text(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lay_out(columns, rows, terminal_width(), has_colours()))
 
 
+def per_second(count: int, elapsed_s: float | None) -> str:
+    """A pace in words, never rounded to nothing; empty where there is none."""
+    if not count or not elapsed_s:
+        return ""
+    pace = count / elapsed_s
+    return (
+        f"{pace:,.0f} a second"
+        if pace >= 10
+        else f"{pace:.2g} a second"
+        if pace >= 0.1
+        else f"{pace * 60:.2g} a minute"
+    )
+
+
 def labelled(head: str, lines: Sequence[tuple[str, str]]) -> str:
     """A heading, and below it aligned labels with what they stand for."""
     longest = max((display_width(label) for label, _ in lines), default=0)

@@ -38,3 +38,14 @@ def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path) -> None:
     with pytest.raises(ResourceError) as caught:
         files.write_json(tmp_path / "file" / "value.json", {})
     assert caught.value.code == "R102"
+
+
+def test_an_error_never_names_the_part_that_nobody_knows(tmp_path: Path) -> None:
+    for path in (tmp_path / ("x" * 240), tmp_path / "folder"):  # a name too long for its part, and a folder's
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        with pytest.raises((OSError, ResourceError)) as caught, files.write_atomically(path) as file:
+            file.write(b"x")
+        error = caught.value
+        shown = str(error) if isinstance(error, ResourceError) else str(files.refused(error))
+        assert str(path) in shown
+        assert ".part" not in shown

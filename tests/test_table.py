@@ -109,3 +109,18 @@ def test_a_pipe_gets_neither_colours_nor_a_width() -> None:
     said = printed(terminal=False)
     assert "\x1b" not in said
     assert max(map(len, said.splitlines())) > 150
+
+
+@pytest.mark.parametrize(
+    ("count", "elapsed_s", "words"),
+    [
+        (12345, 1.0, "12,345 a second"),
+        (99, 10.0, "9.9 a second"),
+        (1, 3.0, "0.33 a second"),
+        (1, 40.0, "1.5 a minute"),
+        (0, 1.0, ""),
+        (5, None, ""),
+    ],
+)
+def test_a_pace_is_never_rounded_to_nothing(count: int, elapsed_s: float | None, words: str) -> None:
+    assert table.per_second(count, elapsed_s) == words

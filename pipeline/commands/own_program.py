@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -14,10 +13,8 @@ from typing import Any
 
 from invoke import Exit, ParseError, Program, Task
 
-from pipeline.errors import UsageError
+from pipeline.errors import CLOSED_PIPE, UsageError, let_go_of
 
-CLOSED_PIPE = 141
-"""128 and SIGPIPE: the status of a program whose reader has gone."""
 HELPFUL = 5
 """Names in a message, at most."""
 
@@ -26,11 +23,11 @@ class OwnProgram(Program):
     """Reads tasks and their options; invoke's core options are read before, and keep its words."""
 
     def parse_tasks(self) -> None:
-        with self._our_words():
+        with quiet_end(), self._our_words():
             super().parse_tasks()
 
     def parse_cleanup(self) -> None:
-        with self._our_words(), quiet_end():
+        with quiet_end(), self._our_words():
             super().parse_cleanup()
 
     def execute(self) -> None:
@@ -96,15 +93,19 @@ class OwnProgram(Program):
 
 @contextlib.contextmanager
 def quiet_end() -> Iterator[None]:
-    """End with CLOSED_PIPE and no word where nobody reads what is printed, as after `| head -1`."""
+    """End with CLOSED_PIPE and no word where nobody reads what is printed, as after `| head -1`, be it an output or the
+    message of an error, which invoke would print with the status."""
     try:
         try:
             yield
+        except Exit as end:
+            if end.message:
+                print(end.message, file=sys.stderr, flush=True)
+            raise Exit(code=end.code) from end
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # What is left in the buffer goes nowhere, so that Python does not complain of it at its own end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go_of(sys.stdout, sys.stderr)
         raise Exit(code=CLOSED_PIPE) from None
 
 

@@ -184,7 +184,7 @@ def find(name_or_path: str) -> Path:
         "U311",
         "run",
         name_or_path,
-        names or ["(there are none yet)"],
+        names,
         "or a run's folder",
         f"ls {paths.shown(paths.runs())}",
     )

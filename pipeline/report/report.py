@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline import table
 from pipeline.accuracy import compare, stats
 from pipeline.accuracy.compare import Comparison
 from pipeline.html import page
@@ -58,6 +59,7 @@ def html(seen: Facts, compared: Comparison | None = None) -> str:
         began=_began(seen),
         state=_state(seen),
         verdict=_verdict(seen),
+        pace=table.per_second(seen.get("answer_tokens") or 0, seen.get("elapsed_s")),
         accuracy=_accuracy(seen),
         stages=_stages(seen),
         floor=_floor(seen),

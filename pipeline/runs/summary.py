@@ -51,4 +51,5 @@ def _verdict(summary: Summary) -> list[tuple[str, str]]:
 
 
 def _pace(summary: Summary) -> str:
-    return "" if summary.elapsed_s is None else f", {summary.answer_tokens / summary.elapsed_s:.0f} a second"
+    pace = table.per_second(summary.answer_tokens, summary.elapsed_s)
+    return pace and f", {pace}"

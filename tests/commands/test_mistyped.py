@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from pydantic import ValidationError
 
 import tasks
 from pipeline import paths, schemas, settings
+from pipeline.contest.checks import read_submitted
 from pipeline.contest.team import Team
 from pipeline.engine import device
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.model import fetch as model_setup
+from pipeline.record import run_folder
 
 Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
 SCRIPT = "from pipeline.commands.program import *; OwnProgram(namespace=namespace, binary=SCRIPT).run()"
@@ -69,6 +72,22 @@ def test_help_shows_defaults_and_no_short_flag(invoke: Invoke) -> None:
         assert [name for argument in task.get_arguments() for name in argument.names if len(name) == 1] == [
             name for name in task.argspec(task.body).parameters if len(name) == 1
         ]
+
+
+@pytest.mark.parametrize("arguments", ["runn", "run --dataset nosuch-set", "data --list --nosuch", "compare a b"])
+def test_whoever_reads_no_message_ends_it_quietly(arguments: str, runs: Path) -> None:
+    command = f"{sys.executable} -m invoke {arguments} 2>&1 >/dev/null | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=paths.ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.stdout.strip(), done.stderr) in {("141", ""), ("2", "")}
+
+
+def test_the_script_s_hook_ends_quietly_where_nobody_reads_on() -> None:
+    ask = "from pipeline.errors import end_plainly; end_plainly(); print('x' * 10**6, flush=True)"
+    command = f'{sys.executable} -c "{ask}" | true; echo ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", command], cwd=paths.ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("141", "")
 
 
 @pytest.mark.parametrize("arguments", ["help", "--list", "--help run", "data --list"])
@@ -151,6 +170,14 @@ def test_pydantic_s_own_words_reach_nobody(tmp_path: Path, text: str, words: str
         settings.load(tmp_path / "team.yaml", Team)
     assert words in caught.value.actual
     assert not any(each in caught.value.actual for each in ("pydantic", "http", "Input should", "type="))
+
+
+def test_a_submission_s_wrong_json_is_named_in_our_words(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema": run_folder.SCHEMA, "state": 3}))
+    _, check = read_submitted.read_manifest(tmp_path)
+    assert "state is to be " in check.found
+    assert " is missing" in check.found
+    assert not any(each in check.found for each in ("pydantic", "http", "Input should", "Field required", "cannot be"))
 
 
 def test_every_value_of_the_words_can_be_filled_in() -> None:

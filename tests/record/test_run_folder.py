@@ -276,3 +276,10 @@ def test_a_path_is_looked_for_where_the_user_stands_and_then_in_the_checkout(
     assert paths.given("nowhere") == Path("nowhere")
     with pytest.raises(UsageError, match="no run is named"):
         run_folder.find("")
+
+
+def test_where_there_are_no_runs_none_is_named_for_instance(runs: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        run_folder.find("nowhere")
+    assert caught.value.expected == "one of (there are none yet), or a run's folder"
+    assert caught.value.fix == "make a run first"

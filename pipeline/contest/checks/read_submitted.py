@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.check import FORM, CheckResult, decided, listed, unknown
+from pipeline import schemas
+from pipeline.check import FORM, CheckResult, decided, unknown
 from pipeline.contest.archive import strict_json
 from pipeline.contest.checks.submitted import Answer, Manifest, Submission
 from pipeline.contest.format import SCHEMA, SUBMISSION
@@ -82,7 +83,6 @@ def _read(path: Path, name: str, model: type[Any], schema: object, expected: str
             return None, decided(name, FORM, False, why, expected)
         return model.model_validate(value), decided(name, FORM, True, f"schema {schema}", expected)
     except ValidationError as error:
-        wrong = listed(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        return None, decided(name, FORM, False, wrong, expected)
+        return None, decided(name, FORM, False, schemas.words(error), expected)
     except ValueError as error:
         return None, decided(name, FORM, False, error, expected)
