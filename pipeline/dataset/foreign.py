@@ -32,6 +32,7 @@ class Kind:
 
 
 GZIP = Kind("compressed by gzip")
+GZIP_TWICE = Kind("compressed by gzip twice", "unpack it once (gunzip)", convertible=False)
 PARQUET = Kind("a Parquet file")
 JSON_LIST = Kind("one JSON list, and not a line for each row")
 JSON_OBJECT = Kind("one JSON object over several lines")
@@ -47,6 +48,12 @@ MAGIC = (
     (b"\xff\xfe", UTF_16),
     (b"\xfe\xff", UTF_16),
     (b"PK\x03\x04", Kind("a zip archive", "unpack it (unzip)", convertible=False)),
+    (
+        b"version https://git-lfs",
+        Kind("a pointer of Git LFS", "fetch the file (git lfs pull)", convertible=False),
+    ),
+    (b"<!DOCTYPE", Kind("a web page", "download the file itself", convertible=False)),
+    (b"<html", Kind("a web page", "download the file itself", convertible=False)),
     (b"BZh", Kind("compressed by bzip2", "unpack it (bunzip2)", convertible=False)),
     (b"\xfd7zXZ\x00", Kind("compressed by xz", "unpack it (unxz)", convertible=False)),
     (b"\x28\xb5\x2f\xfd", Kind("compressed by Zstandard", "unpack it (unzstd)", convertible=False)),
@@ -86,7 +93,7 @@ def remedy(kind: Kind, path: Path) -> str:
     if kind.before is None:
         return command(path)
     if not kind.convertible:
-        return f"{kind.before}, then name the file that was in it"
+        return f"{kind.before}, then name the file that comes of it"
     ending = ".parquet" if kind is ARROW else ".csv"
     return f"{kind.before}, then: {command(path.with_suffix(ending))}"
 

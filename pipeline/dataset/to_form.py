@@ -69,6 +69,7 @@ def convert(path: Path) -> Converted:
     if compressed:
         content = _damaged_or(path, foreign.GZIP, lambda: gzip.decompress(content))
     kind = foreign.kind_of(path, content)
+    kind = foreign.GZIP_TWICE if kind is foreign.GZIP else kind
     if kind is None and not compressed and _is_in_form(path, content):
         whole = records.parse(path, content)
         return Converted(path, "", path, len(whole), _answers(whole), ("message",), (), ())
@@ -200,6 +201,8 @@ def _table(path: Path, text: str) -> list[Row]:
     finally:
         csv.field_size_limit(longest)
     names = [name.strip().lower() for name in head]
+    if twice := [name for name in foreign.KEYS + ANSWER_KEYS if names.count(name) > 1]:
+        raise _damaged(path, foreign.CSV, f"several columns named {twice[0]}")
     body = [cells for cells in body if any(cells)]
     for number, cells in enumerate(body, 1):
         if len(cells) != len(names):

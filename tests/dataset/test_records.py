@@ -41,6 +41,9 @@ def test_reads_rows_in_order(file: Path) -> None:
         pytest.param("\ufeff" + GOOD + "\n", id="byte order mark"),
         pytest.param(GOOD[:-1] + ', "source": "x"}\n', id="a key that the form does not know"),
         pytest.param(GOOD.replace('"content"', '"name": "x", "content"'), id="a turn's key that it does not know"),
+        pytest.param(GOOD[:-1] + ', "source": "x \\ud83d", "p": -Infinity}', id="what a key that nobody reads holds"),
+        pytest.param(GOOD.replace('"Why?"', '"first", "content": "Why?"'), id="a key twice: the last counts"),
+        pytest.param(GOOD + "\n\t\n\r\n", id="blank lines with tabs at the end"),
     ],
 )
 def test_accepts(file: Path, content: str) -> None:
@@ -52,6 +55,15 @@ def test_accepts(file: Path, content: str) -> None:
 def test_an_answer_may_be_missing(file: Path, row: str) -> None:
     file.write_text(row)
     assert records.read(file)[0].answer is None
+
+
+@pytest.mark.parametrize(
+    ("spelt", "text"),
+    [("a \\ud83d\\ude00 b", "a \U0001f600 b"), ("a\\u0000b", "a\0b"), ("line\u2028para\u2029nel\u0085end", None)],
+)
+def test_characters_that_others_stumble_over(file: Path, spelt: str, text: str | None) -> None:
+    file.write_text(GOOD.replace("Why?", spelt), encoding="utf-8")
+    assert records.read(file)[0].messages == [{"role": "user", "content": text or spelt}]
 
 
 def test_unicode_line_separators_are_characters(file: Path) -> None:

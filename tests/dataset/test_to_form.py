@@ -152,6 +152,8 @@ OTHERS: dict[str, tuple[str, bytes, str, str]] = {
     "Excel of old": ("x.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512), "an Excel workbook", "x.csv"),
     "zip": ("x.zip", archive(), "a zip archive", "unpack it (unzip)"),
     "xz": ("x.xz", b"\xfd7zXZ\x00\x00", "compressed by xz", "unpack it (unxz)"),
+    "a pointer of Git LFS": ("x.jsonl", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS", "git lfs pull"),
+    "a web page": ("x.jsonl", b"<!DOCTYPE html><html>Not found</html>", "a web page", "download the file itself"),
     "Arrow": ("x.arrow", b"ARROW1\0\0", "an Arrow file", "x.parquet"),
 }
 
@@ -175,6 +177,8 @@ DAMAGED: dict[str, tuple[str, bytes, str]] = {
     "no Parquet": ("x.parquet", b"PAR1" + bytes(40), "F122"),
     "CSV in another encoding": ("x.csv", as_csv("prompt,answer", "latin-1"), "F122"),
     "CSV with a cell too many": ("x.csv", b"prompt,answer\na,b,c\n", "F122"),
+    "CSV with two columns of prompts": ("x.csv", b"prompt,Prompt,answer\na,b,c\n", "F122"),
+    "gzip of gzip": ("x.gz", gzip.compress(gzip.compress(b'{"prompt": "a"}')), "F123"),
     "CSV with an open quote": ("x.csv", b'prompt,answer\n"a,b\n', "F122"),
     "CSV without a known column": ("x.csv", b"text,label\na,b\n", "F121"),
     "a row without a known key": ("x.jsonl", b'{"prompt": "a"}\n{"text": "b"}\n', "F121"),
