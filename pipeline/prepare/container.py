@@ -90,6 +90,10 @@ class Walls:
     """Largest file that it may write, wherever."""
 
 
+STRANGER = "phi3-pipeline=verify"
+"""The label of every container that a verification starts, by which an organiser finds what a power cut left."""
+
+
 def stranger(
     host: Host,
     image: str,
@@ -118,7 +122,19 @@ def stranger(
     limits = ["--pids-limit", f"{walls.processes}", *bounded, *memory]
     own = ["--tmpfs", "/tmp:rw,size=4g", "--ipc", "private", "--shm-size", "1g"]
     runtime = ["--runtime", "nvidia"] if nvidia else []
-    fixed = ["--rm", "--name", name, "--cidfile", id_file, "--pull", "never", "--log-driver", "none"]
+    fixed = [
+        "--rm",
+        "--name",
+        name,
+        "--label",
+        STRANGER,
+        "--cidfile",
+        id_file,
+        "--pull",
+        "never",
+        "--log-driver",
+        "none",
+    ]
     options = [*fixed, *runtime, *closed, *limits, *own, *small, *mounted, "-v", f"{runs}:/runs", "-e", "HOME=/tmp"]
     return [answering_program(), "run", *options, image, *arguments]
 

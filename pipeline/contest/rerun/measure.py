@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.contest.rerun.cgroup import ControlGroup, KernelLog
+from pipeline.contest.rerun.ending import Ending
 from pipeline.contest.rerun.handover import Handover
 from pipeline.contest.rerun.watch import Watch
 from pipeline.device import telemetry, verdict
@@ -111,23 +112,34 @@ def measure(launch: Launch, content: bytes, caps: Caps, host: Host, into: Path) 
     """Start the program, hand the data over, watch it to its end. Its outputs go to `into`/stdout and stderr."""
     watch, group, kernel = Watch(launch.runs, caps.runs_bytes), ControlGroup(), KernelLog()
     before, handover = verdict.state(host), Handover(launch.pipe, content)
-    try:
-        process = subprocess.Popen(
-            list(launch.command), cwd=launch.folder, env=dict(launch.environment), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-    except OSError:
-        handover.end()
-        raise
-    start_s = time.perf_counter()
-    outputs = [_Output(process.stdout, into / "stdout", caps.stdout_bytes),  # type: ignore[arg-type]
-               _Output(process.stderr, into / "stderr", caps.stdout_bytes)]  # type: ignore[arg-type]  # fmt: skip
-    readers = [each.start() for each in outputs]
+    started: list[subprocess.Popen[bytes]] = []
+    readers: list[threading.Thread] = []
     sampling: telemetry.Telemetry | None = None
+    recording: telemetry.Recording | None = None
     ended: list[str] = []
     cpu_s = [0.0, 0.0]
     slow_s = 0.0
-    try:
+
+    def end() -> None:
+        nonlocal recording
+        launch.kill()
+        for each in started:
+            end_group(each)
+        launch.kill()  # of what came to be after the first time
+        handover.end()
+        recording = _recording(sampling, cpu_s)
+
+    with Ending(end) as ending:
+        with ending.waiting():
+            process = subprocess.Popen(
+                list(launch.command), cwd=launch.folder, env=dict(launch.environment), stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            )  # fmt: skip
+            started.append(process)
+        start_s = time.perf_counter()
+        outputs = [_Output(process.stdout, into / "stdout", caps.stdout_bytes),  # type: ignore[arg-type]
+                   _Output(process.stderr, into / "stderr", caps.stdout_bytes)]  # type: ignore[arg-type]  # fmt: skip
+        readers += [each.start() for each in outputs]
         while process.poll() is None and not ended:
             watch.look()
             now_s = time.perf_counter()
@@ -144,11 +156,6 @@ def measure(launch: Launch, content: bytes, caps: Caps, host: Host, into: Path) 
                 ended = _over(caps, watch, now_s - start_s, now_s, handover.opened_s)
             time.sleep(EARLY_LOOK_S if sampling is None and handover.opened_s is None else LOOK_S)
         status = None if ended else process.poll()
-    finally:
-        launch.kill()
-        end_group(process)
-        handover.end()
-        recording = _recording(sampling, cpu_s)
     for reader in readers:
         reader.join(5)
     watch.finish()
