@@ -71,7 +71,7 @@ class Reference:
                     on_answer(Answered(index, output, self._to_stop(sequences[index])))
         return Answers(outputs, single=False)
 
-    def warm_up(self) -> None:
+    def warm_up(self, on_step: Callable[[int, int], object] = lambda done, all: None) -> None:
         """Nothing of its own: the warm-up chat is all."""
 
     def resident(self) -> dict[str, Any]:

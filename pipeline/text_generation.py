@@ -160,9 +160,9 @@ class TextGenerator:
         (prompt,) = token_ids(self.tokenizer, [chat])
         return self.engine.logits([*prompt, *answered])
 
-    def warm_up(self) -> None:
-        """Measure the device. Sees no data."""
-        self.engine.warm_up()
+    def warm_up(self, on_step: Callable[[int, int], object] = lambda done, all: None) -> None:
+        """Measure the device. Sees no data. `on_step(done, all)` is called between the steps of it."""
+        self.engine.warm_up(on_step)
         # A full garbage collection walks everything that torch and transformers made, which takes longer than a pass.
         gc.collect()
         gc.freeze()

@@ -6,6 +6,7 @@ Sees no data of the run. The curve itself and how it is timed: `cost.py`.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -32,8 +33,9 @@ TOKENS_PER_ANSWER = 8
 """So many tokens of the largest pass for one running answer at least: a pass of short prompts begins that many."""
 
 
-def measure(passes: Passes, limits: Limits) -> PassCost:
-    """The cost curve of this model on this device, in seconds. Raises ResourceError (R304) as any pass does."""
+def measure(passes: Passes, limits: Limits, on_step: Callable[[int, int], object] = lambda done, all: None) -> PassCost:
+    """The cost curve of this model on this device, in seconds; `on_step(done, all)` between two steps. Raises
+    ResourceError (R304) as any pass does."""
     weights, computing = passes.weights, passes
     if weights.streamed:
         # What a pass computes is timed with one layer in the place of all, what it reads by one pass.
@@ -43,7 +45,7 @@ def measure(passes: Passes, limits: Limits) -> PassCost:
     sizes = [n for n in SIZES if n <= largest]
     if weights.device.type == "cuda" and sizes:
         _heat_up(computing, sizes[-1])
-    curve = cost.measure(lambda tokens: _run(computing, tokens), sizes)
+    curve = cost.measure(lambda tokens: _run(computing, tokens), sizes, on_step)
     if weights.streamed:
         start = time.perf_counter()
         _run(passes, 1)

@@ -92,16 +92,22 @@ UNKNOWN = PassCost((1, 2), (1.0, 2.0))
 """Before anything is measured: every row costs the same, so no draft is worth a row."""
 
 
-def measure(run_pass: Callable[[int], None], sizes: Sequence[int]) -> PassCost:
+def measure(
+    run_pass: Callable[[int], None],
+    sizes: Sequence[int],
+    on_step: Callable[[int, int], object] = lambda done, all: None,
+) -> PassCost:
     """Time `run_pass(rows)` at each of the ascending sizes, in turn from the largest, `ROUNDS` times after a round that
     does not count; the median of each size counts.
 
     In turn, since a device whose clock goes up and down with heat and power would favour whatever came at a good
-    moment. `run_pass` must not return before the device has finished.
+    moment. `run_pass` must not return before the device has finished. `on_step` is told, between two sizes, how many
+    of all are done.
     """
     times: dict[int, list[float]] = {size: [] for size in sizes}
     for turn in range(1 + ROUNDS):
-        for size in reversed(sizes):
+        for at, size in enumerate(reversed(sizes)):
+            on_step(turn * len(sizes) + at, (1 + ROUNDS) * len(sizes))
             begun = time.perf_counter()
             while (start := time.perf_counter()) - begun < ROUND_S:
                 run_pass(size)

@@ -26,6 +26,9 @@ from pipeline.engine.state import Limits, Prefix, Work
 from pipeline.engine.weights import Weights
 from pipeline.errors import ResourceError
 
+FORESEEN_TOKENS = 8
+"""Tokens that an answer is taken to have before one is known."""
+
 
 @dataclass
 class Stats:
@@ -72,12 +75,13 @@ class DoesNotFit(ResourceError):
 
 @dataclass(frozen=True)
 class Progress:
-    """After each pass: how far it is, and how long what is left may take."""
+    """After each pass, and on a measured device before the first: how far it is, and how long the rest may take."""
 
     answers: int
     prompts: int
     answer_tokens: int
     left_s: float
+    passes: int
 
 
 @dataclass(frozen=True)
@@ -130,9 +134,10 @@ class Engine:
         self.pool = SlotPool(weights.shape, limits.slots, weights.dtype, weights.device)
         self._passes = make_passes(weights, self.pool, self.backend, limits.chunk_rows)
 
-    def warm_up(self) -> None:
-        """Time passes of made-up tokens, so that limits and drafts follow this device. Sees no data."""
-        self.cost = calibration.measure(self._passes, self.limits)
+    def warm_up(self, on_step: Callable[[int, int], object] = lambda done, all: None) -> None:
+        """Time passes of made-up tokens, so that limits and drafts follow this device. Sees no data. `on_step(done,
+        all)` is called between the steps of it."""
+        self.cost = calibration.measure(self._passes, self.limits, on_step)
 
     def generate(
         self,
@@ -190,6 +195,8 @@ class Engine:
         def budget_rows() -> int:
             return self._passes.budget_rows(limits.budget_rows)
 
+        if self.cost is not cost.UNKNOWN:
+            on_pass(self._foreseen(tree.tokens, len(prompts), limits))
         try:
             for finished in loop.run(scheduler, start_pass, tokens, self._overlaps, budget_rows):
                 accepted = time.perf_counter()
@@ -244,7 +251,13 @@ class Engine:
         rows_left: float = stats.tree_tokens - min(stats.prompt_rows, stats.tree_tokens)
         rows_left += max(0.0, mean * prompts - written)
         done = max(1, stats.prompt_rows + stats.answer_rows)
-        return Progress(answers, prompts, written, stats.passes_s * rows_left / done)
+        return Progress(answers, prompts, written, stats.passes_s * rows_left / done, stats.passes)
+
+    def _foreseen(self, tree_tokens: int, prompts: int, limits: Limits) -> Progress:
+        """Before the first pass: the prompts, and answers of `FORESEEN_TOKENS` each, by the cost of full passes."""
+        rows = tree_tokens + prompts * FORESEEN_TOKENS
+        size = min(rows, limits.budget_rows)
+        return Progress(0, prompts, 0, self.cost.seconds(size) * rows / size, 0)
 
     def limits_in_use(self) -> Limits:
         """`limits` as far as the measured cost makes use of them: `calibration.fitting`."""

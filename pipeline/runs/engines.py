@@ -21,7 +21,7 @@ from pipeline.engine.pass_log import PassLog
 from pipeline.model.attest import Attestation
 from pipeline.model.dtype import pick_dtype
 from pipeline.model.lock import Lock
-from pipeline.runs.progress import loading
+from pipeline.runs.progress import loading, warming_up
 from pipeline.runs.request import Request, arguments_of
 
 
@@ -52,7 +52,8 @@ class Pipe(Protocol):
     def answer(self, *chats: Any, **arguments: Any) -> Answers:
         """The same with `on_answer` and `on_pass` among the arguments, and all that is known of the call."""
 
-    def warm_up(self) -> None: ...
+    def warm_up(self, on_step: Callable[[int, int], object]) -> None:
+        """`on_step(done, all)` is called between the steps of it, if it has any."""
 
     def describe(self) -> dict[str, Any]:
         """For the manifest: how the engine is set."""
@@ -70,6 +71,12 @@ def load(name: str, model: Path | str, *, dtype: str | None = None, device: str 
     loaders: dict[str, Callable[..., Pipe]] = {"ours": ours, "reference": reference.load}
     with loading(Path(model)) as on_bytes:
         return loaders[name](model, dtype=dtype, device=device, on_bytes=on_bytes)
+
+
+def warm_up(pipe: Pipe) -> None:
+    """The engine's own warm-up, with a bar of its steps on a terminal."""
+    with warming_up() as on_step:
+        pipe.warm_up(on_step)
 
 
 def manifest_head(request: Request, model: Path, lock: Lock, provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def evaluate(
             check_room(request, looked[request.dataset])
         say(f"loading {evaluation.model} for {engine}")
         pipe = engines.load(engine, model, dtype=evaluation.dtype, device=evaluation.device)
-        pipe.warm_up()
+        engines.warm_up(pipe)
         attested = attest(model, pipe.resident(), locked)
         weights = engines.weights(attested)
         for path, (request, began) in todo.items():

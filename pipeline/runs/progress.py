@@ -1,7 +1,8 @@
-"""The bars of a run, drawn on stderr where it is a terminal: bytes of weights while the model is loaded, then answers.
+"""The bars of a run, drawn on stderr where it is a terminal: bytes of weights while the model is loaded, steps while it
+warms up, then answers.
 
-The bar of answers shows tokens and a truthful time left. It starts without knowing the data, since it is there before
-the clock starts.
+The bar of answers shows tokens and a truthful time left, from its first frame on, which is drawn when the data are
+read: it is there before the clock starts, and does not know them.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ FORMAT = "{desc} {percentage:3.0f}% |{bar}| " + COUNTS
 
 @contextmanager
 def loading(folder: Path) -> Iterator[Callable[[int], None]]:
-    """A bar of the checkpoint's bytes, drawn from its first bytes on, and the `on_bytes` that moves it."""
+    """A bar of the checkpoint's bytes, drawn at once, and the `on_bytes` that moves it; transformers never calls it."""
     from pipeline.model import loader  # noqa: PLC0415 - takes seconds, for torch
 
-    with tqdm(desc="loading", unit="B", unit_scale=True, disable=None, leave=False, delay=1e-3) as bar:
+    with tqdm(desc="loading", unit="B", unit_scale=True, disable=None, leave=False) as bar:
 
         def loaded(size_bytes: int) -> None:
             # The total is read with the first bytes: the loader has found the files sound by then, or has said why not.
@@ -35,6 +36,19 @@ def loading(folder: Path) -> Iterator[Callable[[int], None]]:
             bar.update(size_bytes)
 
         yield loaded
+
+
+@contextmanager
+def warming_up() -> Iterator[Callable[[int, int], None]]:
+    """A bar of the warm-up's steps, and the `on_step` that moves it; none with an engine that has no steps."""
+    with tqdm(desc="warming up", unit=" steps", disable=None, leave=False, delay=1e-3) as bar:
+
+        def stepped(done: int, steps: int) -> None:
+            if not bar.disable:
+                bar.total, bar.n = steps, done
+                bar.refresh()
+
+        yield stepped
 
 
 class Bar:
@@ -48,7 +62,7 @@ class Bar:
         self._estimated = False
         # COUNTS reads the postfix by index, which tqdm allows and its stubs do not know.
         self._bar = tqdm(  # type: ignore[call-overload]
-            total=1, desc=title, bar_format=FORMAT, postfix=[0, "?"], disable=None, leave=False
+            total=1, desc=title, bar_format=FORMAT, postfix=[0, "?"], disable=None, leave=False, delay=1e-3
         )
 
     def __enter__(self) -> Bar:
@@ -60,7 +74,8 @@ class Bar:
         self._bar.close()
 
     def begin(self, prompts: int) -> None:
-        self._bar.total = max(1, prompts)
+        """The data are read: draws the first frame, and counts its time from here."""
+        self._bar.reset(total=max(1, prompts))
 
     def answered(self, tokens: int) -> None:
         """One more answer is complete, so many tokens long."""
@@ -71,9 +86,10 @@ class Bar:
         self._bar.update()
 
     def passed(self, progress: Progress) -> None:
-        """A pass is over: tokens include those of answers on their way, and the engine knows what is left."""
+        """A pass is over, or the first begins: tokens include those of answers on their way, and the engine knows what
+        is left."""
         self._estimated = True
-        self.passes += 1
+        self.passes = progress.passes
         if not self._bar.disable:
             self._show(progress.answer_tokens, progress.left_s)
             self._bar.refresh()

@@ -199,7 +199,7 @@ def _prepare(request: Request, model: Path, arguments: dict[str, Any]) -> Ready:
     pipe = engines.load(request.engine, model, dtype=request.dtype, device=request.device)
     synchronize(device)
     loaded = time.perf_counter()
-    pipe.warm_up()
+    engines.warm_up(pipe)
     pipe.answer([dict(message) for message in rules.warmup_messages], **{**arguments, "max_new_tokens": WARM_UP_TOKENS})
     synchronize(device)
     warm = time.perf_counter()

@@ -56,7 +56,7 @@ class Echo:
         self.events.append("answer")
         return reference.Answers(self.reply(chats), single=False)
 
-    def warm_up(self) -> None:
+    def warm_up(self, *_: object) -> None:
         self.events.append("warm-up")
 
     def describe(self) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def test_tokenising_and_decoding_are_timed(
         owner, method = (jinja2.Template, "new_context") if what == "template" else (tokenizer, "decode")
         quick = getattr(owner, method)
         monkeypatch.setattr(owner, method, lambda *a, **k: (time.sleep(0.2), quick(*a, **k))[1])
-        pipe.warm_up = lambda: None
+        pipe.warm_up = lambda *_: None
         return pipe
 
     monkeypatch.setattr(module, "load", slow_load)

@@ -19,6 +19,22 @@ from pipeline.model import loader
 from pipeline.runs import engines
 
 LOAD = "import sys; from pipeline.runs import engines; engines.load(sys.argv[1], sys.argv[2], device='cpu')"
+ANSWER = """
+import sys
+from pipeline.commands.common import saying
+from pipeline.runs import engines
+from pipeline.runs.progress import Bar
+with saying("starting"):
+    pipe = engines.load("ours", sys.argv[1], device="cpu")
+engines.warm_up(pipe)
+chats = [[{"role": "user", "content": f"lamp {number}"}] for number in range(3)]
+with Bar("mine") as bar:
+    bar.begin(len(chats))
+    pipe.answer(
+        chats, max_new_tokens=4, on_answer=lambda answered: bar.answered(len(answered.token_ids)), on_pass=bar.passed
+    )
+    assert bar.passes > 0
+"""
 SLOWLY = """
 import sys, time
 from pathlib import Path
@@ -64,12 +80,21 @@ def test_the_bar_moves_by_bytes_and_leaves_nothing_behind(tiny: Path) -> None:
     assert written.rstrip("\r").endswith(" "), "the line is wiped"
 
 
-def test_loading_an_engine_on_a_terminal_draws_it(tiny: Path) -> None:
-    assert "loading:" in on_a_terminal(LOAD, "ours", tiny)
+def test_loading_warming_up_and_answering_are_drawn_on_a_terminal(tiny: Path) -> None:
+    """The number of answers is right and the time left is known in the first frames, before a pass has run."""
+    written = on_a_terminal(ANSWER, tiny)
+    assert written.startswith("starting …")
+    assert "loading:" in written
+    assert len(set(re.findall(r"warming up: +(\d+)%", written))) > 5
+    frames = re.findall(r"(\d) of (\d+) answers, \d+ tokens, [\d:]+, (\S+) left", written)
+    assert frames[0] == ("0", "3", "?")
+    assert re.fullmatch(r"[\d:]+", frames[1][2])
+    assert frames[1][:2] == ("0", "3")
+    assert {total for _, total, _ in frames} == {"3"}
 
 
-def test_transformers_reports_no_bytes_and_has_no_bar(tiny: Path) -> None:
-    assert "loading:" not in on_a_terminal(LOAD, "reference", tiny)
+def test_transformers_reports_no_bytes_and_the_line_only_says_that_it_loads(tiny: Path) -> None:
+    assert set(re.findall(r"loading: \S+", on_a_terminal(LOAD, "reference", tiny))) == {"loading: 0.00B"}
 
 
 def test_nothing_is_drawn_where_stderr_is_no_terminal(tiny: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -278,7 +278,7 @@ class Telling:
             on_answer(text_generation.Answered(index, self.output, [7]))
         return reference.Answers([self.output] * len(chats), single=False)
 
-    def warm_up(self) -> None:
+    def warm_up(self, *_: object) -> None:
         pass
 
     def describe(self) -> dict[str, Any]:
@@ -346,7 +346,7 @@ class Stumbling:
     def describe(self) -> dict[str, Any]:
         return {"set": "to stumble"}
 
-    def warm_up(self) -> None:
+    def warm_up(self, *_: object) -> None:
         pass
 
 
