@@ -59,7 +59,7 @@ def test_its_run_folders_can_be_compared(tiny: Path) -> None:
     folder = evaluate.begin(what)
     run(what, folder)
     made = compare(str(folder / "obqa-ours"), str(folder / "obqa-reference"))
-    assert (made.rows, made.byte_equal, made.verdict) == (3, 3, "kept")
+    assert (made.rows, made.byte_equal, made.verdict) == (3, 3, "cannot tell")  # of the 30 rows of the set
     assert {name for name, _, _ in made.manifests} == {"request.engine", "engine.name"}
 
 
