@@ -48,7 +48,7 @@ def turns(*texts: str, system: str | None = None) -> Chat:
 
 # The reference takes longest for these, so only some go on for as long as the rows do.
 FREE_FORM = {
-    64: [
+    32: [
         user("Write a short story about a lighthouse."),
         user("def fib(n):\n    # finish this function\n"),
         turns("Hi!", "Hello! How can I help you?", "Name three fruits, and say why."),
@@ -99,7 +99,7 @@ def sets(standin: Path) -> dict[int, list[Chat]]:
     rows = [record.messages for record in records.read(ensure("obqa", lambda _: None))]
     assert len(rows) == 30
     assert sum(map(len, FREE_FORM.values())) == 22
-    return {64: [*rows, longest(), *FREE_FORM[64]], 16: FREE_FORM[16]}
+    return {32: [*rows, longest(), *FREE_FORM[32]], 16: FREE_FORM[16]}
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,7 @@ PAPER = "2401.10774"
 CITED = third_party.parse((paths.ROOT / third_party.NAME).read_bytes())
 
 
-SMALL = {
-    name: text for name, text in SOURCE.items() if not name.endswith(".py") or name.startswith("pipeline/text/")
-}
+SMALL = {name: text for name, text in SOURCE.items() if not name.endswith(".py") or name.startswith("pipeline/text/")}
 """Locks, texts and one room: to read the whole tree takes seconds."""
 
 
