@@ -29,7 +29,7 @@ FLOORS = (
     ("contest/checks",),
     ("contest/rules", "contest/ranking", "contest/similarity", "contest/audit"),
     ("contest/verify",),
-    ("contest/submit",),
+    ("contest/submit", "contest/judge"),
     ("commands",),
 )
 """From the ground up. A room imports only from the floors below its own, so there is no circle either."""

@@ -24,6 +24,7 @@ _ANSWERS = "Nothing is half-written; what was answered is in the run folder."
 LEFT_BEHIND = {
     **dict.fromkeys(("run", "evaluate", "stress", "reproduce"), _ANSWERS),
     "verify": "There is no verdict.",
+    "judge": "What is settled stays, and what runs goes on; the same command goes on from there.",
     "submit": "Nothing is packed.",
     "setup": "Nothing is half-written; the same command goes on.",
     "data": "Nothing is half-written; the same command goes on.",

@@ -110,6 +110,65 @@ def verify(
 @task(
     positional=["folder"],
     help={
+        "folder": "where the archives are, and the verdicts will be; on a farm, one that every board has",
+        "data": "the organiser's file that all are run on",
+        "repeat": "how often each is run",
+        "on": "local: on this machine; slurm: on the boards of a partition",
+        "partition": "whose boards are used; left out: the default one",
+        "yardstick": "a submission of your own for the reference runs; with several boards it is needed",
+        "reference": "reference runs for the 0.5 % rule, by commas, one a data set: folders, or names under runs/",
+        "model": "your copy of the model, where every board has it; left out: phi3-medium under models/",
+        "status": "only show how far it is, and the time left",
+        "cancel": "end what runs and take back what waits; what is settled stays",
+        "json": "for programs",
+    },
+)
+@guarded
+def judge(
+    _context: Context,
+    folder: str,
+    data: str = "",
+    repeat: str = "3",
+    on: str = "local",
+    partition: str = "",
+    yardstick: str = "",
+    reference: str = "",
+    model: str = "",
+    status: bool = False,
+    cancel: bool = False,
+    json: bool = False,
+) -> None:
+    """Run all submissions of a folder by your own clock, into verdicts to rank. Example: invoke judge received --data F
+
+    Killed at any moment, the same command goes on: docs/farm.md.
+    """
+    import sys
+
+    from pipeline.contest.judge import commanded
+
+    place = paths.given(folder)
+    if status:
+        from pipeline.contest.judge import status as showing
+
+        show(commanded.status(place), showing.as_json, showing.text, json)
+        return
+    from pipeline.contest.checks.organiser import Organiser
+    from pipeline.contest.judge import judge as judging
+
+    if cancel:
+        print(f"{judging.cancel(place, on, partition or None)} jobs ended; the same command without --cancel goes on")
+        return
+    own = paths.given(yardstick) if yardstick else None
+    asked = judging.request(place, commanded.data(data), whole("repeat", repeat), on, partition, own, model)
+    references = [paths.given(name) for name in names_of(reference)]
+    organiser = Organiser(asked.data, None, model or None, references=references)
+    verdicts = judging.judge(asked, organiser, lambda line: print(line, file=sys.stderr, flush=True))
+    show(verdicts, commanded.as_json, commanded.text, json)
+
+
+@task(
+    positional=["folder"],
+    help={
         "folder": "where the verdicts are: folders that invoke verify wrote",
         "to": "where index.html and leaderboard.json go; left out: the same folder",
         "json": "print it for programs",

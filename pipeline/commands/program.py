@@ -41,6 +41,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke rules                               the contest's rules, and how this checkout and its newest run stand
   invoke submit --run runs/NAME              pack a run to hand it in (docs/participant.md)
   invoke verify team-1a2b3c4d5e6f.tar        check a submission and recompute all that it claims
+  invoke judge received --data FILE          run every submission by your own clock (docs/farm.md)
   invoke leaderboard dist                    rank verified submissions, as a page and here
   invoke similarity A.tar B.tar              whose source stands in whose, passages side by side
   invoke image, invoke shell                 the container for JetPack 6.0 (docs/jetson.md)

@@ -43,8 +43,10 @@ def only_one(folder: Path) -> Iterator[Path]:
         files.write_json(
             owner, {"host": socket.gethostname(), "boot_id": boot_id(), "process": os.getpid()}, durable=False
         )
-        yield owner
-        owner.unlink(missing_ok=True)
+        try:
+            yield owner
+        finally:
+            owner.unlink(missing_ok=True)
     finally:
         os.close(handle)
 

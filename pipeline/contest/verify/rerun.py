@@ -15,24 +15,20 @@ from typing import Any
 
 from pipeline.check import INVALID_RUN, CheckResult, listed, plain, unknown
 from pipeline.contest.archive.unpack import Unpacked
-from pipeline.contest.checks import read_submitted
 from pipeline.contest.checks.answer_checks import Accuracy
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.checks.submitted import Submitted
-from pipeline.contest.rerun.measure import Caps, Launch, Measured, measure
+from pipeline.contest.rerun.measure import Caps
 from pipeline.contest.verify.again import checks as rerun_checks
 from pipeline.contest.verify.again import process as launch
-from pipeline.contest.verify.again.checks import ENDED_WELL, One
-from pipeline.device import host as hosts
+from pipeline.contest.verify.again.checks import ENDED_WELL
+from pipeline.contest.verify.again.once import One, once
 from pipeline.errors import UsageError
 from pipeline.prepare import container
 
 MOST_TIMES = 100
 LEAST_LIMIT_S, MOST_LIMIT_S, LIMIT_FACTOR = 1800.0, 86_400.0, 10.0
 """Time limit of one run: LIMIT_FACTOR times the claimed load, warm-up and section, held between the two bounds."""
-KEPT = {"manifest.json": 16 << 20, "telemetry.csv": 64 << 20, "run.log": 64 << 20, "passes.csv": 64 << 20}
-"""What is looked at of a run's folder beside the answers, and how large it may be."""
-TAIL_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,10 @@ class Request:
     times: int
     here: bool
     """Whether to run from the source on this machine, without a container."""
+    done: tuple[One, ...] | None = None
+    """Runs that were made elsewhere, on a farm: none is made here."""
+    noted: tuple[CheckResult, ...] = ()
+    """What was checked there beside."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def request(times: int | None, here: bool) -> Request:
 
 def check_possible(request: Request) -> None:
     """Raise EnvironmentProblem (E611, E612) if a container is requested and nothing here can run one."""
-    if not request.here:
+    if not request.here and request.done is None:
         launch.check_docker()
 
 
@@ -111,6 +111,12 @@ def rerun(told: Submitted, unpacked: Unpacked, organiser: Organiser, request: Re
         missing = listed(["data"] * (data is None) + ["model"] * (model is None or model.folder is None))
         stopped = unknown("rerun", INVALID_RUN, f"the organiser's {missing} is not on this disk", ENDED_WELL)
         return Rerun(how, "", *of_data, None, claimed_s, (), (), (stopped,))
+    if request.done is not None:
+        checks, differing = (
+            rerun_checks.checks(told, request.done, organiser, data, here=False) if request.done else ((), ())
+        )
+        accuracy, results = rerun_checks.accuracy(told, request.done, organiser), (*request.noted, *checks)
+        return Rerun(how, "", *of_data, accuracy, claimed_s, request.done, differing, results)
     image, found = (None, None) if request.here else launch.image(told, unpacked)
     if found is not None and image is None:
         nothing = unknown("rerun", INVALID_RUN, "no image to run", ENDED_WELL)
@@ -129,34 +135,11 @@ def rerun(told: Submitted, unpacked: Unpacked, organiser: Organiser, request: Re
             else launch.contained(told, image, data.path, model.folder, folder)
         )
         first = first or container.text(started.command)
-        runs.append(_one(started, content, caps, folder))
+        runs.append(once(started, content, caps, folder))
     checks, differing = rerun_checks.checks(told, runs, organiser, data, here=request.here)
     accuracy = rerun_checks.accuracy(told, runs, organiser)
     results = (*([found] if found else []), *checks)
     return Rerun(how, plain(first), *of_data, accuracy, claimed_s, tuple(runs), differing, results)
-
-
-def _one(started: Launch, content: bytes, caps: Caps, folder: Path) -> One:
-    measured = measure(started, content, caps, hosts.current(), folder)
-    judged = _judged(measured, started.runs, folder)
-    manifest = answers = None
-    if (judged / "manifest.json").is_file() and measured.answers:
-        manifest, answers = read_submitted.read_manifest(judged)[0], read_submitted.read_answers(judged)[0]
-    return One(folder, measured, _tail(folder / "stdout"), _tail(folder / "stderr"), manifest, answers)
-
-
-def _judged(measured: Measured, runs: Path, folder: Path) -> Path:
-    """What is judged, in a folder of the organiser's own: the answers as they were copied, and copies of the rest."""
-    judged = folder / "judged" / "run"
-    judged.mkdir(parents=True)
-    (judged / "outputs.jsonl").write_bytes(measured.answers)
-    for name, most in KEPT.items():
-        path = runs / (measured.run or "-") / name
-        # A stranger's program may leave a link, a pipe or an endless file. It has ended.
-        if path.parent.is_symlink() or path.is_symlink() or not path.is_file() or path.stat().st_size > most:
-            continue
-        shutil.copyfile(path, judged / name)
-    return judged
 
 
 def _as_json(one: One) -> dict[str, Any]:
@@ -172,10 +155,3 @@ def _as_json(one: One) -> dict[str, Any]:
         "stdout_tail": one.stdout_tail,
         "stderr_tail": one.stderr_tail,
     }
-
-
-def _tail(path: Path) -> str:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        text = file.read().decode("utf-8", "replace")
-    return "".join(each if each.isprintable() or each == "\n" else "·" for each in text)

@@ -7,8 +7,7 @@ When times count as different follows MLPerf's audit, which calls a result mater
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from statistics import median
 
 from pipeline.check import ACCURACY, FAIL, HUMAN, INVALID_RUN, CheckResult, decided, listed, unknown
@@ -16,38 +15,13 @@ from pipeline.contest.checks import answer_checks, by_id
 from pipeline.contest.checks.answer_checks import Accuracy, allowance
 from pipeline.contest.checks.facts import Facts
 from pipeline.contest.checks.organiser import Data, Organiser
-from pipeline.contest.checks.submitted import Answer, Manifest, Submitted
-from pipeline.contest.rerun.measure import Measured
-from pipeline.device import verdict
+from pipeline.contest.checks.submitted import Answer, Submitted
+from pipeline.contest.verify.again.once import One
 
 DIFFERENT = 0.02
 CLOCK_SHARE, CLOCK_S = 0.01, 0.05
 """How far a run's own time may be from the organiser's: the larger of both."""
 ENDED_WELL = "every run ends well, its answers written once and only added to"
-
-
-@dataclass(frozen=True)
-class One:
-    """The outcome of one of the runs."""
-
-    folder: Path
-    measured: Measured
-    stdout_tail: str
-    stderr_tail: str
-    manifest: Manifest | None
-    """None if the run left none that can be read; so for the answers."""
-    answers: tuple[Answer, ...] | None
-
-    @property
-    def elapsed_s(self) -> float | None:
-        """By the organiser's clock."""
-        return self.measured.elapsed_s
-
-    @property
-    def seen(self) -> verdict.Verdict | None:
-        """The organiser's own verdict on the board during the run."""
-        seen = self.measured.recording
-        return None if seen is None else verdict.judge(*self.measured.board, seen)
 
 
 def checks(

@@ -1,0 +1,218 @@
+"""`invoke judge`: a folder of archives becomes a folder of verdicts. Killed at any moment, the same command goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import files, paths
+from pipeline.contest.checks.organiser import Organiser
+from pipeline.contest.judge import classes, conclude, entries, farm, references
+from pipeline.contest.judge import plan as planning
+from pipeline.contest.judge.plan import FOLDER, NET_S, Plan
+from pipeline.contest.verify.again import process as launch
+from pipeline.contest.verify.verify import Verdict
+from pipeline.dataset import records
+from pipeline.errors import ResourceError, UsageError
+from pipeline.queues import attempts
+from pipeline.queues.driver import Driver, Run, Wanted
+from pipeline.queues.local import Local
+from pipeline.queues.owner import only_one
+from pipeline.queues.queue import Queue, QueueSilent
+from pipeline.queues.slurm import Slurm
+
+CANCEL = "cancel"
+WINDOW = 2
+"""Open jobs a board."""
+WAIT_S = 600.0
+"""By how much later than its limit a run may end: waiting for the board to cool, and loading its image."""
+PASSED_ON = ("PIPELINE_HOST",)
+PYTHON = ("env", f"PYTHONPATH={paths.ROOT}", sys.executable)
+
+
+@dataclass(frozen=True)
+class Request:
+    folder: Path
+    data: Path
+    repeat: int
+    on: str
+    """local or slurm."""
+    partition: str | None
+    yardstick: Path | None
+    model: str
+    period_s: float
+    """From one look to the next."""
+    grace_s: float
+
+
+def request(
+    folder: Path, data: Path, repeat: int | None, on: str, partition: str, yardstick: Path | None, model: str
+) -> Request:  # fmt: skip
+    """Raises UsageError: U736 a number of repeats that cannot be, U737 no such queue."""
+    if not repeat or not 1 <= repeat <= 9:
+        raise UsageError(
+            "U736", "--repeat is how often each is run", expected="1 to 9", actual=repeat, fix="give 3"
+        )  # fmt: skip
+    if on not in {"local", "slurm"}:
+        raise UsageError(
+            "U737", "there is no such queue", where="--on", expected="local, slurm", actual=on, fix="give one of these"
+        )
+    slow = on == "slurm"
+    period_s, grace_s = (15.0, 30.0) if slow else (1.0, 5.0)
+    return Request(folder, data, repeat, on, partition or None, yardstick, model, period_s, grace_s)
+
+
+def judge(asked: Request, organiser: Organiser, tell: Callable[[str], None]) -> list[Verdict]:
+    """All verdicts of the plan, or those of a plan that was cancelled. Raises what its parts do."""
+    archives = entries.archives(asked.folder)
+    place, model = asked.folder / FOLDER, organiser.model(asked.model or "phi3-medium")
+    content_sha256 = hashlib.sha256(records.read_bytes(asked.data)).hexdigest()
+    own_sha256 = files.sha256_of(asked.yardstick) if asked.yardstick else None
+    if model is None or model.folder is None:
+        raise UsageError(
+            "U738", "the organiser's copy of the model is not on this disk", where="--model",
+            fix="name its folder, under a path that every board has",
+        )  # fmt: skip
+    before = planning.read(place)
+    if before is not None:
+        planning.check_is_the_same(before, place, content_sha256, asked.repeat, archives, own_sha256)
+    queue = _queue(asked, place)
+    with only_one(place) as owner:
+        (place / CANCEL).unlink(missing_ok=True)
+        if asked.on == "slurm":
+            boards = farm.check(queue, place, PYTHON, tell)
+        else:
+            launch.check_docker()
+            boards = [each.name for each in queue.nodes()]
+        if len(boards) > 1 and asked.yardstick is None:
+            raise UsageError(
+                "U739", "several boards are compared by a reference run on each", where="--yardstick",
+                expected="a submission of your own, packed by invoke submit", fix="pack one, and name its tar file",
+            )  # fmt: skip
+        plan = before or _plan(asked, place, content_sha256, own_sha256, model.folder, archives, organiser, tell)
+        tell(f"{len(plan.order)} runs of {len(plan.entries)} submissions on {', '.join(boards)}")
+        driver = Driver(queue, place / "runs", plan.prefix, command, classes.ALLOWED, asked.grace_s)
+        if not drive(plan, place, driver, asked.period_s, owner, tell):
+            return []
+        return [conclude.conclude(plan, each, place, organiser) for each in plan.entries]
+
+
+def command(attempt: Path) -> Sequence[str]:
+    return (*PYTHON, "-m", "pipeline.contest.judge.work", str(attempt.resolve()))
+
+
+def cancel(folder: Path, on: str, partition: str | None) -> int:
+    """End all jobs of the folder's plan, and its judge at its next look. What is settled stays."""
+    place = folder / FOLDER
+    plan = planning.read(place)
+    if plan is None:
+        raise UsageError(
+            "U740", "there is no plan here", where=paths.shown(place), fix="name a folder that was judged"
+        )  # fmt: skip
+    (place / CANCEL).touch()
+    queue: Queue = Slurm(partition, PASSED_ON) if on == "slurm" else Local(place / "queue")
+    return Driver(queue, place / "runs", plan.prefix, command, classes.ALLOWED).cancel()
+
+
+def _queue(asked: Request, place: Path) -> Queue:
+    return Slurm(asked.partition, PASSED_ON) if asked.on == "slurm" else Local(place / "queue")
+
+
+def _plan(
+    asked: Request, place: Path, data_sha256: str, own_sha256: str | None, model: Path, archives: dict[str, str],
+    organiser: Organiser, tell: Callable[[str], None],
+) -> Plan:  # fmt: skip
+    """Every archive is verified, then the plan is written, once."""
+    checked = [entries.check(asked.folder / name, sha256, place, organiser, tell) for name, sha256 in archives.items()]
+    own = None
+    if asked.yardstick is not None and own_sha256 is not None:
+        own = entries.check(asked.yardstick, own_sha256, place, organiser, tell)
+        if own is None:
+            raise UsageError(
+                "U741", "the yardstick is no valid submission itself", where=paths.shown(asked.yardstick),
+                fix="see what invoke verify says of it",
+            )  # fmt: skip
+    todo = tuple({each.id: each for each in checked if each is not None}.values())
+    return planning.write(
+        planning.make(asked.data, data_sha256, model, asked.repeat, todo, own, archives), place
+    )  # fmt: skip
+
+
+def drive(plan: Plan, place: Path, driver: Driver, period_s: float, owner: Path, tell: Callable[[str], None]) -> bool:
+    """Look until all is settled; False if it was cancelled meanwhile."""
+    said = ""
+    while True:
+        if (place / CANCEL).exists():
+            driver.cancel()
+            return False
+        try:
+            owner.touch()
+            up = [each.name for each in driver.queue.nodes() if each.up]
+            found = driver.look(_wanted(plan, place, up), WINDOW * max(1, len(up)))
+            _skip(plan, driver, found)
+            if _finished(plan, place, up):
+                driver.cancel()  # reference runs for boards that have gone
+                return True
+        except (QueueSilent, ResourceError, OSError) as error:
+            # Slurm restarts, a shared folder is full or away: whoever waits loses nothing.
+            found, said = [], _say(f"waiting: {error}", said, tell)
+        if found:
+            counted = Counter(each.result["kind"] if each.result else each.state for each in found)
+            said = _say(", ".join(f"{count} {state}" for state, count in sorted(counted.items())), said, tell)
+        time.sleep(period_s)
+
+
+def _say(text: str, before: str, tell: Callable[[str], None]) -> str:
+    if text != before:
+        tell(text)
+    return text
+
+
+def _begun(plan: Plan, place: Path) -> tuple[Counter[str], dict[str, set[str]], int]:
+    """How many runs began on each board, which boards each submission had, and how many runs are not settled."""
+    runs: Counter[str] = Counter()
+    had: dict[str, set[str]] = {}
+    unsettled = 0
+    for key in plan.order:
+        unsettled += attempts.result(place / "runs" / key) is None
+        for each in attempts.of_run(place / "runs" / key):
+            if each.node is not None:
+                runs[each.node] += 1
+                had.setdefault(plan.entry(key).id, set()).add(each.node)
+    return runs, had, unsettled
+
+
+def _wanted(plan: Plan, place: Path, up: Sequence[str]) -> list[Wanted]:
+    runs, had, unsettled = _begun(plan, place)
+    due = references.due(runs, up, unsettled == 0) if plan.yardstick is not None else []
+    first = [Wanted(key, _net_s(plan, key), node=node, first=True) for key, node in due]
+    # Where there are three boards, none has a submission twice.
+    spread = len(up) >= 3
+    return first + [
+        Wanted(key, _net_s(plan, key), tuple(sorted(had.get(plan.entry(key).id, ()))) if spread else ())
+        for key in plan.order
+    ]
+
+
+def _net_s(plan: Plan, key: str) -> float:
+    return plan.entry(key).limit_s + NET_S + WAIT_S
+
+
+def _skip(plan: Plan, driver: Driver, found: Sequence[Run]) -> None:
+    """None is repeated after a run of it has passed its limit."""
+    late = {plan.entry(each.key).id for each in found if each.result and each.result["kind"] == classes.TIMEOUT}
+    for each in found:
+        begun = any(one.started is not None for one in each.attempts)
+        if each.result is None and not begun and not each.key.startswith("ref-") and plan.entry(each.key).id in late:
+            driver.settle_without(each.key, {"kind": classes.NOT_RUN, "why": "another run of it passed its limit"})
+
+
+def _finished(plan: Plan, place: Path, up: Sequence[str]) -> bool:
+    runs, _, unsettled = _begun(plan, place)
+    due = references.due(runs, up, True) if plan.yardstick is not None else []
+    return unsettled == 0 and all(attempts.result(place / "runs" / key) is not None for key, _ in due)

@@ -1,0 +1,233 @@
+"""The queues on a real Slurm cluster, and on this machine: the same runs, while nodes, controller, drivers are killed.
+
+    python tests/cluster/scenario.py local|slurm      as root; slurm needs Debian's packages: .ci/cluster installs them
+
+What runs is a small stand-in for a container. Afterwards: as many results as planned, each of its class, none twice,
+and no attempt of a settled run begun later. Memory is not among the classes: what the kernel ends for want of it is
+tried with real containers by tests/image/rerun.py. Nor is a shared folder over NFS tried, nor a controller that is
+killed twice: Slurm itself then takes minutes to find its jobs again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import paths
+from pipeline.contest.judge import farm
+from pipeline.errors import EnvironmentProblem, UsageError
+from pipeline.queues import attempts, job
+from pipeline.queues.driver import Driver, Wanted
+from pipeline.queues.local import Local
+from pipeline.queues.owner import only_one
+from pipeline.queues.queue import Queue, QueueSilent
+from pipeline.queues.slurm import Slurm
+
+CLUSTER = Path(__file__).with_name("slurm-cluster.sh")
+CLASSES = {
+    "good1": "ok",
+    "good2": "ok",
+    "good3": "ok",
+    "crash": "did not start",
+    "hang": "timeout",
+    "wrong": "wrong answers",
+}
+KEYS = [f"{name}-r{number}" for number in (1, 2, 3) for name in CLASSES]
+ALLOWED = {"node": 3, "did not start": 2}
+RUN_S, LIMIT_S = (0.4, 1.0) if "local" in sys.argv else (1.0, 2.0)
+CODE = {"crash": "raise SystemExit(1)", "hang": "import time; time.sleep(600)"}
+PYTHON = ("env", f"PYTHONPATH={paths.ROOT}", sys.executable)
+
+
+def work(attempt: Path) -> dict[str, Any]:
+    """In the place of a container: a process that is watched from outside."""
+    name = attempt.parent.name.partition("-")[0]
+    code = CODE.get(name, f"import time; time.sleep({RUN_S})")
+    try:
+        status = subprocess.run([sys.executable, "-S", "-c", code], check=False, timeout=LIMIT_S).returncode
+    except subprocess.TimeoutExpired:
+        return {"kind": "timeout"}
+    return {"kind": "did not start" if status else CLASSES[name]}
+
+
+def queue_of(kind: str, place: Path) -> Queue:
+    return Slurm(None) if kind == "slurm" else Local(place / "queue")
+
+
+def drive(kind: str, place: Path) -> None:
+    """Until all is settled, or killed."""
+    with only_one(place) as owner:
+        command = (*PYTHON, __file__, "work")
+        driver = Driver(queue_of(kind, place), place / "runs", "j-test", lambda each: (*command, each), ALLOWED, 5.0)
+        while True:
+            owner.touch()
+            try:
+                found = driver.look([Wanted(key, 60.0) for key in KEYS], window=7)
+                if all(each.result for each in found):
+                    return
+            except QueueSilent as error:
+                print(f"  waiting: {error}", flush=True)
+            time.sleep(0.5)
+
+
+def started(kind: str, place: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, __file__, "drive", kind, str(place)]
+    while True:  # the controller may not answer when it begins
+        process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(paths.ROOT)})
+        time.sleep(1.5)
+        if process.poll() in (None, 0):
+            return process
+
+
+def settled(place: Path) -> int:
+    return len(list(place.glob("runs/*/result.json")))
+
+
+def cluster(*arguments: str) -> None:
+    subprocess.run(["bash", CLUSTER, *arguments], check=True)
+
+
+def trouble(place: Path, folder: Path, began_s: float) -> None:
+    """On the cluster: its controller, a whole node and one that is drained."""
+    controller_is(folder, down=True)
+    say(began_s, "slurmctld killed 2 s after the submissions")
+    controller_is(folder, down=False)
+    subprocess.run(["scontrol", "update", "nodename=orin3", "state=drain", "reason=test"], check=True)
+    wait(lambda: any(each.started and each.node == "orin2" and not each.outcome for run in place.glob("runs/*")
+                     for each in attempts.of_run(run)), 20)  # fmt: skip
+    cluster("crash", str(folder), "orin2")
+    say(began_s, "orin2 crashed while it ran one, orin3 drained")
+    time.sleep(6)
+    cluster("daemon", str(folder), "orin2")
+    subprocess.run(["scontrol", "update", "nodename=orin3", "state=resume"], check=True)
+    say(began_s, "orin2 is back, orin3 resumed")
+
+
+def controller_is(folder: Path, down: bool) -> None:
+    cluster(*(("kill", str(folder), "slurmctld") if down else ("daemon", str(folder), "slurmctld")))
+    if not down:
+        wait(
+            lambda: "UP" in subprocess.run(["scontrol", "ping"], capture_output=True, text=True, check=False).stdout, 20
+        )
+
+
+def wait(done: Any, seconds: float) -> None:
+    end_s = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end_s, "it took too long"
+        time.sleep(0.1)
+
+
+def say(began_s: float, text: str) -> None:
+    print(f"{time.monotonic() - began_s:5.1f} s  {text}", flush=True)
+
+
+def look_at_the_farm(place: Path, folder: Path) -> None:
+    """What is refused before anything is queued, by real jobs on real nodes."""
+    docker = folder / "bin/docker"
+    docker.parent.mkdir()
+    for each in (docker, docker.with_name("podman")):
+        each.touch()
+        each.chmod(0o755)
+    path = os.environ["PATH"]
+    for status, code in (("1", "E637"), ("0", None)):
+        for each in (docker, docker.with_name("podman")):
+            each.write_text(f"#!/bin/sh\nexit {status}\n")
+        os.environ["PATH"] = f"{docker.parent}:{path}"
+        if code is None:
+            assert farm.check(Slurm(None), place, PYTHON, print) == ["orin1", "orin2", "orin3"]
+            continue
+        with pytest.raises(EnvironmentProblem) as caught:
+            farm.check(Slurm(None), place, PYTHON, print)
+        assert caught.value.code == code, caught.value
+    os.environ["PATH"] = path
+    with pytest.raises(UsageError, match="no such partition"):
+        Slurm("nowhere")
+
+
+def scenario(kind: str, place: Path, folder: Path) -> None:
+    began_s, chance = time.monotonic(), random.Random(17)
+    driver = started(kind, place)
+    second = subprocess.run([sys.executable, __file__, "drive", kind, str(place)], capture_output=True, text=True,
+                            env={**os.environ, "PYTHONPATH": str(paths.ROOT)}, check=False)  # fmt: skip
+    assert "another one drives this already" in second.stderr, second.stderr
+    say(began_s, "a second driver was refused")
+    if kind == "slurm":
+        trouble(place, folder, began_s)
+    for _ in range(3):
+        time.sleep(chance.uniform(0.3, 2.0))
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        say(began_s, f"the driver killed, {settled(place)} of {len(KEYS)} settled")
+        driver = started(kind, place)
+    assert driver.wait(timeout=120) == 0
+    say(began_s, "all settled")
+    check(place)
+
+
+def check(place: Path) -> None:
+    runs = {run.name: run for run in place.glob("runs/*")}
+    assert sorted(runs) == sorted(KEYS), sorted(runs)
+    kinds, begun, ended = {}, 0, 0
+    for key, run in runs.items():
+        result, made = attempts.result(run), attempts.of_run(run)
+        kinds[key] = result["kind"]
+        assert (run / "result.json").stat().st_ino in {(each.folder / "outcome.json").stat().st_ino
+                                                       for each in made if each.outcome}, key  # fmt: skip
+        settled_s = (run / "result.json").stat().st_mtime
+        begun += sum(each.started is not None for each in made)
+        ended += sum(each.outcome is not None for each in made)
+        assert all(each.started["at_s"] <= settled_s for each in made if each.started), (
+            f"{key} began when it was settled"
+        )
+    assert kinds == {key: CLASSES[key.partition("-")[0]] for key in KEYS}, kinds
+    attempted = sum(len(attempts.of_run(run)) for run in runs.values())
+    counted = ", ".join(f"{count} {kind}" for kind, count in Counter(kinds.values()).items())
+    print(f"{len(kinds)} results of {attempted} attempts, {begun} begun, {ended} ended: {counted}")
+
+
+def main(kind: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="farm-") as made:
+        place, folder = Path(made) / "judge", Path(made) / "cluster"
+        place.mkdir()
+        if kind == "local":
+            return scenario(kind, place, folder)
+        try:
+            cluster("start", str(folder))
+            os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+            look_at_the_farm(place, folder)
+            scenario(kind, place, folder)
+        except BaseException:
+            for run in sorted(place.glob("runs/*")):
+                print(
+                    run.name,
+                    [(each.number, each.submitted, each.started, each.outcome) for each in attempts.of_run(run)],
+                )
+            subprocess.run(["scontrol", "show", "node"], check=False)
+            raise
+        finally:
+            cluster("stop", str(folder))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["work", attempt]:
+            print(json.dumps(job.run(Path(attempt), work, ALLOWED)))
+        case ["drive", kind, place]:
+            try:
+                drive(kind, Path(place))
+            except (UsageError, EnvironmentProblem) as error:
+                sys.exit(str(error))
+        case [kind]:
+            main(kind)
