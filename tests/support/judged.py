@@ -44,15 +44,8 @@ if said[0] == "run":
     data.read_bytes()
     time.sleep(json.loads((here / "took_s").read_text()))
     if behaviour != "replay":
-        shutil.copytree(here / "result", runs / "20241006T120000-x")
-    outputs = runs / "20241006T120000-x" / "outputs.jsonl"
-    if behaviour == "form":
-        outputs.write_text("nothing that pipe() returns")
-    if behaviour == "answers":
-        outputs.write_text(outputs.read_text().replace('"generated_text": "', '"generated_text": "x', 1))
-    if behaviour == "replay":
-        with outputs.open("a"):
-            pass
+        other = here / f"result-{{behaviour}}"
+        shutil.copytree(other if other.exists() else here / "result", runs / "20241006T120000-x")
 """
 BEHAVIOURS = {name: str(digit) for digit, name in enumerate(["good", "better", "crash", "hang", "form", "answers",
                                                                "replay"], 1)}  # fmt: skip
@@ -83,6 +76,12 @@ def build(ground: Ground, path: Path, *behaviours: str) -> Folder:
     manifest = json.loads((docker / "result/manifest.json").read_text())
     manifest["code"]["commit"] = ground.light_organiser_commit
     (docker / "result/manifest.json").write_text(json.dumps(manifest))
+    outputs = (docker / "result/outputs.jsonl").read_text()
+    others = {"form": "nothing that pipe() returns",
+              "answers": outputs.replace('"generated_text": "', '"generated_text": "x', 1)}  # fmt: skip
+    for behaviour, content in others.items():
+        shutil.copytree(docker / "result", docker / f"result-{behaviour}")
+        (docker / f"result-{behaviour}/outputs.jsonl").write_text(content)
     (docker / "took_s").write_text(json.dumps(manifest["elapsed_s"]))
     (docker / "images.json").write_text(json.dumps(BEHAVIOURS))
     (docker / "docker").write_text(DOCKER)

@@ -25,6 +25,7 @@ COLUMNS = (
     Column("team", wrap=40),
     Column("s a prompt", right=True),
     Column("total s", right=True),
+    Column("spread", right=True),
     Column("accuracy", right=True),
     Column("95 % interval", right=True),
     Column("device", wrap=28),
@@ -46,7 +47,9 @@ def write(board: Board, folder: Path) -> None:
 
 
 def html(board: Board) -> str:
-    return page.render("leaderboard.html", board=board, heading=heading, day=day, slowest=_slowest, time_of=_time)
+    return page.render(
+        "leaderboard.html", board=board, heading=heading, day=day, slowest=_slowest, time_of=_time, spread=spread
+    )
 
 
 def as_json(board: Board) -> dict[str, Any]:
@@ -114,6 +117,12 @@ def day(verdict: Verdict) -> str:
     return verdict.received.isoformat(" ", "minutes")[:16] if verdict.received_utc else "unknown"
 
 
+def spread(verdict: Verdict) -> str:
+    """Of the organiser's runs of it, as a share of their median."""
+    measured = verdict.measured
+    return f"{measured.spread:.1%}" if measured is not None and measured.spread is not None else "–"
+
+
 def _row(entry: Entry) -> tuple[str, ...]:
     ranked = entry.ranked
     accuracy = ranked.accuracy
@@ -122,6 +131,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
         ranked.team,
         f"{ranked.s_per_prompt:.4f}",
         f"{ranked.time_s:.2f}",
+        spread(entry.verdict),
         f"{accuracy.share:.1%}" if accuracy else "unknown",
         f"{accuracy.interval_95[0]:.1%} to {accuracy.interval_95[1]:.1%}" if accuracy else "",
         entry.verdict.device or "unknown",
@@ -178,6 +188,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         "accuracy": verdict.accuracy.model_dump(mode="json") if verdict.accuracy else None,
         "device": verdict.device,
         "measured_s": verdict.measured.median_s if verdict.measured else None,
+        "spread": verdict.measured.spread if verdict.measured else None,
         "audited": verdict.audit is not None,
         "submitted_utc": verdict.submitted_utc.isoformat() if verdict.submitted_utc else None,
         "received_utc": verdict.received.isoformat() if verdict.received_utc else None,

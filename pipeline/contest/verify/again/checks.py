@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 from pipeline.check import ACCURACY, FAIL, HUMAN, INVALID_RUN, CheckResult, decided, listed, unknown
@@ -15,7 +16,7 @@ from pipeline.contest.checks import answer_checks, by_id
 from pipeline.contest.checks.answer_checks import Accuracy, allowance
 from pipeline.contest.checks.facts import Facts
 from pipeline.contest.checks.organiser import Data, Organiser
-from pipeline.contest.checks.submitted import Answer, Submitted
+from pipeline.contest.checks.submitted import Answer, Manifest, Submitted
 from pipeline.contest.verify.again.once import One
 
 DIFFERENT = 0.02
