@@ -6,7 +6,6 @@ some size that cannot always be told from chance, and then the verdict says so.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +135,7 @@ def compare(run_a: str, run_b: str, execute_code: bool = False) -> Comparison:
 def read(path: Path) -> Run:
     """A run from its folder, finished or not. Raises UsageError (U331)."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        manifest = run_folder.read_manifest(path)
         if not {"name", "sha256"} <= manifest["dataset"].keys():
             raise KeyError("dataset")  # noqa: TRY301
         outputs = {row["index"]: row for row in read_outputs(path)}

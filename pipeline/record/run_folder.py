@@ -190,22 +190,27 @@ def find(name_or_path: str) -> Path:
     )
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """A run's manifest as it is; None where there is none that can be read."""
+def read_manifest(folder: Path, *, known_schema: bool = False) -> dict[str, Any]:
+    """A run's manifest, in whatever state. Raises OSError where there is none to read, ValueError where it is no JSON
+    object, or, with `known_schema`, not of this program's form."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return manifest if isinstance(manifest, dict) else None
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(manifest, dict):
+        raise ValueError("it is not an object")  # noqa: TRY004 - of a file's content
+    if known_schema and manifest.get("schema") != SCHEMA:
+        raise ValueError(f"schema {manifest.get('schema')!r}, not {SCHEMA!r}")
+    return manifest
 
 
 def finished_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run that ended well. Raises UsageError (U501) where there is none."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if manifest["state"] != FINISHED:
-            raise ValueError(f"state {manifest['state']!r}")  # noqa: TRY301
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        manifest = read_manifest(folder)
+        if manifest.get("state") != FINISHED:
+            raise ValueError(f"state {manifest.get('state')!r}")  # noqa: TRY301
+    except (OSError, ValueError) as error:
         raise UsageError(
             "U501",
             "there is no finished run in this folder",

@@ -6,7 +6,6 @@ Nothing that is missing is made up or taken for zero: it is None here, and `miss
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,10 +112,8 @@ def read(folder: Path, execute_code: bool = False) -> Facts:
 
 def _manifest(folder: Path) -> Mapping[str, Any]:
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if manifest["schema"] != run_folder.SCHEMA:
-            raise ValueError(f"schema {manifest['schema']!r}, not {run_folder.SCHEMA!r}")  # noqa: TRY301
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return run_folder.read_manifest(folder, known_schema=True)
+    except (OSError, ValueError) as error:
         raise UsageError(
             "U701",
             "there is no run in this folder that can be reported on",
@@ -125,7 +122,6 @@ def _manifest(folder: Path) -> Mapping[str, Any]:
             actual=f"{type(error).__name__}: {error}",
             fix="name a run's folder, or its name under runs/",
         ) from error
-    return manifest
 
 
 def _outputs(folder: Path, missing: list[str]) -> list[dict[str, Any]]:

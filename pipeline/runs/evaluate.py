@@ -196,7 +196,7 @@ def place(folder: Path, dataset: str, engine: str) -> Path:
 def _manifest(path: Path) -> dict[str, Any]:
     """The manifest, or nothing: a process may have been killed before it wrote one."""
     with contextlib.suppress(OSError, ValueError):
-        return json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        return run_folder.read_manifest(path)
     return {}
 
 

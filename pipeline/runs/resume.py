@@ -7,7 +7,6 @@ lie in one file, so that is refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,9 +43,7 @@ def find(name_or_path: str, asked: Request) -> Unfinished:
     """
     path = run_folder.find(name_or_path)
     try:
-        began = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        if began["schema"] != run_folder.SCHEMA:
-            raise ValueError(f"schema {began['schema']!r}, not {run_folder.SCHEMA!r}")  # noqa: TRY301
+        began = run_folder.read_manifest(path, known_schema=True)
         request, state = Request(**began["request"]), began["state"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(

@@ -13,10 +13,14 @@ import pytest
 from loguru import logger
 
 from pipeline import paths
+from pipeline.accuracy import compare
 from pipeline.errors import ResourceError, UsageError
 from pipeline.record import provenance, run_folder
 from pipeline.record.outputs import read_outputs
 from pipeline.record.run_folder import RunFolder
+from pipeline.report import facts
+from pipeline.runs import resume
+from pipeline.runs.request import Request
 
 OUTPUT = [{"generated_text": "Да\n\u2028"}]
 
@@ -283,3 +287,30 @@ def test_where_there_are_no_runs_none_is_named_for_instance(runs: Path) -> None:
         run_folder.find("nowhere")
     assert caught.value.expected == "one of (there are none yet), or a run's folder"
     assert caught.value.fix == "make a run first"
+
+
+UNREADABLE: dict[str, tuple[str | None, str]] = {
+    "none": (None, "No such file"),
+    "half of it": ('{"schema": "phi3', "Unterminated string"),
+    "a list": ("[]", "it is not an object"),
+    "nested without end": ("[" * 100_000, "nested too deeply"),
+    "of another program": ('{"schema": 7, "state": "finished"}', "schema 7"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_whoever_reads_a_manifest_refuses_the_same(case: str, tmp_path: Path) -> None:
+    """Each by its own error, which says what its reader wanted it for."""
+    content, says = UNREADABLE[case]
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    readers: list[tuple[str, Callable[[], object]]] = [
+        ("U701", lambda: facts.read(tmp_path)),
+        ("U313", lambda: resume.find(str(tmp_path), Request())),
+    ]
+    if case != "of another program":  # whose run may be compared where it has what that takes
+        readers += [("U331", lambda: compare.read(tmp_path)), ("U501", lambda: run_folder.finished_manifest(tmp_path))]
+    for code, read in readers:
+        with pytest.raises(UsageError) as caught:
+            read()
+        assert (caught.value.code, says in str(caught.value.actual)) == (code, True), caught.value

@@ -4,6 +4,7 @@ checkout here and a stranger's submission.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -159,8 +160,8 @@ def organiser_for(run: Path, manifest: Mapping[str, Any], checkout: Path = paths
 def newest_run() -> Path | None:
     """Folder of the newest finished run that is not the reference's; None without one."""
     for path in sorted(paths.runs().glob("*/manifest.json"), key=lambda path: path.parent.name, reverse=True):
-        manifest = run_folder.read_manifest(path.parent)
-        if manifest is not None and _is_finished(manifest) and _at(manifest, "engine.name") not in {None, "reference"}:
+        manifest = _manifest(path.parent)
+        if _is_finished(manifest) and _at(manifest, "engine.name") not in {None, "reference"}:
             return path.parent
     return None
 
@@ -170,12 +171,19 @@ def reference_of(run: Path, manifest: Mapping[str, Any]) -> Path | None:
     if _at(manifest, "engine.name") == "reference":
         return run
     for path in sorted(run.resolve().parent.glob("*/manifest.json"), reverse=True):
-        other = run_folder.read_manifest(path.parent) or {}
+        other = _manifest(path.parent)
         same = all(key in other and other[key] == manifest.get(key) for key in ("model", "dataset", "dtype"))
         whole = _is_finished(other) and (path.parent / "outputs.jsonl").is_file()
         if same and whole and _at(other, "engine.name") == "reference":
             return path.parent
     return None
+
+
+def _manifest(run: Path) -> Mapping[str, Any]:
+    """Empty for one of another program, or of a run that was killed early."""
+    with contextlib.suppress(OSError, ValueError):
+        return run_folder.read_manifest(run)
+    return {}
 
 
 def _is_finished(manifest: Mapping[str, Any]) -> bool:
