@@ -26,6 +26,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke run --dataset obqa                  30 rows, the embedded stand-in model
   invoke run --dataset obqa-test --limit 50  the first rows of a larger set
   invoke run --dataset my/prompts.jsonl      a file of your own, in the organiser's form
+  invoke data --convert my/prompts.csv       write CSV, Parquet, a JSON list, `messages` in that form
   invoke run --engine reference              transformers' own pipe() under the same clock
   invoke run --resume runs/NAME              go on with a run that was cut off
   invoke run --model phi3-medium             the contest's model (28 GB; a GPU)
