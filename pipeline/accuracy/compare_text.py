@@ -9,6 +9,7 @@ from pipeline.accuracy.compare import Comparison, Differing, Margin
 from pipeline.accuracy.stats import DROP_RULE
 from pipeline.check import listed
 from pipeline.errors import AccuracyError
+from pipeline.table import Column, lay_out
 
 SHOWN_ROWS = 20
 
@@ -71,13 +72,18 @@ def _table(made: Comparison) -> list[str]:
     low, high = made.interval or (0.0, 0.0)
     share_a, share_b = (made.both + made.only_a) / made.scored, (made.both + made.only_b) / made.scored
     rows = [("both right", made.both), ("only A right", made.only_a), ("only B right", made.only_b)]
-    return [
-        *[f"  {name:<22}{count:>8,}" for name, count in [*rows, ("neither", made.neither)]],
-        f"  {'accuracy A, B':<22}{share_a:>8.2%}, {share_b:.2%} of {made.scored:,} scored",
-        f"  {'B less A':<22}{(made.difference or 0.0) * 100:>+8.2f} points, 95 % interval "
-        f"{low * 100:+.2f} to {high * 100:+.2f}",
-        f"  {'McNemar, exact':<22}{f'p = {made.p:.3g}':>8}",
+    cells = [(name, f"{count:,}", "") for name, count in [*rows, ("neither", made.neither)]]
+    cells += [
+        ("accuracy A, B", f"{share_a:.2%}", f"and {share_b:.2%} of {made.scored:,} scored"),
+        (
+            "B less A",
+            f"{(made.difference or 0.0) * 100:+.2f}",
+            f"points, 95 % interval {low * 100:+.2f} to {high * 100:+.2f}",
+        ),
+        ("McNemar, exact", f"p = {made.p:.3g}", ""),
     ]
+    _head, *lines = lay_out([Column(), Column(right=True), Column()], cells)
+    return lines
 
 
 def _row(each: Differing) -> str:

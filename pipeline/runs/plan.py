@@ -27,7 +27,7 @@ from pipeline.files import sha256_of, write_json
 from pipeline.model import config
 from pipeline.model import fetch as model_setup
 from pipeline.schemas import DeviceConfig, HubModelConfig
-from pipeline.table import Say
+from pipeline.table import Column, Say, lay_out
 from pipeline.text import quick_prompts
 from pipeline.text.chat_template import Chats, token_ids
 
@@ -214,16 +214,21 @@ def text(planned: Plan) -> str:
         f"  weights  read once in {planned.sweep_s * 1e3:.0f} ms",
         f"  tokens   counted with the tokenizer of {planned.tokenizer}",
         "",
-        f"  {'set':<20}{'prompts':>8}{'tokens':>9}{'as a tree':>11}{'answers':>9}{'longest':>9}"
-        f"{'passes':>8}{'predicted':>12}",
     ]
-    for each in planned.sets:
-        seen = each.forecast
-        lines.append(
-            f"  {each.name:<20}{each.prompts:>8,}{each.prompt_tokens:>9,}{seen.prompt_rows:>11,}"
-            f"{each.answer_tokens:>9,}{each.longest:>9,}{len(seen.pass_rows):>8,}{seen.elapsed_s:>10.1f} s"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *lay_out(COLUMNS, [_row(each) for each in planned.sets])])
+
+
+COLUMNS = (
+    Column("set"),
+    *(Column(title, right=True) for title in ("prompts", "tokens", "as a tree", "answers", "longest", "passes")),
+    Column("predicted", right=True),
+)
+
+
+def _row(each: SetPlan) -> list[str]:
+    seen = each.forecast
+    counts = (each.prompts, each.prompt_tokens, seen.prompt_rows, each.answer_tokens, each.longest, len(seen.pass_rows))
+    return [each.name, *(f"{count:,}" for count in counts), f"{seen.elapsed_s:.1f} s"]
 
 
 def as_json(planned: Plan) -> dict[str, Any]:
