@@ -63,14 +63,16 @@ class Slurm:
     def submit(self, job: Job) -> None:
         if any(each.name == job.name for each in self.jobs()):
             return
-        kept = [name for name in self.handed_on if name in os.environ]
+        # All of a small environment. --export with names would have slurmd start a login shell on the board first,
+        # which takes from seconds to a minute there, and Slurm takes the job for lost meanwhile.
+        kept = {name: os.environ[name] for name in (*self.handed_on, "SLURM_CONF") if name in os.environ}
         options = [f"--partition={self.partition}", f"--job-name={job.name}", f"--output={job.log}"]
         options += ["--open-mode=append", "--dependency=singleton", "--no-requeue", "--nodes=1", "--ntasks=1"]
         options += ["--exclusive", "--mem=0", f"--time={ceil(job.limit_s / 60)}", f"--nice={0 if job.first else NICE}"]
-        options += [f"--export={','.join(kept)}", f"--chdir={job.log.parent}"]
+        options += ["--export=ALL", f"--chdir={job.log.parent}"]
         options += [f"--exclude={','.join(job.avoid)}"] * bool(job.avoid)
         options += [f"--nodelist={job.node}"] * bool(job.node)
-        _called("sbatch", *options, text=f"#!/bin/sh\nexec {shlex.join(job.command)}\n")
+        _called("sbatch", *options, text=f"#!/bin/sh\nexec {shlex.join(job.command)}\n", environment=kept)
 
     def jobs(self) -> list[Listed]:
         return [each for _, each in self._numbered()]
@@ -108,11 +110,12 @@ def _field(line: str, name: str) -> str:
     return found[1] if found else ""
 
 
-def _called(*command: str, text: str = "") -> str:
+def _called(*command: str, text: str = "", environment: dict[str, str] | None = None) -> str:
     try:
         done = subprocess.run(
-            command, input=text, capture_output=True, text=True, errors="replace", check=False, timeout=PATIENCE_S
-        )
+            command, input=text, capture_output=True, text=True, errors="replace", check=False, timeout=PATIENCE_S,
+            env=environment,
+        )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise QueueSilent(f"{command[0]} did not end within {PATIENCE_S:g} s") from error
     if done.returncode:
