@@ -4,8 +4,7 @@
 
 What runs is a small stand-in for a container. Afterwards: as many results as planned, each of its class, none twice,
 and no attempt of a settled run begun later. Memory is not among the classes: what the kernel ends for want of it is
-tried with real containers by tests/image/rerun.py. Nor is a shared folder over NFS tried, nor a controller that is
-killed twice: Slurm itself then takes minutes to find its jobs again.
+tried with real containers by tests/image/rerun.py. Nor is a shared folder over NFS tried.
 """
 
 from __future__ import annotations
@@ -111,7 +110,9 @@ def trouble(place: Path, folder: Path, began_s: float) -> None:
     time.sleep(6)
     cluster("daemon", str(folder), "orin2")
     subprocess.run(["scontrol", "update", "nodename=orin3", "state=resume"], check=True)
-    say(began_s, "orin2 is back, orin3 resumed")
+    controller_is(folder, down=True)
+    controller_is(folder, down=False)
+    say(began_s, "orin2 is back, orin3 resumed, slurmctld killed again")
 
 
 def controller_is(folder: Path, down: bool) -> None:
