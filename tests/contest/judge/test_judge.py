@@ -88,8 +88,8 @@ def test_good_and_bad_ones_on_two_boards(
     queue: Here, ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "LIMIT_FACTOR", 0.0)
-    monkeypatch.setattr(plan, "LIMIT_MORE_S", 6.0)
-    folder = on(judged.build(ground, tmp_path, "good", "crash", "hang", "form", "answers", "replay"), monkeypatch)
+    monkeypatch.setattr(plan, "LIMIT_MORE_S", 4.0)
+    folder = on(judged.build(ground, tmp_path, "good", "crash", "hang", "answers", "replay"), monkeypatch)
     (folder.path / "broken.tar").write_bytes(b"no archive")
     (tmp_path / "own").mkdir()
     own = judged.build(ground, tmp_path / "own", "better")
@@ -104,7 +104,6 @@ def test_good_and_bad_ones_on_two_boards(
         "good": ["ok", "ok"],
         "crash": ["did not start", "did not start"],
         "hang": ["not run", "timeout"],
-        "form": ["wrong form", "wrong form"],
         "answers": ["ok", "ok"],
         "replay": ["wrong answers", "wrong answers"],
     }
@@ -113,7 +112,7 @@ def test_good_and_bad_ones_on_two_boards(
     }
     assert states["good"] == ("VALID", None), folder.verdict("good")["reasons"]
     assert {state for name, (state, _) in states.items() if name != "good"} == {"INVALID"}
-    assert len(verdicts) == 6
+    assert len(verdicts) == 5
     assert json.loads((folder.path / "broken.verdict/verdict.json").read_text())["verdict"] == "INVALID"
     # Each board has had its reference runs; a crash was tried twice, a hang was not.
     assert Counter(folder.called)["hang"] == 1
