@@ -11,7 +11,8 @@ from pipeline import files, paths
 from pipeline.check import FAIL
 from pipeline.contest.archive import unpack
 from pipeline.contest.checks.organiser import Organiser
-from pipeline.contest.judge.plan import BESIDE_S, UNPACKED, Entry, limit_s, submission_folder
+from pipeline.contest.checks.submitted import Manifest
+from pipeline.contest.judge.plan import BESIDE_S, UNPACKED, Entry, Size, limit_s, submission_folder
 from pipeline.contest.verify import rerun, verify
 from pipeline.errors import UsageError
 from pipeline.queues import attempts
@@ -34,8 +35,12 @@ def archives(folder: Path) -> dict[str, str]:
     return {path.name: files.sha256_of(path) for path in found}
 
 
-def check(tar: Path, sha256: str, place: Path, organiser: Organiser, tell: Callable[[str], None]) -> Entry | None:
-    """Verify an archive, once; None for one whose claims fail already: its verdict is there and nothing is run."""
+def check(
+    tar: Path, sha256: str, place: Path, organiser: Organiser, size: Size, tell: Callable[[str], None]
+) -> Entry | None:
+    """Verify an archive, once; None for one whose claims fail already: its verdict is there and nothing is run.
+
+    `size` is that of the data of the judge: a limit grows with what the data are more than those of the claim."""
     folder = submission_folder(place, sha256)
     told = attempts.read(folder / CHECKED)
     if told is None:
@@ -44,8 +49,7 @@ def check(tar: Path, sha256: str, place: Path, organiser: Organiser, tell: Calla
         failed = [each.id for each in verdict.checks if each.state == FAIL]
         told = {"file": tar.name, "failed": failed, "claimed_s": 0.0}
         if not failed and verdict.manifest is not None:
-            phases = verdict.manifest.phases_s
-            told["claimed_s"] = phases.load + phases.warm_up + verdict.manifest.elapsed_s
+            told["claimed_s"] = claimed_s(verdict.manifest, size)
             part = folder / f"{UNPACKED}.part"
             shutil.rmtree(part, ignore_errors=True)  # of a judge that was killed
             shutil.rmtree(folder / UNPACKED, ignore_errors=True)
@@ -58,5 +62,12 @@ def check(tar: Path, sha256: str, place: Path, organiser: Organiser, tell: Calla
         tell(f"{tar.name}: {'INVALID: ' + ', '.join(failed) if failed else 'to be run'}")
     if told["failed"]:
         return None
-    claimed_s = float(told["claimed_s"])
-    return Entry(sha256[:12], sha256, tar.name, claimed_s + BESIDE_S, limit_s(claimed_s))
+    expected_s = float(told["claimed_s"])
+    return Entry(sha256[:12], sha256, tar.name, expected_s + BESIDE_S, limit_s(expected_s))
+
+
+def claimed_s(manifest: Manifest, size: Size) -> float:
+    """Load, warm-up and section by the team's own word, the section grown to the data of the judge."""
+    stats = manifest.engine.stats
+    growth = size.growth(manifest.dataset.sha256, manifest.dataset.rows, stats.prompt_tokens if stats else None)
+    return manifest.phases_s.load + manifest.phases_s.warm_up + growth * manifest.elapsed_s

@@ -14,7 +14,7 @@ from pipeline import files, paths
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.judge import classes, conclude, entries, farm, references
 from pipeline.contest.judge import plan as planning
-from pipeline.contest.judge.plan import FOLDER, NET_S, Plan
+from pipeline.contest.judge.plan import FOLDER, NET_S, Plan, Size
 from pipeline.contest.verify.again import process as launch
 from pipeline.contest.verify.verify import Verdict
 from pipeline.dataset import records
@@ -71,7 +71,10 @@ def judge(asked: Request, organiser: Organiser, tell: Callable[[str], None]) -> 
     """All verdicts of the plan, or those of a plan that was cancelled. Raises what its parts do."""
     archives = entries.archives(asked.folder)
     place, model = asked.folder / FOLDER, organiser.model(asked.model or "phi3-medium")
-    content_sha256 = hashlib.sha256(records.read_bytes(asked.data)).hexdigest()
+    content = records.read_bytes(asked.data)
+    content_sha256 = hashlib.sha256(content).hexdigest()
+    rows = records.parse(asked.data, content)
+    size = Size(content_sha256, len(rows), sum(len(each["content"]) for row in rows for each in row.messages))
     own_sha256 = files.sha256_of(asked.yardstick) if asked.yardstick else None
     if model is None or model.folder is None:
         raise UsageError(
@@ -94,7 +97,7 @@ def judge(asked: Request, organiser: Organiser, tell: Callable[[str], None]) -> 
                 "U739", "several boards are compared by a reference run on each", where="--yardstick",
                 expected="a submission of your own, packed by invoke submit", fix="pack one, and name its tar file",
             )  # fmt: skip
-        plan = before or _plan(asked, place, content_sha256, own_sha256, model.folder, archives, organiser, tell)
+        plan = before or _plan(asked, place, size, own_sha256, model.folder, archives, organiser, tell)
         tell(f"{len(plan.order)} runs of {len(plan.entries)} submissions on {', '.join(boards)}")
         driver = Driver(queue, place / "runs", plan.prefix, command, classes.ALLOWED, asked.grace_s)
         if not drive(plan, place, driver, asked.period_s, owner, tell):
@@ -124,14 +127,16 @@ def _queue(asked: Request, place: Path) -> Queue:
 
 
 def _plan(
-    asked: Request, place: Path, data_sha256: str, own_sha256: str | None, model: Path, archives: dict[str, str],
+    asked: Request, place: Path, size: Size, own_sha256: str | None, model: Path, archives: dict[str, str],
     organiser: Organiser, tell: Callable[[str], None],
 ) -> Plan:  # fmt: skip
     """Every archive is verified, then the plan is written, once."""
-    checked = [entries.check(asked.folder / name, sha256, place, organiser, tell) for name, sha256 in archives.items()]
+    checked = [
+        entries.check(asked.folder / name, sha256, place, organiser, size, tell) for name, sha256 in archives.items()
+    ]
     own = None
     if asked.yardstick is not None and own_sha256 is not None:
-        own = entries.check(asked.yardstick, own_sha256, place, organiser, tell)
+        own = entries.check(asked.yardstick, own_sha256, place, organiser, size, tell)
         if own is None:
             raise UsageError(
                 "U741", "the yardstick is no valid submission itself", where=paths.shown(asked.yardstick),
@@ -139,7 +144,7 @@ def _plan(
             )  # fmt: skip
     todo = tuple({each.id: each for each in checked if each is not None}.values())
     return planning.write(
-        planning.make(asked.data, data_sha256, model, asked.repeat, todo, own, archives), place
+        planning.make(asked.data, size.sha256, model, asked.repeat, todo, own, archives), place
     )  # fmt: skip
 
 

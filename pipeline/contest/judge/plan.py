@@ -20,11 +20,29 @@ SCHEMA = 1
 NAME, FOLDER = "plan.json", "judge"
 UNPACKED = "unpacked"
 LIMIT_FACTOR, LIMIT_MORE_S, MOST_LIMIT_S = 2.0, 300.0, 86_400.0
-"""Limit of a run: twice the claimed load, warm-up and section, and five minutes."""
+"""Limit of a run: twice the claimed load and warm-up, and section grown to the data, and five minutes."""
+CHARACTERS_A_TOKEN = 2.0
+"""Fewer than any tokenizer of ours needs for English, so that a limit errs to the long side."""
 NET_S = 300.0
 """By how much later the queue itself ends a job. Slurm counts in minutes."""
 BESIDE_S = 45.0
 """Of each run, beside what it claims: cooling down, loading the image. A guess, for the time left alone."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a run is asked: how much longer it may take than on the data that a submission claims."""
+
+    sha256: str
+    rows: int
+    characters: int
+
+    def growth(self, sha256: str, rows: int, prompt_tokens: int | None) -> float:
+        """At least 1; 1 on the data of the claim, whose hash, rows and tokens (None: unknown) are given."""
+        if sha256 == self.sha256:
+            return 1.0
+        by_tokens = self.characters / CHARACTERS_A_TOKEN / prompt_tokens if prompt_tokens and prompt_tokens > 0 else 1.0
+        return max(1.0, self.rows / max(1, rows), by_tokens)
 
 
 @dataclass(frozen=True)
