@@ -43,7 +43,7 @@ def test_listing_costs_little_more_than_invoke_itself() -> None:
             times.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
         return min(times)
 
-    assert seconds("-m", "invoke", "--list") < 1.6 * seconds("-c", "import invoke.main")
+    assert seconds("-m", "invoke", "--list") < 2.5 * seconds("-c", "import invoke.main")
 
 
 def test_listing_imports_nothing_heavy() -> None:
