@@ -136,7 +136,7 @@ def unknown(code: str, kind: str, name: str, known: list[str], otherwise: str, l
     return UsageError(
         code,
         f"there is no {kind} named {name!r}" + (f"; did you mean {' or '.join(near[:3])}?" if near else ""),
-        expected=f"one of {', '.join(shown) or '(there are none yet)'}{more}, {otherwise}",
+        expected=f"one of {', '.join(shown) or '(there are none yet)'}{more}{otherwise and f', {otherwise}'}",
         actual=name,
         fix=f"name one of them, for instance {near[0] if near else known[0]}" if known else f"make a {kind} first",
     )

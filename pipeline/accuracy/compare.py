@@ -18,9 +18,10 @@ from pipeline.dataset import fetch, records
 from pipeline.dataset.records import Record
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.files import sha256_of
-from pipeline.record import promise, run_folder
+from pipeline.record import promise, run_folder, speed
 from pipeline.record.outputs import read_outputs
 from pipeline.record.promise import Promise
+from pipeline.record.speed import Speed
 
 EXPLAINS = (
     "model",
@@ -95,6 +96,7 @@ class Comparison:
     verdict: str
     """`kept`, `broken`, or `cannot tell`; `not scored` without answers."""
     words: str
+    speed: Speed
     promise: Promise
     """Whether the answers must be equal to the byte, by what the runs tried of themselves."""
     differing: tuple[Differing, ...]
@@ -202,6 +204,7 @@ def paired(a: Run, b: Run, rows: list[Record], common: list[int], execute_code: 
         p=mcnemar(only_a, only_b) if scored else None,
         verdict=verdict,
         words=words,
+        speed=speed.between(a.manifest, b.manifest, len(a.outputs), len(b.outputs)),
         promise=promise.between(a.manifest, b.manifest),
         differing=tuple(
             _differing(index, a, b, right)

@@ -23,7 +23,7 @@ def text(made: Comparison) -> str:
         lines.append(f"  left out: {made.unpaired[0]} rows that only A answered, {made.unpaired[1]} that only B did")
     if made.note:
         lines.append(f"  note: {made.note}")
-    lines += ["", f"  {'byte-equal':<22}{made.byte_equal:>8,} of {made.rows:,} outputs"]
+    lines += ["", f"  {made.speed.headline}", "", f"  {'byte-equal':<22}{made.byte_equal:>8,} of {made.rows:,} outputs"]
     lines.append(f"  equal bytes are {'demanded' if made.promise.equal else 'not demanded'}: {made.promise.why}")
     if made.scored:
         lines += _table(made)

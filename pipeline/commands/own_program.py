@@ -24,7 +24,15 @@ class OwnProgram(Program):
 
     def parse_tasks(self) -> None:
         with quiet_end(), self._our_words():
+            self._help_behind_a_task()
             super().parse_tasks()
+
+    def _help_behind_a_task(self) -> None:
+        """Let `compare --help` be `--help compare`: invoke would ask for what compare needs, or take it for that."""
+        words = self.core.unparsed
+        if {"--help", "-h"} & set(words) and words[0] in self.collection.task_names:
+            self.core[0].args.help.value = words[0]
+            self.core.unparsed[:] = []
 
     def parse_cleanup(self) -> None:
         with quiet_end(), self._our_words():

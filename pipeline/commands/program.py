@@ -44,7 +44,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke verify team-1a2b3c4d5e6f.tar        check a submission and recompute all that it claims
   invoke judge received --data FILE          run every submission by your own clock (docs/farm.md)
   invoke leaderboard dist                    rank verified submissions, as a page and here
-  invoke similarity A.tar B.tar              whose source stands in whose, passages side by side
+  invoke similarity A.tar B.tar              source that two submissions share, side by side
   invoke image, invoke shell                 the container for JetPack 6.0 (docs/jetson.md)
   invoke plan --device orin-32gb             predict memory and time on a device that need not be here
   invoke --list                              every task

@@ -87,7 +87,7 @@ def check_path(path: Path) -> None:
         names = _names(path.parent)
         near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
         near = near or sorted(name for name in names if name.endswith(".jsonl"))[:3]
-        at_hand = f"there are {', '.join(near)}" if near else "there is none like it"
+        at_hand = f"there are {', '.join(near)}" if near else "no set has a name like it"
         raise UsageError(
             "U111",
             "there is no such data file",

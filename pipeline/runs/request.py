@@ -71,7 +71,7 @@ def check(request: Request) -> None:
     if request.execute_code:
         sandbox.check()
     if request.engine not in ENGINES:
-        raise settings.unknown("U301", "engine", request.engine, list(ENGINES), "nothing else")
+        raise settings.unknown("U301", "engine", request.engine, list(ENGINES), "")
     for key in ("limit", "repeat", "batch_size", "max_new_tokens"):
         value = getattr(request, key)
         if value is not None and value < 1:

@@ -102,7 +102,7 @@ def warn_of_ties(unfinished: Unfinished, now: Mapping[str, Any]) -> None:
 
 
 def history(unfinished: Unfinished | None, kept: int) -> dict[str, Any]:
-    """For the manifest of a run that is gone on with: its first command, and each time how many answers were there, by
+    """For the manifest of a resumed run: its first command, and each time how many answers were there, by
     which code, and what had ended it."""
     if unfinished is None:
         return {}

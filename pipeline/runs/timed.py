@@ -4,7 +4,7 @@ The clock: what happens between start and stop is reading the file, tokenising, 
 Nothing of the data is kept from before (`request.begin` only refuses); the result is a list of texts and the device is
 idle before it stops. Data from a named pipe: the clock starts when the pipe is open, which waits for its writer.
 
-A run that was cut off can be gone on with (`resume`). Its answers are those of one run, its time is none.
+If a run is cut off, `resume` answers the rest. Its answers are those of one run; it has no valid time.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ class Summary:
     load_s: float
     warm_up_s: float
     elapsed_s: float | None
-    """Median of the timed sections; None for a run that was gone on with."""
+    """Median of the timed sections; None for a run that was resumed."""
     all_elapsed_s: tuple[float, ...]
     score: Verdicts
     """By the set's own rule; by the organiser's for a file that is no set of ours."""
     answer_tokens: int
     kept: int
-    """Answers that were there already when the run was gone on with."""
+    """Answers that were there already when the run was resumed."""
     verdict: verdict.Verdict | None
-    """Whether the time counts; None for a run that was gone on with, which has none."""
+    """Whether the time counts; None for a run that was resumed, which has none."""
 
 
 def run(
@@ -77,7 +77,7 @@ def run(
     zero_s, began_utc = time.perf_counter(), provenance.utc_now()
     began = {**engines.manifest_head(request, model, locked, provenance.describe()), "began_utc": began_utc}
     if unfinished is not None:
-        # A run that is gone on with has no time: its file may be read at once, rather than after minutes of loading.
+        # A resumed run has no time: its file may be read at once, rather than after minutes of loading.
         known = {"dataset": {"name": request.dataset, "sha256": _sha256(_bytes_of(data))}}
         resume.check_same(unfinished, {**began, **known})
     with _folder(request, unfinished) as folder, _saying_what_is_kept(folder, say):
@@ -213,7 +213,7 @@ class Timed(Interval):
     """From the start until the prompts were handed to the engine."""
     rows: list[records.Record]
     outputs: list[Any]
-    """One for each of `rows`, in this section or before the run was gone on with."""
+    """One for each of `rows`, in this section or before the run was resumed."""
     answers: Answers
     """The engine's own result of this section."""
     answer_tokens: int

@@ -64,6 +64,13 @@ def test_the_console_script_has_the_same_words(runs: Path) -> None:
     assert "phi3-pipeline --help run" in done.stderr
 
 
+@pytest.mark.parametrize("words", [["compare", "--help"], ["compare", "A", "--help"], ["run", "--help"]])
+def test_help_may_come_behind_the_task_too(invoke: Invoke, words: list[str]) -> None:
+    done = invoke(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == invoke("--help", words[0]).stdout
+
+
 def test_help_shows_defaults_and_no_short_flag(invoke: Invoke) -> None:
     told = " ".join(invoke("--help", "run").stdout.split())
     assert "(default: obqa)" in told

@@ -79,7 +79,7 @@ def _read(path: Path, name: str, model: type[Any], schema: object, expected: str
             # Perhaps not wrong, perhaps newer than this program: it does not know what it would be reading.
             return None, unknown(name, FORM, f"schema {actual!r}, which this program does not know", expected)
         if value.get("resumed"):
-            why = "the run was gone on with, so its time is not of all rows"
+            why = "the run was resumed, so its time is not that of all rows"
             return None, decided(name, FORM, False, why, expected)
         return model.model_validate(value), decided(name, FORM, True, f"schema {schema}", expected)
     except ValidationError as error:
