@@ -192,7 +192,7 @@ def leaderboard(_context: Context, folder: str, to: str = "", json: bool = False
     positional=["a", "b"],
     help={
         "a": "a submission's tar file, its source.tar, or a folder with source",
-        "b": "another one; further ones behind --",
+        "b": "another one, and as many further ones as there are",
         "given": "a folder or tar of what all teams were given: left out of every comparison",
         "to": "the page's file; left out: similarity.html beside the first one",
         "json": "print it for programs",
@@ -200,13 +200,14 @@ def leaderboard(_context: Context, folder: str, to: str = "", json: bool = False
 )
 @guarded
 def similarity(_context: Context, a: str, b: str, given: str = "", to: str = "", json: bool = False) -> None:
-    """Compare the source of submissions, two at a time. Example: invoke similarity A.tar B.tar -- C.tar D.tar"""
+    """Compare the source of submissions, two at a time. Example: invoke similarity received/*.tar"""
     import sys
 
     from pipeline.contest.similarity import fingerprints as comparing
     from pipeline.contest.similarity import page
 
-    # Not invoke's own remainder, which takes names with blanks apart.
+    # Further names stand behind --, where the command line put them (`own_program`). Not invoke's own remainder, which
+    # takes names with blanks apart.
     more = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
     compared = comparing.compare([str(paths.given(each)) for each in (a, b, *more)], given and str(paths.given(given)))
     out = Path(to).expanduser() if to else paths.given(a).absolute().parent / page.NAME

@@ -15,6 +15,10 @@ from invoke import Exit, ParseError, Program, Task
 
 from pipeline.errors import CLOSED_PIPE, UsageError, let_go_of
 
+MANY = {"similarity": 2}
+"""Task to the names that invoke takes; any number may follow."""
+TAKES_A_VALUE = ("--given", "--to")
+"""Of its options those that a value follows."""
 HELPFUL = 5
 """Names in a message, at most."""
 
@@ -25,6 +29,7 @@ class OwnProgram(Program):
     def parse_tasks(self) -> None:
         with quiet_end(), self._our_words():
             self._help_behind_a_task()
+            self._any_number_of_names()
             super().parse_tasks()
 
     def _help_behind_a_task(self) -> None:
@@ -41,6 +46,17 @@ class OwnProgram(Program):
     def execute(self) -> None:
         with quiet_end():
             super().execute()
+
+    def _any_number_of_names(self) -> None:
+        """Let a shell's `*.tar` stand where invoke takes two names: more go behind --, where the task reads them."""
+        words = self.core.unparsed
+        places = MANY.get(words[0] if words else "", 0)
+        names = [i for i in range(1, len(words)) if not words[i].startswith("-") and words[i - 1] not in TAKES_A_VALUE]
+        further = names[places:] if places else []
+        if further:
+            more = [words[i] for i in further]
+            words[:] = [word for i, word in enumerate(words) if i not in further]
+            sys.argv[:] = [*sys.argv, *([] if "--" in sys.argv else ["--"]), *more]
 
     @property
     def binary(self) -> str:

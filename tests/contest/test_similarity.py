@@ -68,6 +68,53 @@ def test_what_both_cite_from_one_source_is_left_out(tmp_path: Path) -> None:
     assert pair.left_out == ("github.com/somebody/trees",)
 
 
+@pytest.mark.parametrize("place", [".", "./", "", "x/.."])
+def test_who_cites_the_whole_tree_cites_nothing(tmp_path: Path, place: str) -> None:
+    source = "https://github.com/somebody/trees"
+    a = tree(tmp_path / "a", {"x/tree.py": COPIED}, {place: source})
+    b = tree(tmp_path / "b", {"y/forest.py": COPIED}, {place: source})
+    assert shares(a, b) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["tree.pyw", "tree.PY", "tree.pyi"])
+def test_a_copy_by_another_ending_is_found(tmp_path: Path, name: str) -> None:
+    a, b = tree(tmp_path / "a", {"tree.py": COPIED}), tree(tmp_path / "b", {name: disguised(COPIED)})
+    assert min(share or 0.0 for share in shares(a, b)) > 0.85
+
+
+def test_a_copy_in_a_notebook_is_found(tmp_path: Path) -> None:
+    lines = COPIED.splitlines(keepends=True)
+    cells = [
+        {"cell_type": "markdown", "source": ["A story"]},
+        {"cell_type": "code", "source": lines[:20]},
+        {"cell_type": "code", "source": "".join(lines[20:])},
+    ]
+    a = tree(tmp_path / "a", {"tree.py": COPIED})
+    b = tree(tmp_path / "b", {"tree.ipynb": json.dumps({"cells": cells}), "broken.ipynb": "[" * 100_000})
+    assert (shares(a, b)[0] or 0.0) > 0.85
+
+
+def test_what_is_alike_in_an_engine_comes_first(tmp_path: Path) -> None:
+    short = "\n".join(COPIED.splitlines()[:25])
+    files = {"app/tree.py": OTHER, "pipeline/engine/tree.py": short}
+    a, b = tree(tmp_path / "a", files), tree(tmp_path / "b", files)
+    (pair,) = similarity.compare([str(a), str(b)]).pairs
+    assert [file.path_a for file in pair.files] == ["pipeline/engine/tree.py", "app/tree.py"]
+
+
+def test_no_strangers_word_moves_the_cursor(tmp_path: Path) -> None:
+    source = "https://github.com/\x1b[2Jsomebody"
+    a, b = (
+        tree(tmp_path / name, {"tree.py": COPIED, "\x1b[2J.py": OTHER}, {"tree.py": source})
+        for name in ("a\x1b[1m", "b")
+    )
+    (tmp_path / "b" / "THIRD_PARTY.yaml").unlink()
+    (b / "THIRD_PARTY.yaml").write_text((a / "THIRD_PARTY.yaml").read_text())
+    shown = similarity_page.text(similarity.compare([str(a), str(b)]))
+    assert "left out what both cite" in shown
+    assert "\x1b" not in shown
+
+
 @pytest.mark.parametrize("cites", [{}, {"y/forest.py": "https://github.com/somebody/else"}])
 def test_what_only_one_cites_is_not_left_out(tmp_path: Path, cites: dict[str, str]) -> None:
     a = tree(tmp_path / "a", {"x/tree.py": COPIED}, {"x/tree.py": SOURCE})
@@ -194,6 +241,17 @@ def test_the_page_shows_passages_side_by_side_as_text(tmp_path: Path) -> None:
     check(page)
     assert "<script>alert" not in page
     assert "b.py, lines " in page
+
+
+def test_a_shells_star_names_as_many_as_there_are(invoke: Invoke, tmp_path: Path) -> None:
+    names = [str(tree(tmp_path / name, {"tree.py": COPIED})) for name in ("a", "b", "c d")]
+    done = invoke("similarity", *names, "--to", tmp_path / "page.html", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {(pair["a"], pair["b"]) for pair in json.loads(done.stdout)["pairs"]} == {
+        ("a", "b"), ("a", "c d"), ("b", "c d")
+    }  # fmt: skip
+    behind = invoke("similarity", "--json", "--to", tmp_path / "page.html", *names[:2], "--", names[2])
+    assert behind.stdout == done.stdout
 
 
 def test_as_a_user_calls_it(invoke: Invoke, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.contest.similarity import source_tree
+from pipeline.contest.similarity import languages, source_tree
 from pipeline.contest.similarity.source_tree import Tree
 from pipeline.errors import EnvironmentProblem, UsageError
 
@@ -27,10 +27,8 @@ PIECE = 40
 """Characters of a piece. Pieces of 25 find 4 to 10 % of invoke, Jinja2 and this engine in each other, pieces of 40 at
 most 1.7 %: what unrelated Python has in common is shorter than that."""
 
-LANGUAGES = (".py", ".pyx", ".cu", ".cuh", ".c", ".cc", ".cpp", ".cxx", ".h", ".hpp", ".js", ".ts", ".rs", ".go", ".sh")
-
 SHOWN_PAIRS = 100
-"""Pairs of files with their passages in one page, at most: those with most in common."""
+"""Pairs of files with their passages in one page, at most: those of an engine, then those with most in common."""
 
 
 @dataclass(frozen=True)
@@ -193,16 +191,21 @@ def _prints(tree: Tree, everyones: set[int]) -> list[Print]:
         ) from error
     prints = []
     for path in sorted(tree.files):
-        text = tree.files[path].decode("utf-8", "replace").replace("\r\n", "\n")
-        if PurePosixPath(path).suffix not in LANGUAGES or not text.strip():
+        text, name = languages.code(path, tree.files[path])
+        if not text.strip():
             continue
         # copydetect looks at the name for the language; the lexer drops an empty beginning, which would move all lines.
-        fingerprint = CodeFingerprint(path, PIECE, 1, fp=io.StringIO(text.lstrip("\n")))
+        fingerprint = CodeFingerprint(name, PIECE, 1, fp=io.StringIO(text.lstrip("\n")))
         at = {each: places for each, places in fingerprint.hash_idx.items() if each not in everyones}
         if at:
             skipped = len(text) - len(text.lstrip("\n"))
             prints.append(Print(path, text, at, tuple(_removed(fingerprint.offsets, skipped))))
     return prints
+
+
+def _of_the_engine(path: str) -> bool:
+    """Where a copy is worth most: shown first."""
+    return "engine" in PurePosixPath(path.casefold()).parts
 
 
 def _removed(offsets: Any, skipped: int) -> Iterator[tuple[int, int]]:
@@ -223,10 +226,11 @@ def _pair(a: Tree, b: Tree, printed: Mapping[str, Sequence[Print]]) -> Pair:
     alike = Counter(
         (first, second) for first, one in enumerate(of_a) for each in one.at for second in holders.get(each, ())
     )
-    most = sorted(alike, key=lambda pair: (-alike[pair], pair))[:SHOWN_PAIRS]
+    engine = [_of_the_engine(each.path) for each in of_a]
+    most = sorted(alike, key=lambda pair: (not engine[pair[0]], -alike[pair], pair))[:SHOWN_PAIRS]
     files = sorted(
         (_files(of_a[first], of_b[second]) for first, second in most),
-        key=lambda file: (-file.common, file.path_a, file.path_b),
+        key=lambda file: (not _of_the_engine(file.path_a), -file.common, file.path_a, file.path_b),
     )
     all_a = {each for one in of_a for each in one.at}
     return Pair(a.name, b.name, _share(of_a, holders.keys()), _share(of_b, all_a), tuple(files), tuple(sorted(both)))

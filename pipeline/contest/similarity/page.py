@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import table
+from pipeline.check import plain
 from pipeline.contest.similarity.fingerprints import FilePair, Pair, Passage, Similarity
 from pipeline.html import page
 from pipeline.table import Column
@@ -49,8 +50,10 @@ def text(similarity: Similarity) -> str:
     lines = ["", table.text(COLUMNS, [_row(pair) for pair in similarity.pairs])]
     for pair in similarity.pairs:
         if pair.left_out:
-            lines.append(f"  {pair.a}, {pair.b}: left out what both cite from {', '.join(pair.left_out)}")
-    lines += [f"  note: {note}" for note in similarity.notes]
+            lines.append(
+                f"  {plain(pair.a)}, {plain(pair.b)}: left out what both cite from {plain(', '.join(pair.left_out))}"
+            )
+    lines += [f"  note: {plain(note)}" for note in similarity.notes]
     return "\n".join([*lines, "  A high share is a reason to look, not a verdict."])
 
 

@@ -33,10 +33,12 @@ class Tree:
     """None where the tree has no readable THIRD_PARTY.yaml."""
 
     def cited_paths(self, sources: set[str]) -> set[str]:
-        """Files that this tree says come from one of the sources; a cited folder stands for all in it."""
+        """Files that this tree says come from one of the sources; a cited folder stands for all in it, but the whole
+        tree comes from nowhere else."""
         if self.cited is None:
             return set()
-        places = [PurePosixPath(each.path) for each in self.cited.code if normal(each.source) in sources]
+        cited = [PurePosixPath(each.path) for each in self.cited.code if normal(each.source) in sources]
+        places = [place for place in cited if place.parts]
         return {path for path in self.files if any(PurePosixPath(path).is_relative_to(place) for place in places)}
 
     @property
