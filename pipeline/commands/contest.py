@@ -163,7 +163,7 @@ def judge(
     references = [paths.given(name) for name in names_of(reference)]
     organiser = Organiser(asked.data, None, model or None, references=references)
     verdicts = judging.judge(asked, organiser, lambda line: print(line, file=sys.stderr, flush=True))
-    show(verdicts, commanded.as_json, commanded.text, json)
+    show(commanded.as_json(verdicts, place), list, commanded.text, json)
 
 
 @task(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import paths, table
+from pipeline.contest.judge import entries
 from pipeline.contest.judge import plan as planning
 from pipeline.contest.judge import status as showing
 from pipeline.contest.judge.plan import FOLDER
@@ -38,11 +39,12 @@ def status(folder: Path) -> Status:
     return showing.look(plan, place)
 
 
-def as_json(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
-    return [each.as_json() for each in verdicts]
+def as_json(verdicts: Sequence[Verdict], folder: Path) -> list[dict[str, Any]]:
+    """Every archive's verdict, also of those that were not run since their claims fail already."""
+    return [*(each.as_json() for each in verdicts), *entries.refused(folder)]
 
 
-def text(verdicts: Sequence[Verdict]) -> str:
-    rows = [(each.name, each.state, "; ".join(each.reasons[:2])) for each in verdicts]
+def text(verdicts: Sequence[dict[str, Any]]) -> str:
+    rows = [(each["submission"], each["verdict"], "; ".join(each["reasons"][:2])) for each in verdicts]
     columns = (Column("submission", wrap=50), Column("verdict"), Column("why", wrap=80))
     return "\n".join(["", table.text(columns, rows), "", "next: invoke leaderboard, on the same folder"])

@@ -6,13 +6,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pipeline import files, paths
 from pipeline.check import FAIL
 from pipeline.contest.archive import unpack
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.checks.submitted import Manifest
-from pipeline.contest.judge.plan import BESIDE_S, UNPACKED, Entry, Size, limit_s, submission_folder
+from pipeline.contest.judge.plan import BESIDE_S, FOLDER, UNPACKED, Entry, Size, limit_s, submission_folder
 from pipeline.contest.verify import rerun, verify
 from pipeline.errors import UsageError
 from pipeline.queues import attempts
@@ -64,6 +65,14 @@ def check(
         return None
     expected_s = float(told["claimed_s"])
     return Entry(sha256[:12], sha256, tar.name, expected_s + BESIDE_S, limit_s(expected_s))
+
+
+def refused(folder: Path) -> list[dict[str, Any]]:
+    """The verdicts of those whose claims fail already, which are not in the plan, as they lie beside the archives."""
+    told = [attempts.read(path) for path in sorted((folder / FOLDER / "submissions").glob(f"*/{CHECKED}"))]
+    names = sorted(str(each["file"]) for each in told if each and each["failed"])
+    verdicts = [attempts.read(verify.folder_of(folder / name) / verify.JSON) for name in names]
+    return [each for each in verdicts if each]
 
 
 def claimed_s(manifest: Manifest, size: Size) -> float:

@@ -238,3 +238,15 @@ def test_a_farm_is_looked_at_first(
     with pytest.raises(EnvironmentProblem) as caught:
         farm.check(queue_of(), tmp_path, ("python",), lambda _: None)
     assert caught.value.code == code
+
+
+def test_an_archive_that_is_not_run_has_its_line_and_its_verdict_all_the_same(ground: Ground, tmp_path: Path) -> None:
+    (tmp_path / "broken.tar").write_bytes(b"no archive")
+    organiser, said = Organiser(ground.data), []
+    (name, sha256), *_ = entries.archives(tmp_path).items()
+    size = plan.Size("0" * 64, 1, 1)
+    assert entries.check(tmp_path / name, sha256, tmp_path / plan.FOLDER, organiser, size, said.append) is None
+    (told,) = commanded.as_json([], tmp_path)
+    assert (told["verdict"], said) == ("INVALID", ["broken.tar: INVALID: unpack"])
+    assert "INVALID" in commanded.text([told])
+    assert "unpack: " in commanded.text([told])
