@@ -46,6 +46,14 @@ settings.load_profile("fixed")
 fork_server.install()
 
 
+LONGEST_FIRST = "test_slow_exactness.py"
+"""Minutes each: begun last, one worker of pytest-xdist would do them while the others have nothing left to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name != LONGEST_FIRST)
+
+
 @pytest.fixture(autouse=True)
 def begun_in_the_usual_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests that look at times and memory get commands that import all by themselves."""
