@@ -102,6 +102,7 @@ def bare(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return call
 
 
+@pytest.mark.checkout  # an image has no make
 def test_make_help_needs_no_environment(bare: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
     done = bare("help")
     assert done.returncode == 0, done.stderr
@@ -109,6 +110,7 @@ def test_make_help_needs_no_environment(bare: Callable[..., subprocess.Completed
     assert not (tmp_path / ".venv").exists()
 
 
+@pytest.mark.checkout  # an image has no make
 def test_setting_up_counts_packages_and_ends_where_pip_does(
     bare: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

@@ -69,9 +69,10 @@ def test_a_failure_at_any_operation_changes_no_token() -> None:
 
 
 @pytest.mark.slow
-def test_a_failure_at_every_operation_changes_no_token() -> None:
+def test_a_failure_at_every_second_operation_changes_no_token() -> None:
+    """Each by itself; the fast test draws from all of them."""
     _, count = undisturbed()
-    check(list(range(1, count + 1)))
+    check(list(range(1, count + 1, 2)))
 
 
 @pytest.mark.parametrize("every", [260, 401, 900])
