@@ -68,14 +68,6 @@ def test_what_both_cite_from_one_source_is_left_out(tmp_path: Path) -> None:
     assert pair.left_out == ("github.com/somebody/trees",)
 
 
-@pytest.mark.parametrize("place", [".", "./", "", "x/.."])
-def test_who_cites_the_whole_tree_cites_nothing(tmp_path: Path, place: str) -> None:
-    source = "https://github.com/somebody/trees"
-    a = tree(tmp_path / "a", {"x/tree.py": COPIED}, {place: source})
-    b = tree(tmp_path / "b", {"y/forest.py": COPIED}, {place: source})
-    assert shares(a, b) == (1.0, 1.0)
-
-
 @pytest.mark.parametrize("name", ["tree.pyw", "tree.PY", "tree.pyi"])
 def test_a_copy_by_another_ending_is_found(tmp_path: Path, name: str) -> None:
     a, b = tree(tmp_path / "a", {"tree.py": COPIED}), tree(tmp_path / "b", {name: disguised(COPIED)})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.known import known
 from support.source_trees import COPIED, OTHER, SOURCE, tree
 
 from pipeline.contest.similarity import fingerprints as similarity
@@ -14,10 +13,7 @@ from pipeline.contest.similarity import page as similarity_page
 LIBRARY = "def helper(x):\n    return sorted(x, key=lambda y: -y)[:10] if x else None\n"
 
 
-ALL = 'a citation of "." leaves out a whole tree, so that nothing is left to compare'
-
-
-@pytest.mark.parametrize("path", [known(".", ALL), known("./", ALL), ""])
+@pytest.mark.parametrize("path", [".", "./", "", "x/.."])
 def test_a_citation_of_everything_hides_nothing(path: str, tmp_path: Path) -> None:
     victim = tree(tmp_path / "victim", {"own.py": COPIED, "borrowed.py": LIBRARY}, {"borrowed.py": SOURCE})
     thief = tree(tmp_path / "thief", {"mine.py": COPIED, "borrowed.py": LIBRARY}, {path: SOURCE})
@@ -25,7 +21,6 @@ def test_a_citation_of_everything_hides_nothing(path: str, tmp_path: Path) -> No
     assert pair.highest > 0.9
 
 
-@pytest.mark.xfail(strict=True, reason="sources that both cite are printed as they stand in THIRD_PARTY.yaml")
 def test_a_cited_source_does_not_write_to_the_terminal(tmp_path: Path) -> None:
     evil = "x\x1b[8m\x1b]0;pwned\x07\x1b[?1049hevil"
     trees = [tree(tmp_path / name, {"own.py": OTHER}, {"theirs": evil}) for name in "ab"]
