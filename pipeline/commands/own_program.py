@@ -15,10 +15,8 @@ from invoke import Exit, ParseError, Program, Task
 
 from pipeline.errors import CLOSED_PIPE, UsageError, let_go_of
 
-MANY = {"similarity": 2}
-"""Task to the names that invoke takes; any number may follow."""
-TAKES_A_VALUE = ("--given", "--to")
-"""Of its options those that a value follows."""
+TAKES_MANY = "similarity"
+"""The task behind whose places any number of further names may stand."""
 HELPFUL = 5
 """Names in a message, at most."""
 
@@ -50,10 +48,13 @@ class OwnProgram(Program):
     def _any_number_of_names(self) -> None:
         """Let a shell's `*.tar` stand where invoke takes two names: more go behind --, where the task reads them."""
         words = self.core.unparsed
-        places = MANY.get(words[0] if words else "", 0)
-        names = [i for i in range(1, len(words)) if not words[i].startswith("-") and words[i - 1] not in TAKES_A_VALUE]
-        further = names[places:] if places else []
-        if further:
+        if words[:1] != [TAKES_MANY]:
+            return
+        task = self.collection[TAKES_MANY]
+        parameters = task.argspec(task.body).parameters.values()
+        valued = {f"--{each.name}" for each in parameters if isinstance(each.default, str)}
+        names = [i for i in range(1, len(words)) if not words[i].startswith("-") and words[i - 1] not in valued]
+        if further := names[len(task.positional) :]:
             more = [words[i] for i in further]
             words[:] = [word for i, word in enumerate(words) if i not in further]
             sys.argv[:] = [*sys.argv, *([] if "--" in sys.argv else ["--"]), *more]

@@ -13,8 +13,9 @@ from typing import Any
 
 MOST_S = 1e9
 """Also the most joules: more is no measurement."""
-LITTLE = 0.02
-"""Medians as near as this are called equal: MLPerf's audit calls a result materially different from 2 % on."""
+DIFFERENT = 0.02
+"""From when on two times count as different, of the smaller: MLPerf's audit calls a result materially different from
+2 % on (mlcommons/inference_policies, audit rules)."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Speed:
         if self.ratio is None or self.a is None or self.b is None:
             return f"No times to compare: {self.why_not}."
         both = f"{self.b.words} against {self.a.words}"
-        if abs(self.ratio - 1) < LITTLE:
+        if abs(self.ratio - 1) < DIFFERENT:
             said = f"B takes as long as A: {both}"
         elif self.ratio > 1:
             said = f"B is {self.ratio:.3g} × as fast as A: {both}"

@@ -1,7 +1,6 @@
 """Checks of a submission that was run again: the same answers, in the same time, by the organiser's clock?
 
-When times count as different follows MLPerf's audit, which calls a result materially different from 2 % on
-(mlcommons/inference_policies, audit rules); more between the runs of one image, and nothing can be said.
+When times count as different: `record/speed.py`. More between the runs of one image, and nothing can be said.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from pipeline.contest.checks.facts import Facts
 from pipeline.contest.checks.organiser import Data, Organiser
 from pipeline.contest.checks.submitted import Answer, Manifest, Submitted
 from pipeline.contest.verify.again.once import One
+from pipeline.record.speed import DIFFERENT
 
-DIFFERENT = 0.02
 CLOCK_SHARE, CLOCK_S = 0.01, 0.05
 """How far a run's own time may be from the organiser's: the larger of both."""
 ENDED_WELL = "every run ends well, its answers written once and only added to"
