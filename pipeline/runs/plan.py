@@ -127,9 +127,8 @@ class _Counting:
         """Raises ResourceError (R303)."""
         follows_from = json.dumps([name, sha256_of(path), self._follows_from], sort_keys=True)
         key, kept = hashlib.sha256(follows_from.encode()).hexdigest(), self._kept()
-        if key in kept:
-            seen = kept[key]
-            return SetPlan(**{**seen, "forecast": Forecast(**_with_tuple(seen["forecast"]))})
+        with contextlib.suppress(KeyError, TypeError):  # not there, or damaged: it only saves time
+            return SetPlan(**{**kept[key], "forecast": Forecast(**_with_tuple(kept[key]["forecast"]))})
         made = self._made(name, path)
         with contextlib.suppress(ResourceError):  # a folder that is read-only: planned anew every time
             write_json(self._cache, {**kept, key: asdict(made)}, durable=False)
@@ -137,9 +136,10 @@ class _Counting:
 
     def _kept(self) -> dict[str, Any]:
         try:
-            return json.loads(self._cache.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}  # only a saving of time
+            kept = json.loads(self._cache.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return kept if isinstance(kept, dict) else {}
 
     def _made(self, name: str, path: Path) -> SetPlan:
         rows = records.read(path)

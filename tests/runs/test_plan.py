@@ -156,3 +156,35 @@ def test_what_was_planned_once_is_read_until_anything_of_it_changes(
     assert plan.plan("orin-32gb", "phi3-medium", str(file), quiet).sets[0].prompts == 6
     plan.plan("h100-80gb", "phi3-medium", str(file), quiet)
     assert calls == [5, 6, 6]
+
+
+@pytest.fixture
+def kept(standin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where plans are kept, in a folder of this test."""
+    monkeypatch.setenv("PIPELINE_DATA", str(tmp_path / "data"))
+    (tmp_path / "data" / "sets").mkdir(parents=True)
+    return tmp_path / "data" / "sets" / ".plans.json"
+
+
+def test_what_was_planned_once_is_only_read_and_other_data_are_planned_anew(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(rows: int) -> plan.Plan:
+        return plan.plan("orin-32gb", "phi3-medium", str(write_rows(tmp_path / "mine.jsonl", rows)), quiet)
+
+    first, counted = made(12), []
+    real = plan._Counting._made
+    monkeypatch.setattr(plan._Counting, "_made", lambda self, *of: counted.append(of) or real(self, *of))
+    assert made(12) == first
+    assert counted == []
+    assert made(13).sets[0].prompts == 13
+    assert len(counted) == 1
+
+
+@pytest.mark.parametrize("damage", ["", "[", "[]", "null", "{%r: null}", "{%r: {}}", '{%r: {"forecast": []}}'])
+def test_a_damaged_memory_of_plans_costs_only_its_time(kept: Path, tmp_path: Path, damage: str) -> None:
+    file = str(write_rows(tmp_path / "mine.jsonl", 3))
+    first = plan.plan("orin-32gb", "phi3-medium", file, quiet)
+    (key,) = json.loads(kept.read_text())
+    kept.write_text(damage.replace("%r", json.dumps(key)))
+    assert plan.plan("orin-32gb", "phi3-medium", file, quiet) == first
