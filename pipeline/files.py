@@ -10,7 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pipeline import paths
 from pipeline.errors import ResourceError
@@ -80,6 +80,21 @@ def write_json(path: Path, value: object, *, durable: bool = True) -> None:
     content = json_bytes(value)
     with write_atomically(path, durable=durable) as file:
         file.write(content)
+
+
+def remembered(path: Path) -> dict[str, Any]:
+    """A JSON object that only saves time: empty where none can be read. What is in it may be damaged all the same."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def remember(path: Path, kept: dict[str, Any]) -> None:
+    """Keep what `remembered` gives; nothing where it cannot be written: then the time is not saved."""
+    with contextlib.suppress(ResourceError):
+        write_json(path, kept, durable=False)
 
 
 def resource_trouble(error: OSError, path: Path) -> ResourceError | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import paths, settings, table
 from pipeline.dataset import fetch, records
-from pipeline.files import sha256_of, write_json
+from pipeline.files import remember, remembered, sha256_of
 from pipeline.schemas import DatasetConfig
 from pipeline.table import Column
 from pipeline.text.chat_template import token_ids
@@ -93,20 +93,15 @@ class _Counter:
         return next((cls(folder) for folder in folders if (folder / "tokenizer.json").exists()), None)
 
     def lengths(self, path: Path) -> tuple[float, int]:
-        kept = self._kept()
+        kept = remembered(self._cache)
         key = f"{sha256_of(path)} {self._tokenizer_sha256}"
-        if key not in kept:
-            counts = self._counts(path)
-            kept[key] = [sum(counts) / len(counts), max(counts)]
-            write_json(self._cache, kept, durable=False)
-        mean, longest = kept[key]
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # not there, or damaged
+            mean, longest = kept[key]
+            return float(mean), int(longest)
+        counts = self._counts(path)
+        mean, longest = sum(counts) / len(counts), max(counts)
+        remember(self._cache, {**kept, key: [mean, longest]})
         return mean, longest
-
-    def _kept(self) -> dict[str, list[Any]]:
-        try:
-            return json.loads(self._cache.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}  # only a saving of time
 
     def _counts(self, path: Path) -> list[int]:
         if self._tokenizer is None:

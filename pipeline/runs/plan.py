@@ -23,7 +23,7 @@ from pipeline.engine import cost, memory
 from pipeline.engine.forecast import Forecast, Script, forecast
 from pipeline.engine.shape import Shape
 from pipeline.errors import ResourceError
-from pipeline.files import sha256_of, write_json
+from pipeline.files import remember, remembered, sha256_of
 from pipeline.model import config
 from pipeline.model import fetch as model_setup
 from pipeline.schemas import DeviceConfig, HubModelConfig
@@ -126,20 +126,12 @@ class _Counting:
     def set_plan(self, name: str, path: Path) -> SetPlan:
         """Raises ResourceError (R303)."""
         follows_from = json.dumps([name, sha256_of(path), self._follows_from], sort_keys=True)
-        key, kept = hashlib.sha256(follows_from.encode()).hexdigest(), self._kept()
+        key, kept = hashlib.sha256(follows_from.encode()).hexdigest(), remembered(self._cache)
         with contextlib.suppress(KeyError, TypeError):  # not there, or damaged: it only saves time
             return SetPlan(**{**kept[key], "forecast": Forecast(**_with_tuple(kept[key]["forecast"]))})
         made = self._made(name, path)
-        with contextlib.suppress(ResourceError):  # a folder that is read-only: planned anew every time
-            write_json(self._cache, {**kept, key: asdict(made)}, durable=False)
+        remember(self._cache, {**kept, key: asdict(made)})
         return made
-
-    def _kept(self) -> dict[str, Any]:
-        try:
-            kept = json.loads(self._cache.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return kept if isinstance(kept, dict) else {}
 
     def _made(self, name: str, path: Path) -> SetPlan:
         rows = records.read(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -353,5 +354,8 @@ def test_lengths_are_counted_once(standin, tmp_path, monkeypatch: pytest.MonkeyP
     assert counted == (pytest.approx(106.4, abs=0.05), 135)
     monkeypatch.setattr(counter, "_counts", None)
     assert counter.lengths(path) == counted
-    (tmp_path / "sets" / ".lengths.json").write_text("damaged")
-    assert catalog._Counter(standin).lengths(path) == counted
+    kept = tmp_path / "sets" / ".lengths.json"
+    (key,) = json.loads(kept.read_text())
+    for damage in ("damaged", "[]", json.dumps({key: None}), json.dumps({key: ["x", 1]}), json.dumps({key: [1]})):
+        kept.write_text(damage)
+        assert catalog._Counter(standin).lengths(path) == counted
