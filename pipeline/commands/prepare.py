@@ -53,12 +53,11 @@ def doctor(
 ) -> None:
     """Look at everything that can spoil a run: the board, torch, memory, disk, locks. One table, with remedies."""
     from pipeline.device import host
-
-    with saying(TORCH):
-        from pipeline.prepare import doctor as doctoring
+    from pipeline.prepare import doctor as doctoring
 
     quiet = (lambda line: None) if json else print
-    found = doctoring.examine(host.current(), model, dataset, quiet)
+    with saying("looking"):  # a torch that may see a GPU is imported
+        found = doctoring.examine(host.current(), model, dataset, quiet)
     if fix:
         doctoring.mend(found, quiet)
         found = doctoring.examine(host.current(), model, dataset, quiet)
@@ -124,8 +123,7 @@ def plan(
     json: bool = False,
 ) -> None:
     """Predict memory, passes and seconds on a device that need not be here. Example: invoke plan --dataset obqa"""
-    with saying(TORCH):
-        from pipeline.runs import plan as planning
+    from pipeline.runs import plan as planning
 
     planned = planning.plan(device, model, dataset, (lambda line: None) if json else print)
     show(planned, planning.as_json, planning.text, json)

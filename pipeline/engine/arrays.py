@@ -1,13 +1,19 @@
-"""Small integer arrays on the host: token ids, positions, slots; and their way to the device."""
+"""Small integer arrays on the host: token ids, positions, slots; and their way to the device.
+
+Like all that only schedules, imports no torch before a device is there: a plan needs none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import DTypeLike, NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -28,6 +34,8 @@ def common_prefix(a: Ints, b: Ints) -> int:
 
 def upload(parts: Sequence[Ints], device: torch.device, dtype: DTypeLike = np.int64) -> list[Tensor]:
     """The arrays on the device, by one copy that a CUDA device makes while the host goes on."""
+    import torch  # noqa: PLC0415 - who only schedules needs none
+
     together = torch.from_numpy(np.concatenate([EMPTY, *parts]).astype(dtype, copy=False))
     if device.type == "cuda":
         together = together.pin_memory()

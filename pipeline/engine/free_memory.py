@@ -11,15 +11,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import psutil
-import torch
+
+from pipeline.engine.memory import Place
 
 ROOT = Path("/")
 
 
-def free_bytes(device: torch.device) -> int:
+def free_bytes(device: Place) -> int:
     """Bytes of the device's memory that are free in this moment."""
-    if device.type == "cuda" and not torch.cuda.get_device_properties(device).is_integrated:
-        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "cuda":
+        import torch  # noqa: PLC0415 - a CPU's memory needs none
+
+        place = torch.device(str(device))
+        if not torch.cuda.get_device_properties(place).is_integrated:
+            return torch.cuda.mem_get_info(place)[0]
     available = psutil.virtual_memory().available
     room = container_room_bytes()
     return available if room is None else min(available, room)

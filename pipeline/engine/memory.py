@@ -7,15 +7,16 @@ and K/V slots with all the rest. If an allocation fails all the same, `passes.py
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
-import torch
-
-from pipeline.engine.network import HEAD_ROWS
 from pipeline.engine.shape import Shape
 from pipeline.engine.state import Limits
 from pipeline.errors import ResourceError
 
 MIB = 2**20
+
+HEAD_ROWS = 1024
+"""Most rows whose logits are held at the same time."""
 
 MARGIN = 0.10
 """Share of the free memory that stays free: fragmentation, and what others on the device may take meanwhile."""
@@ -35,6 +36,31 @@ LIVE = 4096
 
 CONTEXTS = {"cpu": 2, "cuda": 32}
 """Slots for so many of the longest contexts at most; a CPU's answers are few at a time."""
+
+
+class Element(Protocol):
+    """What is planned about a dtype: a `torch.dtype`, or a `Kind` where torch is not there."""
+
+    @property
+    def itemsize(self) -> int: ...
+
+
+class Place(Protocol):
+    """What is planned about a device: a `torch.device`, or a `Kind`."""
+
+    @property
+    def type(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A dtype and a device in one, for a plan without torch: of a device that need not be here."""
+
+    itemsize: int
+    type: str
+
+    def __str__(self) -> str:
+        return self.type
 
 
 @dataclass(frozen=True)
@@ -63,8 +89,8 @@ class Plan:
 
 def plan(
     shape: Shape,
-    dtype: torch.dtype,
-    device: torch.device,
+    dtype: Element,
+    device: Place,
     free_bytes: int,
     *,
     fused: bool = False,
@@ -107,7 +133,7 @@ def plan(
     return Plan(free_bytes, margin_bytes, workspace_bytes, of_pass, slots * slot_bytes, limits, most_slots)
 
 
-def must_stream(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int, fused: bool = False) -> bool:
+def must_stream(shape: Shape, dtype: Element, device: Place, free_bytes: int, fused: bool = False) -> bool:
     """Whether the weights have to come from a disk in each pass, since they and the longest context do not fit.
 
     Raises ResourceError (R302) when they do not fit even so.
@@ -119,7 +145,7 @@ def must_stream(shape: Shape, dtype: torch.dtype, device: torch.device, free_byt
     return True
 
 
-def fits(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int, fused: bool = False) -> bool:
+def fits(shape: Shape, dtype: Element, device: Place, free_bytes: int, fused: bool = False) -> bool:
     """Whether all weights, passes and the longest context have room in `free_bytes`."""
     try:
         plan(shape, dtype, device, max(0, free_bytes - shape.parameters * dtype.itemsize), fused=fused)
@@ -128,7 +154,7 @@ def fits(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int
     return True
 
 
-def most_tokens(shape: Shape, dtype: torch.dtype, device: torch.device, free_bytes: int) -> int:
+def most_tokens(shape: Shape, dtype: Element, device: Place, free_bytes: int) -> int:
     """Tokens of K/V that a load could leave room for, at most: before it is known how passes are computed.
 
     Raises ResourceError (R302) when the weights do not fit even from a disk."""
@@ -137,25 +163,25 @@ def most_tokens(shape: Shape, dtype: torch.dtype, device: torch.device, free_byt
     return plan(shape, dtype, device, max(0, free_bytes - held_bytes), fused=True, streamed=streamed).most_slots
 
 
-def streamed_bytes(shape: Shape, dtype: torch.dtype) -> int:
+def streamed_bytes(shape: Shape, dtype: Element) -> int:
     """Bytes of weights that are there at the same time: all outside the layers, the layer in use, and the next."""
     outside = shape.parameters - shape.layers * shape.parameters_per_layer
     return (outside + 2 * shape.parameters_per_layer) * dtype.itemsize
 
 
-def kept_bytes_per_row(shape: Shape, dtype: torch.dtype) -> int:
+def kept_bytes_per_row(shape: Shape, dtype: Element) -> int:
     """Bytes of a row that waits for the next layer: the residual, what is added to it, its rotation, its place; and one
     more when the last layer's rows are put together."""
     return (3 * shape.hidden + 2 * shape.head_dim) * dtype.itemsize + 64
 
 
-def pass_bytes(shape: Shape, dtype: torch.dtype, rows: int, fused: bool = False) -> int:
+def pass_bytes(shape: Shape, dtype: Element, rows: int, fused: bool = False) -> int:
     """The most that a pass of `rows` rows holds at once: in a layer, or, behind them, logits of rows that want them."""
     logits_bytes = min(rows, HEAD_ROWS) * (shape.vocab + 3 * shape.hidden) * dtype.itemsize
     return max(rows * activation_bytes_per_row(shape, dtype, fused), logits_bytes)
 
 
-def activation_bytes_per_row(shape: Shape, dtype: torch.dtype, fused: bool = False) -> int:
+def activation_bytes_per_row(shape: Shape, dtype: Element, fused: bool = False) -> int:
     """The most that is alive at once for a row inside a layer: the MLP's two intermediate parts, what goes in and comes
     out, the residual and the rotation. Plain torch copies both parts and norms in float32; attention's gathered keys
     are bounded by its bucket."""

@@ -13,16 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.engine.backend import Backend
+from pipeline.engine.memory import HEAD_ROWS
 from pipeline.engine.pool import SlotPool
 from pipeline.engine.segment import Packed
 from pipeline.engine.shape import Shape
 from pipeline.engine.weights import LayerWeights, Weights
 
-HEAD_ROWS = 1024
-"""Most rows whose logits are held at the same time."""
-
 CPU_HEAD_ROWS = 128
-"""The same on a CPU, where more at once are no faster and a small model's logits soon outweigh its layers."""
+"""Most rows whose logits are held at the same time on a CPU, where more at once are no faster and a small model's
+logits soon outweigh its layers."""
 
 
 @torch.inference_mode()

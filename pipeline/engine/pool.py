@@ -7,14 +7,17 @@ back are handed out before new ones, so that memory that was never needed is nev
 from __future__ import annotations
 
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pipeline.engine.arrays import Ints
 from pipeline.engine.shape import Shape
 from pipeline.errors import ResourceError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class Slots:
@@ -66,6 +69,8 @@ class SlotPool(Slots):
         it was."""
         if self.free < self.slots:
             raise AssertionError("slots are in use")
+        import torch  # noqa: PLC0415 - slots alone need none
+
         layers, before, *token = self.store.shape
         dtype, device = self.store.dtype, self.store.device
         self.store = torch.empty(0, dtype=dtype, device=device)  # never both at once
@@ -79,6 +84,8 @@ class SlotPool(Slots):
     @staticmethod
     def _allocate(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
         """(layers, slots, 2K, D): K and V of a token side by side, written by one call, gathered by one call."""
+        import torch  # noqa: PLC0415 - slots alone need none
+
         try:
             return torch.empty(size, dtype=dtype, device=device)
         except (RuntimeError, MemoryError) as error:  # Tegra's failure is a RuntimeError that names NVML

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.engine import network, prefix_tree
+from pipeline.engine import memory, network, prefix_tree
 from pipeline.engine.arrays import EMPTY, Floats, Ints
 from pipeline.engine.engine import Engine
 from pipeline.engine.pass_runner import split
@@ -137,8 +137,8 @@ def _read(engine: Engine, hidden: Tensor, places: Sequence[Ints], probes: Sequen
     wanted = torch.from_numpy(np.concatenate(probes)).to(device)  # (N, K)
     inside = (wanted >= 0) & (wanted < vocab)
     behind, top, lead = [], [], []
-    for at in range(0, len(rows), network.HEAD_ROWS):
-        part = slice(at, at + network.HEAD_ROWS)
+    for at in range(0, len(rows), memory.HEAD_ROWS):
+        part = slice(at, at + memory.HEAD_ROWS)
         logits = engine.backend.linear(hidden[rows[part]], engine.weights.head).float()
         best = logits.topk(2)
         value = logits.gather(1, wanted[part].clamp(0, vocab - 1))

@@ -1,7 +1,4 @@
-"""The checks of what runs on the board: torch and its CUDA, our kernels, room for the model, locks, packages.
-
-Imports torch, which takes seconds.
-"""
+"""The checks of what runs on the board: torch and its CUDA, our kernels, room for the model, locks, packages."""
 
 from __future__ import annotations
 
@@ -12,21 +9,20 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 from pipeline import paths, requirements_lock, settings
 from pipeline.check import FAIL, OK, WARN, CheckResult, State
 from pipeline.dataset import fetch
 from pipeline.device.board import TARGET_CAPABILITY, Board
-from pipeline.engine import backend, free_memory, memory
-from pipeline.engine.device import pick_device
+from pipeline.engine import free_memory, memory
 from pipeline.engine.kernels import build
 from pipeline.engine.shape import Shape
 from pipeline.errors import PipelineError
 from pipeline.files import nearest, sha256_of
 from pipeline.model import config, lock
 from pipeline.model import fetch as model_setup
+from pipeline.prepare import torch_facts
 from pipeline.prepare.board_checks import one_line
+from pipeline.prepare.torch_facts import TorchFacts
 from pipeline.schemas import HubModelConfig
 from pipeline.table import Say
 
@@ -42,47 +38,46 @@ WEIGHTS_BYTES_FREE = 60e9
 
 def software_results(board: Board, model: str, dataset: str, say: Say) -> Iterator[CheckResult]:
     """Every check of this module, in the order in which one would mend them."""
-    yield _torch(board)
-    yield _cuda(board)
-    yield _kernels(board)
-    yield _attention()
+    facts = torch_facts.look()
+    yield _torch(board, facts)
+    yield _cuda(board, facts)
+    yield _kernels(board, facts)
+    yield _attention(facts)
     yield _versions(board)
     yield _disk()
     yield _runs()
     yield _disk_speed(model)
     yield _model(model, say)
-    yield _memory(model)
+    yield _memory(model, facts)
     yield _dataset(dataset, say)
 
 
-def _torch(board: Board) -> CheckResult:
-    if not board.is_jetson:
-        return CheckResult("torch", OK, "2.4 or newer", torch.__version__)
-    expected = "NVIDIA's own build, 2.4 with nv in its version"
-    if ".nv" in torch.__version__:
-        return CheckResult("torch", OK, expected, torch.__version__)
-    return CheckResult(
-        "torch", FAIL, expected, torch.__version__, "use the image: pip has put another torch in its place"
-    )
+def _torch(board: Board, facts: TorchFacts) -> CheckResult:
+    expected = "NVIDIA's own build, 2.4 with nv in its version" if board.is_jetson else "2.4 or newer"
+    if board.is_jetson and ".nv" not in facts.version:
+        fix = "use the image: pip has put another torch in its place"
+        return CheckResult("torch", FAIL, expected, facts.version, fix)
+    if facts.trouble:
+        fix = "make run installs it anew once .venv is deleted; what is named may also be missing from the system"
+        return CheckResult("torch", FAIL, expected, f"{facts.version} does not load: {one_line(facts.trouble)}", fix)
+    return CheckResult("torch", OK, expected, facts.version)
 
 
-def _cuda(board: Board) -> CheckResult:
-    built = torch.version.cuda
-    visible = torch.cuda.is_available()
-    found = f"{'visible' if visible else 'not visible'}, torch is built for {built or 'CPUs only'}"
-    if visible:
-        return CheckResult("CUDA", OK, "visible", f"{torch.cuda.get_device_name()}, {found}")
+def _cuda(board: Board, facts: TorchFacts) -> CheckResult:
+    built = facts.built_for
+    found = f"{'not visible' if facts.gpu is None else 'visible'}, torch is built for {built or 'CPUs only'}"
+    if facts.gpu is not None:
+        return CheckResult("CUDA", OK, "visible", f"{facts.gpu}, {found}")
     if not board.is_jetson:
         return CheckResult("CUDA", OK, "not needed here", found)
     fix = "docker run --runtime nvidia …" if built else "use the image: this torch has no CUDA"
     return CheckResult("CUDA", FAIL, "visible", found, fix)
 
 
-def _kernels(board: Board) -> CheckResult:
-    visible = torch.cuda.is_available()
-    if not visible and not board.is_jetson:
+def _kernels(board: Board, facts: TorchFacts) -> CheckResult:
+    if facts.gpu is None and not board.is_jetson:
         return CheckResult("kernels", OK, "not needed on CPUs", "none: torch's own are used")
-    capability = torch.cuda.get_device_capability() if visible else TARGET_CAPABILITY
+    capability = facts.capability or TARGET_CAPABILITY
     name = build.library_name(capability)
     if (build.BUILT / name).exists():
         return CheckResult("kernels", OK, name, name)
@@ -97,15 +92,18 @@ def _kernels(board: Board) -> CheckResult:
     )
 
 
-def _attention() -> CheckResult:
-    """The attention and ops that the engine chooses for the contest model's shape, by its own probing."""
-    shape = _shape("phi3-medium")
-    device = pick_device(None)
-    chosen = backend.choose(shape, torch.bfloat16, device)
+def _attention(facts: TorchFacts) -> CheckResult:
+    """The attention and ops that the engine chooses for the contest model's shape, by its own probing on a GPU."""
+    if facts.gpu is None:
+        return CheckResult("attention", OK, "any", "torch's own on cpu")
+    import torch  # noqa: PLC0415 - imported already where it sees a GPU
+
+    from pipeline.engine import backend  # noqa: PLC0415
+
+    device = torch.device("cuda")
+    chosen = backend.choose(_shape("phi3-medium"), torch.bfloat16, device)
     passed_over = "; ".join(f"{name}: {one_line(why)}" for name, why in chosen.passed_over.items())
     found = f"{chosen.attention_name}, {chosen.ops_name} on {device}"
-    if device.type == "cpu":
-        return CheckResult("attention", OK, "any", found)
     state: State = OK if not passed_over else WARN
     return CheckResult(
         "attention",
@@ -214,18 +212,17 @@ def _dataset(name: str, say: Say) -> CheckResult:
     return CheckResult("data", OK, "as pinned", f"{name}, sha256 {expected[:16]}…")
 
 
-def _memory(model: str) -> CheckResult:
+def _memory(model: str, facts: TorchFacts) -> CheckResult:
     """The engine's own plan for the memory that is free now."""
-    device = pick_device(None)
+    kind = memory.Kind(4, "cpu") if facts.gpu is None else memory.Kind(2, "cuda")  # float32, bfloat16
     try:
         shape = _shape(model)
     except PipelineError:
         return CheckResult("memory", WARN, "room for it", "the model is not here", f"invoke setup --model {model}")
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    weights_bytes, free_bytes = shape.parameters * dtype.itemsize, free_memory.free_bytes(device)
+    weights_bytes, free_bytes = shape.parameters * kind.itemsize, free_memory.free_bytes(kind)
     found = f"{free_bytes / 2**20:,.0f} MiB free, weights {weights_bytes / 2**20:,.0f}"
     try:
-        limits = memory.plan(shape, dtype, device, max(0, free_bytes - weights_bytes)).limits
+        limits = memory.plan(shape, kind, kind, max(0, free_bytes - weights_bytes)).limits
     except PipelineError as error:
         fix = "end other programs and the desktop; sync; echo 3 | sudo tee /proc/sys/vm/drop_caches"
         return CheckResult("memory", FAIL, error.expected or "room", f"{found}; {error.actual} left", fix)

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from pipeline import paths, settings
@@ -32,8 +31,14 @@ from pipeline.text import quick_prompts
 from pipeline.text.chat_template import Chats, token_ids
 
 MIB = 2**20
-DTYPE = torch.bfloat16
-"""Dtype of the contest's weights and activations."""
+TARGET = memory.Kind(itemsize=2, type="cuda")
+"""Weights and activations in bfloat16, on a GPU: the contest's."""
+
+SCHEDULING = (
+    *("arrays", "cost", "drafts", "forecast", "loop", "memory", "pool"),
+    *("prefix_cache", "prefix_tree", "scheduler", "segment", "shape", "state"),
+)
+"""The modules of the engine that a forecast runs through: a change of them plans anew, one of a kernel does not."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,12 @@ def plan(device_name: str, model: str, dataset: str, say: Say = print) -> Plan:
     """
     device = settings.device(device_name)
     shape, tokenizer_folder = _model(model, say)
-    weights_bytes = shape.parameters * DTYPE.itemsize
+    weights_bytes = shape.parameters * TARGET.itemsize
     free_bytes = (device.memory_mib - device.in_use_mib) * MIB - weights_bytes
-    planned = memory.plan(shape, DTYPE, torch.device("cuda"), max(0, free_bytes), fused=True)  # the image builds them
+    planned = memory.plan(shape, TARGET, TARGET, max(0, free_bytes), fused=True)  # the image builds them
     limits = planned.limits
     flops_per_s, bytes_per_s = device.flops_per_s * device.flops_share, device.bytes_per_s * device.bytes_share
-    curve = cost.roofline(shape, DTYPE.itemsize, flops_per_s, bytes_per_s, limits.budget_rows)
+    curve = cost.roofline(shape, TARGET.itemsize, flops_per_s, bytes_per_s, limits.budget_rows)
     data = _on_disk() if dataset == "all" else {Path(dataset).stem: fetch.resolve(dataset, say)}
     counting = _Counting(tokenizer_folder, planned, curve)
     return Plan(
@@ -113,7 +118,8 @@ class _Counting:
     def __init__(self, folder: Path, planned: memory.Plan, curve: cost.PassCost) -> None:
         self._folder, self._planned, self._curve = folder, planned, curve
         self._cache = paths.data() / "sets" / ".plans.json"
-        code = [*sorted((paths.PACKAGE / "engine").glob("*.py")), Path(__file__), Path(quick_prompts.__file__)]
+        scheduling = [paths.PACKAGE / "engine" / f"{name}.py" for name in SCHEDULING]
+        code = [*scheduling, Path(__file__), Path(quick_prompts.__file__)]
         own = [folder / name for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")]
         self._follows_from = {
             "files": [sha256_of(path) for path in (*own, *code) if path.exists()],

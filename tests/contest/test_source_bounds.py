@@ -41,5 +41,12 @@ def test_a_file_beyond_the_bounds_is_named_in_place_of_what_it_imports() -> None
 def test_a_web_token_is_found_wherever_it_begins_a_word() -> None:
     token = "eyJ" + "a" * 12 + ".eyJ" + "b" * 12 + ".c"
     for before in ("", " ", '"', "=", "\n", "Bearer "):
-        assert tokens_in(before + token) == 1
-    assert tokens_in("eyJ" + "a" * 100) == 0
+        assert tokens_in((before + token).encode()) == 1
+    assert tokens_in(b"eyJ" + b"a" * 100) == 0
+
+
+@pytest.mark.parametrize("before", ["", "é-", "a task-force; ", "ask-"])
+def test_a_key_is_found_behind_words_that_end_like_one(before: str) -> None:
+    key = "sk-" + "a" * 24
+    assert tokens_in(f"{before} {key}".encode()) == 1
+    assert tokens_in(f"{before}x{key}".encode()) == 0

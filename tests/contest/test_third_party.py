@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from pipeline import paths, requirements_lock
-from pipeline.contest.source import third_party
+from pipeline.contest.rules import evidence
+from pipeline.contest.source import imports, third_party
 
 PARTS = ("pipeline", "benchmarks", "tools", "tests", "configs", "requirements")
 SOURCE = {
@@ -55,6 +58,37 @@ def test_this_tree_cites_all_that_it_uses() -> None:
 )
 def test_what_is_not_cited_is_found(text: str, what: str) -> None:
     assert found(pipeline__more_py=text) == [what]
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"%s": []}', '{"%s": {"%s": 3}}', '{"%s": {"%s": [1]}}'])
+def test_what_was_parsed_is_remembered_by_content_and_a_damaged_memory_costs_only_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    memory, parsed = tmp_path / ".imports.json", []
+    real = imports._names
+    monkeypatch.setattr(imports, "_names", lambda content: parsed.append(content) or real(content))
+
+    def found_in(content: bytes) -> list[str]:
+        remembering = imports.Imports(memory)
+        found = [each.what for each in third_party.uncited({**SMALL, "x.py": content}, CITED, remembering)]
+        remembering.keep()
+        return found
+
+    assert found_in(b"import vllm") == ["import vllm"]
+    assert b"import vllm" in parsed
+    parsed.clear()
+    assert found_in(b"import vllm") == ["import vllm"]
+    assert parsed == []
+    assert found_in(b"import theirs") == ["import theirs"]
+    assert parsed == [b"import theirs"]
+    (parser,) = json.loads(memory.read_text())
+    key = hashlib.sha256(b"import theirs").hexdigest()
+    memory.write_text(damage.replace("%s", parser, 1).replace("%s", key))
+    assert found_in(b"import theirs") == ["import theirs"]
+
+
+def test_a_strangers_source_is_parsed_every_time() -> None:
+    assert evidence.Evidence().imports._memory is None
 
 
 @pytest.mark.parametrize("text", ["import pipeline.errors", "from . import x", "import json, numpy.linalg"])

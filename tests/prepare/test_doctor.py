@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.fake_board import FakeBoard
 
-from pipeline import paths
+from pipeline import paths, settings
 from pipeline.check import FAIL, OK, WARN, CheckResult
 from pipeline.device import board as boards
 from pipeline.device import power
 from pipeline.device.host import Host
+from pipeline.engine import backend
 from pipeline.engine.kernels import build
 from pipeline.errors import EnvironmentProblem, IntegrityError
-from pipeline.prepare import board_checks, doctor, setup, software_checks
+from pipeline.prepare import board_checks, doctor, setup, software_checks, torch_facts
 
 
 def quiet(_: str) -> None:
@@ -225,6 +228,29 @@ def test_here_everything_is_fine_with_a_locked_model(tiny: Path) -> None:
     ]
 
 
+def test_what_is_said_of_torch_without_importing_it_is_what_torch_says() -> None:
+    import torch
+
+    facts = torch_facts.look()
+    assert facts == torch_facts._imported()
+    if not torch.cuda.is_available():
+        chosen = backend.choose(settings.model("phi3-medium").shape, torch.bfloat16, torch.device("cpu"))
+        assert (chosen.attention_name, chosen.ops_name) == ("buckets", backend.PLAIN)  # the doctor's "torch's own"
+
+
+def test_a_torch_whose_libraries_do_not_load_is_a_failure(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch" / "lib").mkdir(parents=True)
+    (tmp_path / "torch" / "version.py").write_text("__version__ = '2.9.9+cpu'\ncuda = None\n")
+    (tmp_path / "torch" / "__init__.py").write_text("raise AssertionError('it was imported')")
+    (tmp_path / "torch" / torch_facts.LAST_LIBRARY).write_bytes(b"no library")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: SimpleNamespace(origin=tmp_path / "torch/__init__.py"))
+    found = of_software(boards.look(Host(Path("/"))), tiny)["torch"]
+    assert found.state == FAIL
+    assert "2.9.9+cpu does not load" in found.found
+
+
 def test_on_a_jetson_a_torch_that_is_not_nvidias_is_a_failure(board: FakeBoard, tiny: Path) -> None:
     found = of_software(boards.look(board.host), tiny)
     assert (found["torch"].state, found["CUDA"].state) == (FAIL, FAIL)
@@ -250,7 +276,7 @@ def test_a_model_that_is_not_here_is_said(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_memory_is_held_against_the_engines_own_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.engine.free_memory.free_bytes", lambda device: 20 << 30)
-    check = software_checks._memory("phi3-medium")
+    check = software_checks._memory("phi3-medium", torch_facts.look())
     assert check.state == FAIL
     assert "20,480 MiB free" in check.found
 

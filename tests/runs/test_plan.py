@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +157,15 @@ def test_what_was_planned_once_is_read_until_anything_of_it_changes(
     assert plan.plan("orin-32gb", "phi3-medium", str(file), quiet).sets[0].prompts == 6
     plan.plan("h100-80gb", "phi3-medium", str(file), quiet)
     assert calls == [5, 6, 6]
+
+
+def test_a_plan_needs_no_torch_and_is_kept_by_all_the_modules_that_it_runs_through() -> None:
+    code = (
+        "import sys, pipeline.runs.plan\n"
+        "print(*(name for name in sys.modules if name.startswith(('pipeline.engine.', 'torch'))))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True, check=True)
+    assert set(loaded.stdout.split()) == {f"pipeline.engine.{name}" for name in plan.SCHEDULING}
 
 
 @pytest.fixture

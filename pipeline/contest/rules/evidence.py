@@ -21,6 +21,7 @@ from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.checks.submitted import Manifest, Submission, Submitted
 from pipeline.contest.format import SCHEMA
 from pipeline.contest.source import commit
+from pipeline.contest.source.imports import Imports
 from pipeline.contest.team import TeamWords, read_team
 from pipeline.errors import PipelineError
 from pipeline.record import run_folder
@@ -51,6 +52,8 @@ class Evidence:
     """The team's own words; None if there is only the example team."""
     image_packed: bool = False
     image_digest: str | None = None
+    imports: Imports = field(default_factory=Imports)
+    """How Python sources are read; those of a checkout here are remembered."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Generation arguments with which the organiser's script calls the pipe."""
 
@@ -93,7 +96,7 @@ def here(
     Raises IntegrityError (M101 of the team's file), UsageError (U501 no finished run) and what `organiser_for` raises.
     """
     team, example = read_team(checkout)
-    about = {"team": None if example else team.words, "arguments": arguments(), **known}
+    about = {"team": None if example else team.words, "arguments": arguments(), "imports": _remembering(), **known}
     if run is None:
         return Evidence(source=commit.tree(checkout), **about)
     manifest = run_folder.finished_manifest(run)
@@ -134,6 +137,10 @@ def of_run(
 def with_source(seen: Evidence, files: Mapping[str, bytes]) -> Evidence:
     """The same evidence with other source files."""
     return replace(seen, source=files)
+
+
+def _remembering() -> Imports:
+    return Imports(paths.data() / "sets" / ".imports.json")
 
 
 def arguments() -> dict[str, Any]:

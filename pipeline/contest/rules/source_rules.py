@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pipeline.check import CheckResult
 from pipeline.contest.numbers import Contest
 from pipeline.contest.rules.evidence import Evidence, decide, fail, unknown
-from pipeline.contest.source import secrets, third_party
+from pipeline.contest.source import imports, secrets, third_party
 from pipeline.contest.team import ADDRESS
 
 SCRIPT, METHOD = "test_script.py", "docs/method.md"
@@ -24,7 +24,7 @@ def script(evidence: Evidence, _contest: Contest) -> CheckResult:
         return fail(f"there is no {SCRIPT}", expected)
     try:
         tree = ast.parse(evidence.source[SCRIPT])
-    except third_party.UNREADABLE as error:
+    except imports.UNREADABLE as error:
         return fail(f"it cannot be read: {error}", expected)
     clock = sorted(line for name, line in _calls(tree) if name in {"time", "perf_counter", "perf_counter_ns"})
     if len(clock) != 2:
@@ -61,7 +61,7 @@ def method(evidence: Evidence, _contest: Contest) -> CheckResult:
 def no_secrets(evidence: Evidence, _contest: Contest) -> CheckResult:
     if not evidence.source:
         return unknown("there is no source", "no access token in the source")
-    holds = [path for path, content in evidence.source.items() if secrets.tokens_in(content.decode("utf-8", "replace"))]
+    holds = [path for path, content in evidence.source.items() if secrets.tokens_in(content)]
     return decide(not holds, _some(holds) or "none found", "no access token in the source")
 
 
@@ -73,7 +73,8 @@ def third_party_cited(evidence: Evidence, _contest: Contest) -> CheckResult:
         cited = third_party.parse(evidence.source[third_party.NAME])
     except ValueError as error:
         return fail(f"{third_party.NAME} cannot be read: {' '.join(str(error).split())[:200]}", expected)
-    missing = [str(each) for each in third_party.uncited(evidence.source, cited)]
+    missing = [str(each) for each in third_party.uncited(evidence.source, cited, evidence.imports)]
+    evidence.imports.keep()
     return decide(not missing, _some(missing) or f"{len(cited.packages)} packages, {len(cited.ideas)} ideas", expected)
 
 

@@ -7,7 +7,6 @@ stand in the file. A copied idea without a word about it no program sees.
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from pydantic import Field, ValidationError
 
 from pipeline import requirements_lock, schemas, settings
 from pipeline.contest.source import bounds
+from pipeline.contest.source.imports import Imports
 from pipeline.schemas import Strict
 
 NAME = "THIRD_PARTY.yaml"
@@ -81,10 +81,6 @@ class Uncited:
         return f"{self.what} ({self.where})"
 
 
-UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
-"""Errors of Python's parser for a text that is no source; the last two of one that is nested beyond reason."""
-
-
 def parse(content: bytes) -> ThirdParty:
     """Raises ValueError for a file that is not one.
 
@@ -99,10 +95,11 @@ def parse(content: bytes) -> ThirdParty:
         raise ValueError(schemas.words(error) if isinstance(error, ValidationError) else str(error)) from error
 
 
-def uncited(source: Mapping[str, bytes], cited: ThirdParty) -> list[Uncited]:
-    """Works of others that the source tree uses without citing them; empty where all is well."""
+def uncited(source: Mapping[str, bytes], cited: ThirdParty, imports: Imports | None = None) -> list[Uncited]:
+    """Works of others that the source tree uses without citing them; empty where all is well. `imports` may remember
+    what a source of one's own imports."""
     return [
-        *_imports(source, {name for package in cited.packages for name in package.imports}),
+        *_imports(source, {name for package in cited.packages for name in package.imports}, imports or Imports()),
         *_locked(source, {canonicalize_name(package.name) for package in cited.packages}),
         *_headers(source, {each.path for each in cited.code}),
         *_papers(source, {number for idea in cited.ideas for number in _PAPER.findall(idea.source)}),
@@ -125,63 +122,18 @@ _HEAD_BYTES = 2000
 _CODE = {".py", ".cu", ".cuh", ".c", ".cc", ".cpp", ".h", ".hpp", ".sh", ".js", ".ts", ".rs", ".go"}
 
 
-def _imports(source: Mapping[str, bytes], known: set[str]) -> Iterator[Uncited]:
+def _imports(source: Mapping[str, bytes], known: set[str], imports: Imports) -> Iterator[Uncited]:
     paths = [PurePosixPath(path) for path in source if path.endswith(".py")]
     ours = {part for path in paths for part in (path.stem, *path.parts[:-1])}
     seen: set[str] = set()
     for path in sorted(map(str, paths)):
-        try:
-            bounds.check("Python", source[path])
-            tree = ast.parse(source[path])
-        except UNREADABLE:
+        names = imports.of(source[path])
+        if names is None:
             yield Uncited("a Python file that cannot be read", path)
-            continue
-        for name in _imported(tree, dynamic=_may_call(source[path])):
+        for name in names or ():
             if name not in seen | ours | known | sys.stdlib_module_names:
                 seen.add(name)
                 yield Uncited(f"import {name}", path)
-
-
-def _may_call(content: bytes) -> bool:
-    """Whether a source may have an import that is a call: it has the function's name, or may have it in other letters
-    that Python takes for these (NFKC), or in another encoding."""
-    if b"import_module" in content or b"__import__" in content or b"coding" in content[: _second_line(content)]:
-        return True
-    letters = () if content.isascii() else set(content.decode("utf-8", "replace"))
-    return any(f"a{letter}".isidentifier() for letter in letters if not letter.isascii())
-
-
-def _second_line(content: bytes) -> int:
-    """Where the lines end in which a source may name its encoding."""
-    return max(0, content.find(b"\n", content.find(b"\n") + 1))
-
-
-def _imported(tree: ast.AST, dynamic: bool) -> Iterator[str]:
-    """Top-level names; with `dynamic`, those of `importlib.import_module("x")` too, which may stand anywhere."""
-    for node in ast.walk(tree) if dynamic else _statements(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.module.split(".")[0]
-        elif isinstance(node, ast.Call) and node.args and _name(node.func) in {"import_module", "__import__"}:
-            first = node.args[0]
-            if isinstance(first, ast.Constant) and isinstance(first.value, str) and not first.value.startswith("."):
-                yield first.value.split(".")[0]
-
-
-def _statements(tree: ast.AST) -> Iterator[ast.AST]:
-    """All statements, without what stands in them: imports are statements."""
-    todo = [tree]
-    while todo:
-        node = todo.pop()
-        yield node
-        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
-            inner = getattr(node, part, ())
-            todo += inner if isinstance(inner, list) else ()
-
-
-def _name(node: ast.AST) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def _locked(source: Mapping[str, bytes], known: set[str]) -> Iterator[Uncited]:

@@ -49,7 +49,7 @@ it.uncited({{"requirements/x.lock": ({}).encode()}}, it.ThirdParty(code=(), idea
 """,
     "secrets": """
 from pipeline.contest.source import secrets
-secrets.tokens_in({})
+secrets.tokens_in(({}).encode())
 """,
     "answers": """
 import tempfile, pathlib
