@@ -51,7 +51,7 @@ class Speed:
 
     @property
     def headline(self) -> str:
-        """One sentence for a terminal and a page."""
+        """One sentence, in which the runs are A and B."""
         if self.ratio is None or self.a is None or self.b is None:
             return f"No times to compare: {self.why_not}."
         both = f"{self.b.words} against {self.a.words}"
@@ -68,15 +68,17 @@ class Speed:
         return said + "."
 
 
-def between(a: Mapping[str, Any], b: Mapping[str, Any], rows_a: int, rows_b: int) -> Speed:
-    """Of two manifests, and how many rows each run answered."""
+def between(
+    a: Mapping[str, Any], b: Mapping[str, Any], rows_a: int, rows_b: int, names: tuple[str, str] = ("A", "B")
+) -> Speed:
+    """Of two manifests, and how many rows each run answered. `names` are the runs' in `why_not`."""
     times, reasons = [], []
-    for name, manifest in (("A", a), ("B", b)):
+    for name, manifest in zip(names, (a, b), strict=True):
         found = _times(manifest)
         times.append(found if isinstance(found, Times) else None)
         reasons += [] if isinstance(found, Times) else [f"{name} {found}"]
     if not reasons and rows_a != rows_b:
-        reasons = [f"A answered {rows_a:,} rows, B {rows_b:,}"]
+        reasons = [f"{names[0]} answered {rows_a:,} rows, {names[1]} {rows_b:,}"]
     first, second = times
     if reasons or first is None or second is None:
         return Speed(first, second, None, "; ".join(reasons))

@@ -69,14 +69,16 @@ class Facts:
     """Passes of the last timed section; none where the engine keeps no log of them."""
     samples: Samples | None
     missing: tuple[str, ...]
-    """Parts that the page cannot show, each with its reason."""
+    """Parts that the page cannot show, each with its reason; without channels of the telemetry."""
+
+    @property
+    def silent(self) -> Mapping[str, str]:
+        """Channels of the telemetry that gave nothing, each with its reason."""
+        return self.get("telemetry.missing") or {}
 
     def get(self, path: str) -> Any:
-        """A value of the manifest by its keys with dots between them; None where it is not there."""
-        value: Any = self.manifest
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
+        """A value of the manifest (`value`)."""
+        return value(self.manifest, path)
 
     @property
     def scored(self) -> list[Row]:
@@ -85,6 +87,14 @@ class Facts:
     @property
     def wrong(self) -> list[Row]:
         return [row for row in self.rows if row.right is False]
+
+
+def value(manifest: Mapping[str, Any], path: str) -> Any:
+    """A value by its keys with dots between them; None where it is not there."""
+    found: Any = manifest
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def read(folder: Path, execute_code: bool = False) -> Facts:
@@ -105,7 +115,7 @@ def read(folder: Path, execute_code: bool = False) -> Facts:
         )
         for row, is_right in zip(outputs, right, strict=True)
     )
-    passes, samples = _passes(folder, manifest, missing), _samples(folder, manifest, missing)
+    passes, samples = _passes(folder, manifest, missing), _samples(folder, missing)
     rule, note = (judged.rule, judged.note) if judged else (None, None)
     return Facts(folder, manifest, rows, rule, note, passes, samples, tuple(missing))
 
@@ -178,7 +188,7 @@ def _passes(folder: Path, manifest: Mapping[str, Any], missing: list[str]) -> tu
     return ()
 
 
-def _samples(folder: Path, manifest: Mapping[str, Any], missing: list[str]) -> Samples | None:
+def _samples(folder: Path, missing: list[str]) -> Samples | None:
     try:
         with open(folder / telemetry.NAME, encoding="utf-8", newline="") as file:
             (_, *names), *lines = csv.reader(file)
@@ -190,7 +200,4 @@ def _samples(folder: Path, manifest: Mapping[str, Any], missing: list[str]) -> S
     except (ValueError, IndexError) as error:
         missing.append(f"Power, temperature and memory over time: {telemetry.NAME} cannot be read ({error}).")
         return None
-    silent = (manifest.get("telemetry") or {}).get("missing") or {}
-    if silent:
-        missing.append(f"Telemetry of {'; '.join(f'{name} ({why})' for name, why in silent.items())}.")
     return Samples(at_s, tuple(Channel(name, values) for name, values in zip(names, columns, strict=True)))

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import table
-from pipeline.accuracy import compare, stats
+from pipeline.accuracy import stats
 from pipeline.accuracy.compare import Comparison
 from pipeline.html import page
 from pipeline.record import run_folder
+from pipeline.report import against as held
 from pipeline.report import facts as facts_of
 from pipeline.report import run_plots
+from pipeline.report.against import Against
 from pipeline.report.facts import Facts
 from pipeline.report.run_plots import seconds
 
@@ -42,13 +44,14 @@ def make(run: str, against: str = "", to: str = "", execute_code: bool = False) 
     """
     folder = run_folder.find(run)
     seen = facts_of.read(folder, execute_code)
-    compared = compare.compare(against, str(folder), execute_code) if against else None
+    other = held.read(against, seen, execute_code) if against else None
     path = Path(to).expanduser() if to else folder / run_folder.REPORT
-    page.write(path, html(seen, compared))
-    return Report(path, seen.missing)
+    page.write(path, html(seen, other))
+    silent = [f"Telemetry of {', '.join(seen.silent)}: the page says why."] if seen.silent else []
+    return Report(path, (*seen.missing, *silent))
 
 
-def html(seen: Facts, compared: Comparison | None = None) -> str:
+def html(seen: Facts, against: Against | None = None) -> str:
     """The page. The same folder gives the same bytes."""
     return page.render(
         "run.html",
@@ -57,6 +60,7 @@ def html(seen: Facts, compared: Comparison | None = None) -> str:
         name=seen.folder.name,
         title=" · ".join(_short(seen.get(f"request.{key}")) for key in ("dataset", "model", "engine")),
         began=_began(seen),
+        by=_by(seen),
         state=_state(seen),
         verdict=_verdict(seen),
         pace=table.per_second(seen.get("answer_tokens") or 0, seen.get("elapsed_s")),
@@ -67,8 +71,7 @@ def html(seen: Facts, compared: Comparison | None = None) -> str:
         drafts=_drafts(seen),
         pass_plots=run_plots.of_passes(seen),
         board_plots=run_plots.of_board(seen),
-        compared=compared,
-        other=Path(compared.runs[0]).name if compared else "",
+        against=against,
         manifests=_manifests,
         environment=_environment(seen),
         repeat=_repeat(seen),
@@ -88,17 +91,31 @@ def _began(seen: Facts) -> str | None:
         return None
 
 
-def _state(seen: Facts) -> tuple[str, str] | None:
-    """A heading and a sentence on why this run has no time; None where it has one."""
+def _by(seen: Facts) -> str:
+    """Model, device and commit, of what is known."""
+    dtype, gpu, cpu = seen.get("dtype"), seen.get("environment.gpu"), seen.get("environment.processor")
+    device = (gpu if seen.get("device") == "cuda" else cpu) or seen.get("device")
+    board = seen.get("board.before.board.model")
+    commit = seen.get("code.commit")
+    parts = [
+        " in ".join(filter(None, (_short(seen.get("model.name")), dtype))),
+        f"{board} ({device})" if board and device else device,
+        f"commit {commit[:12]}" + ", with changes" * bool(seen.get("code.dirty")) if commit else None,
+    ]
+    return " · ".join(filter(None, parts))
+
+
+def _state(seen: Facts) -> tuple[str, str, str] | None:
+    """A heading and a sentence on why this run has no time, and an error as it was printed; None where it has one."""
     answered, asked = len(seen.rows), seen.get("dataset.rows")
     kept = f"{answered:,} of {asked:,} prompts were answered" if asked else f"{answered:,} prompts were answered"
     if seen.get("state") == run_folder.FAILED:
-        return "This run ended early", f"{seen.get('failed.reason')}. {kept} before that; there is no time."
+        return "This run ended early", f"{kept} before that; there is no time.", str(seen.get("failed.reason"))
     if seen.get("state") != run_folder.FINISHED:
-        return "This run is not finished", f"{kept} so far, or until its process was killed; there is no time."
+        return "This run is not finished", f"{kept} so far, or until its process was killed; there is no time.", ""
     if seen.get("resumed"):
         turns = [f"{turn['kept']:,} answers were there after: {turn['after']}" for turn in seen.get("resumed")]
-        return "This run was cut off and resumed, so it has no valid time", "; ".join(turns) + "."
+        return "This run was cut off and resumed, so it has no valid time", "; ".join(turns) + ".", ""
     return None
 
 

@@ -184,7 +184,7 @@ def test_a_run_that_failed_has_no_time_and_says_why(ours: Path) -> None:
     page = page_of(ours)
     check(page)
     said = words(page)
-    assert "This run ended early. there is no room on the disk. 3 of 4 prompts were answered before that" in said
+    assert "This run ended early. 3 of 4 prompts were answered before that; there is no time. there is no room" in said
     assert "time none" in said
     assert "there is no passes.csv" in said
     assert "there is no telemetry.csv" in said
@@ -315,8 +315,50 @@ def test_the_page_of_many_passes_is_small(ours: Path) -> None:
 def test_as_a_user_calls_it(invoke: Invoke, ours: Path, runs: Path) -> None:
     done = invoke("report", ours, "--to", ours.parent / "mine.html")
     assert done.returncode == 0, done.stderr
-    assert "not on the page: Telemetry of power" in done.stdout
+    assert "not on the page: Telemetry of power, temperature" in done.stdout
     check((ours.parent / "mine.html").read_text(encoding="utf-8"))
     done = invoke("report", "nowhere")
     assert done.returncode == 2
     assert "U311" in done.stderr
+
+
+def test_the_speed_up_is_a_tile_and_a_bar(runs_of: dict[str, Path], ours: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(runs_of["reference"], tmp_path / "baseline"))
+    times = {"phases_s": {"load": 1.0, "warm_up": 1.0, "timed": [9.0, 10.0, 12.0]}, "elapsed_s": 10.0}
+    change(ours, **times, telemetry={"energy_j": 50.0, "energy_j_per_prompt": 12.5})
+    change(other, phases_s={"load": 1.0, "warm_up": 1.0, "timed": [40.0]}, telemetry={"energy_j": 200.0})
+    page = page_of(ours, against=str(other))
+    check(page)
+    read = words(page)
+    assert "against the other 4 × as fast 10.00 s, the other 40.00 s" in read
+    assert "equal answers 4 of 4 the same bytes" in read
+    assert "this run, ours: 10.00 s (9.00 s to 12.00 s in 3 sections)" in read
+    assert "the other, reference: 40.00 s (one section)" in read
+    assert "energy 50 J, the other 200 J" in read
+    commit = json.loads((ours / "manifest.json").read_text())["code"]["commit"][:12]
+    assert f"commit {commit}" in read[: read.index("began")]
+    assert "in float32 ·" in read[: read.index("began")]
+
+
+def test_a_run_against_one_without_a_time_says_why(runs_of: dict[str, Path], ours: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(runs_of["reference"], tmp_path / "baseline"))
+    change(other, resumed=[{"kept": 2, "code": {}, "after": "interrupted"}], elapsed_s=None)
+    page = page_of(ours, against=str(other))
+    check(page)
+    assert "No times to compare: The other was resumed, so it has no valid time." in words(page)
+    assert 'aria-label="Both times' not in page
+
+
+def test_a_failed_run_s_error_keeps_its_lines(ours: Path) -> None:
+    change(
+        ours, state="failed", failed={"kind": "ResourceError", "reason": "R101 no room\n  where:    /x\n  do:       y"}
+    )
+    assert '<pre class="error">R101 no room\n  where:    /x\n  do:       y</pre>' in page_of(ours)
+
+
+def test_telemetry_that_is_missing_is_listed_once(runs_of: dict[str, Path]) -> None:
+    read = words(page_of(runs_of["ours"]))
+    missing = json.loads((runs_of["ours"] / "manifest.json").read_text())["telemetry"]["missing"]
+    assert missing
+    assert [read.count(f"{name}: {why}") for name, why in missing.items()] == [1] * len(missing)
+    assert "Telemetry of" not in read
