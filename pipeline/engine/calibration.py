@@ -20,8 +20,12 @@ from pipeline.engine.state import Limits
 SIZES = (1, 8, 16, 32, 64, 128, 192, 256, 384, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 """Tokens of the passes that are timed: close together where reading the weights stops to be what takes the time."""
 
+LARGE = 1024
+"""Passes of so many tokens and more are timed in a row on a GPU: a set's prompts make many such, one behind the other,
+and the device runs them at its power limit. Smaller ones read weights, and wait for what the one before brought."""
+
 HEAT_UP_S = 1.5
-"""Full passes on a GPU for so long before any is timed."""
+"""A GPU runs faster than it can go on for about a second: nothing is timed before."""
 
 CONTEXT = 128
 """Tokens that each segment of a timed pass has as its context: about what the contest's prompts have."""
@@ -43,9 +47,18 @@ def measure(passes: Passes, limits: Limits, on_step: Callable[[int, int], object
         computing = Passes(replace(weights, layers=layers), passes.pool, passes.backend)
     largest = min(limits.chunk_rows or limits.budget_rows, limits.slots)
     sizes = [n for n in SIZES if n <= largest]
-    if weights.device.type == "cuda" and sizes:
-        _heat_up(computing, sizes[-1])
-    curve = cost.measure(lambda tokens: _run(computing, tokens), sizes, on_step)
+    large = [n for n in sizes if n >= LARGE and weights.device.type == "cuda"]
+    few = sizes[: len(sizes) - len(large)]
+    steps = cost.ROUNDS * len(large), (1 + cost.ROUNDS) * len(few)
+
+    ready = {n: _segments(computing, n) for n in large}
+    times = cost.measure_in_a_row(
+        lambda tokens: computing.run(ready[tokens]).tokens, large, HEAT_UP_S, lambda done, _: on_step(done, sum(steps))
+    )
+    curve = cost.measure(
+        lambda tokens: _run(computing, tokens), few, lambda done, _: on_step(steps[0] + done, sum(steps))
+    )
+    curve = cost.PassCost((*curve.rows, *times), (*curve.elapsed_s, *times.values()))
     if weights.streamed:
         start = time.perf_counter()
         _run(passes, 1)
@@ -63,14 +76,11 @@ def fitting(limits: Limits, curve: PassCost) -> Limits:
     return replace(limits, budget_rows=budget, live=min(limits.live, answers))
 
 
-def _heat_up(passes: Passes, tokens: int) -> None:
-    """A GPU runs faster than it can go on for about a second, until it is at its power limit."""
-    start = time.perf_counter()
-    while time.perf_counter() - start < HEAT_UP_S:
-        _run(passes, tokens)
-
-
 def _run(passes: Passes, tokens: int) -> None:
+    passes.run(_segments(passes, tokens)).tokens()
+
+
+def _segments(passes: Passes, tokens: int) -> list[Segment]:
     """A pass of so many tokens: answers of one token up to `ANSWERS`, the rest as prompts come: runs of tokens, one of
     which is an output row. All over the same made-up context."""
     context = np.arange(min(CONTEXT, passes.pool.slots))
@@ -81,5 +91,4 @@ def _run(passes: Passes, tokens: int) -> None:
     # Different tokens: a GPU that multiplies equal rows needs less power and runs faster than it will.
     ids = np.random.default_rng(tokens).integers(0, passes.weights.shape.vocab, tokens)
     ends = np.cumsum(lengths)
-    segments = [Segment(ids[end - n : end], len(context) - n, context, 1) for n, end in zip(lengths, ends, strict=True)]
-    passes.run(segments).tokens()
+    return [Segment(ids[end - n : end], len(context) - n, context, 1) for n, end in zip(lengths, ends, strict=True)]

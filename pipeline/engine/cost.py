@@ -116,6 +116,46 @@ def measure(
     return PassCost(tuple(sizes), tuple(median(times[size]) for size in sizes))
 
 
+def measure_in_a_row(
+    start_pass: Callable[[int], Callable[[], object]],
+    sizes: Sequence[int],
+    hot_after_s: float,
+    on_step: Callable[[int, int], object] = lambda done, all: None,
+) -> dict[int, float]:
+    """Seconds of a pass of each of the ascending sizes while passes follow each other as those of a large set do: each
+    is handed to the device while the one before runs, and counts from the end of that one to its own.
+
+    `start_pass(rows)` hands a pass over and returns what waits for its end. Sizes are walked down and up in turn. What
+    a device does before `hot_after_s` does not count: until it is at its power limit it is faster than it can go on,
+    and a clock that fell too low for a moment makes what comes then too slow. The median of `ROUNDS` rounds.
+    """
+    times: dict[int, list[float]] = {size: [] for size in sizes}
+    begun = ended = time.perf_counter()
+    running: tuple[int, Callable[[], object], bool] | None = None
+
+    def end() -> None:
+        nonlocal ended
+        if running is not None:
+            size, wait, counts = running
+            wait()
+            now = time.perf_counter()
+            if counts:
+                times[size].append(now - ended)
+            ended = now
+
+    turn = rounds = 0
+    while sizes and rounds < ROUNDS:
+        hot = time.perf_counter() - begun >= hot_after_s
+        for at, size in enumerate(sizes if turn % 2 else reversed(sizes)):
+            on_step(rounds * len(sizes) + at * hot, ROUNDS * len(sizes))
+            wait = start_pass(size)
+            end()
+            running = size, wait, hot
+        turn, rounds = turn + 1, rounds + hot
+    end()
+    return {size: median(seconds) for size, seconds in times.items()}
+
+
 def roofline(shape: Shape, element_bytes: int, flops_per_s: float, bytes_per_s: float, largest: int) -> PassCost:
     """The curve of a device of which only the rates that it reaches are known, up to passes of `largest` rows.
 

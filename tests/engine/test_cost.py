@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine.cost import BUDGET_NEAR_BEST, NEAR_BEST, ROUND_S, ROUNDS, UNKNOWN, PassCost, measure
+from pipeline.engine.cost import (
+    BUDGET_NEAR_BEST,
+    NEAR_BEST,
+    ROUND_S,
+    ROUNDS,
+    UNKNOWN,
+    PassCost,
+    measure,
+    measure_in_a_row,
+)
 
 
 @st.composite
@@ -84,6 +94,29 @@ def test_a_quick_pass_is_run_more_often_in_each_round(monkeypatch: pytest.Monkey
     quick = 0.3 * ROUND_S
     clock = Clock(monkeypatch, {4: [9.0, *[quick, quick, 3 * quick, quick], *[2 * quick, 5 * quick], 9.0]})
     assert measure(clock.run_pass, [4]).elapsed_s == (pytest.approx(2 * quick),)
+
+
+def test_passes_in_a_row_count_from_end_to_end_once_the_device_is_hot(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    clock = Clock(monkeypatch, {1024: [1.0, 5.0, 6.0, 10.0], 2048: [2.0, 7.0, 9.0, 8.0]})
+
+    def start_pass(rows: int) -> Callable[[], None]:
+        log.append(f"start {rows}")
+
+        def wait() -> None:
+            log.append(f"end {rows}")
+            clock.run_pass(rows)
+
+        return wait
+
+    times = measure_in_a_row(start_pass, [1024, 2048], hot_after_s=2.0)
+    assert log[:5] == ["start 2048", "start 1024", "end 2048", "start 1024", "end 1024"]  # down and up in turn
+    assert clock.asked == [2048, 1024, 1024, 2048, 2048, 1024, 1024, 2048]
+    assert times == {1024: 6.0, 2048: 8.0}  # the first of each was cold
+
+
+def test_no_size_to_measure_in_a_row_takes_no_time() -> None:
+    assert measure_in_a_row(lambda rows: pytest.fail("no pass is wanted"), [], hot_after_s=1.0) == {}
 
 
 def test_a_pass_is_filled_up_only_to_a_size_that_is_clearly_faster() -> None:
