@@ -7,7 +7,7 @@ Weights that do not fit into memory are read layer by layer from the disk, as in
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,34 +56,42 @@ class Seen:
     """Changes of that lead in other looks."""
 
 
-def look(subject: Subject, device: str | None = None, noise: Floats | None = None) -> Seen:
-    """`noise`: None, or what an earlier look has measured by the same model, dtype and device.
+Take = Callable[..., dict[int, Look]]
+"""`take(dtype, probes, rows=None)`: looks at the probes of some answers, by row, with the model in that dtype, in
+passes of so many rows."""
 
-    Raises what loading the model raises, and ResourceError (R301) where an answer does not fit into memory.
-    """
-    rows = sorted(subject.answers)
-    pipe = text_generation.load(subject.model, dtype="float32", device=device)
-    own = {row: ints(subject.answers[row])[:, None] for row in rows}
-    first = _looks(pipe.engine, subject, own)
-    if subject.dtype != "float32":
-        pipe = _loaded_instead(pipe, subject, device)
+
+def look(subject: Subject, device: str | None = None) -> Seen:
+    """Raises what loading the model raises, and ResourceError (R301) where an answer does not fit into memory."""
+    model = Model(subject.model, device)
+    return seen(subject, lambda *which: model.take(subject, *which))
+
+
+def seen(subject: Subject, take: Take) -> Seen:
+    """What an audit sees by these looks."""
+    rows, own = sorted(subject.answers), submitted(subject)
+    first = take("float32", own)
 
     def again(some: Sequence[int]) -> list[dict[int, Look]]:
         """Behind each token, the two that the first look has as likeliest: their difference here and there is noise."""
         probes = {row: np.concatenate([own[row], first[row].top], axis=1) for row in some}
         sizes = (None, SMALL_PASS_ROWS) if subject.dtype != "float32" else (SMALL_PASS_ROWS,)
-        return [_looks(pipe.engine, subject, probes, size) for size in sizes]
+        return [take(subject.dtype, probes, size) for size in sizes] if probes else []
 
-    if noise is None:
-        looks = again(spread(rows, CALIBRATION_ROWS))
-        noise = np.concatenate(
-            [each.behind[:, 2] - each.behind[:, 1] - first[row].lead for of in looks for row, each in of.items()]
-        )
+    looks = again(spread(rows, CALIBRATION_ROWS))
+    noise = np.concatenate(
+        [each.behind[:, 2] - each.behind[:, 1] - first[row].lead for of in looks for row, each in of.items()]
+    )
     behind = {row: each.behind[:, 0] for row, each in first.items()}
     limit = allowance.limit(noise)
     for of in again([row for row in rows if limit < behind[row].max() <= HOPELESS * limit]):
         behind |= {row: np.minimum(behind[row], each.behind[:, 0]) for row, each in of.items()}
     return Seen(behind, np.concatenate([first[row].lead for row in rows]), noise)
+
+
+def submitted(subject: Subject) -> dict[int, Ints]:
+    """The tokens of each answer (n, 1), as probes."""
+    return {row: ints(subject.answers[row])[:, None] for row in sorted(subject.answers)}
 
 
 def spread(rows: Sequence[int], most: int) -> list[int]:
@@ -92,18 +100,30 @@ def spread(rows: Sequence[int], most: int) -> list[int]:
     return [rows[turn * len(rows) // count] for turn in range(count)]
 
 
-def _loaded_instead(
-    pipe: text_generation.TextGenerator, subject: Subject, device: str | None
-) -> text_generation.TextGenerator:
-    """The model in the submission's dtype, in the room of the one before."""
-    del pipe.engine
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return text_generation.load(subject.model, dtype=subject.dtype, device=device)
+class Model:
+    """The organiser's copy, in one dtype at a time: the next takes the room of the one before."""
 
+    def __init__(self, folder: Path, device: str | None = None, memory_bytes: int | None = None) -> None:
+        """`memory_bytes`: as for `text_generation.load`."""
+        self.folder, self.device, self.memory_bytes = folder, device, memory_bytes
+        self.dtype = ""
+        self.pipe: text_generation.TextGenerator | None = None
 
-def _looks(engine: Engine, subject: Subject, probes: Mapping[int, Ints], rows: int | None = None) -> dict[int, Look]:
-    """Looks at the answers of the rows in `probes`, by row."""
-    given = [Given(subject.prompts[row], subject.answers[row], each) for row, each in probes.items()]
-    return dict(zip(probes, teacher_forcing.look(engine, given, rows), strict=True))
+    def take(
+        self, subject: Subject, dtype: str, probes: Mapping[int, Ints], rows: int | None = None
+    ) -> dict[int, Look]:
+        """As `Take`, at the answers of the subject."""
+        given = [Given(subject.prompts[row], subject.answers[row], each) for row, each in probes.items()]
+        return dict(zip(probes, teacher_forcing.look(self._engine(dtype), given, rows), strict=True))
+
+    def _engine(self, dtype: str) -> Engine:
+        if self.pipe is None or self.dtype != dtype:
+            self.pipe = None
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.pipe = text_generation.load(
+                self.folder, dtype=dtype, device=self.device, memory_bytes=self.memory_bytes
+            )
+            self.dtype = dtype
+        return self.pipe.engine
