@@ -33,8 +33,9 @@ bench: $(READY)        ## ours and transformers' pipe() side by side on this CPU
 lock: $(READY)         ## compile the locked requirements anew
 	@$(INVOKE) lock
 
-# pip's own progress: torch, the large download, by its bars, the locks in one line that counts packages. Its last line
-# is `ok` only where pip ended well, since a pipe has the status of its end.
+# pip's own progress: torch, the large download, by its bars, all else in one line that counts packages: the locks, and
+# what torch asks for, of which only a build for CUDA finds anything left to fetch. The last line that COUNTED reads is
+# `ok` only where pip ended well, since a pipe has the status of its end.
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check
 COUNTED := { n=0; while read -r word name rest; do case $$word in \
 	Collecting) n=$$((n + 1)); printf '\r\033[K  %d: %s' $$n $$name;; \
@@ -50,5 +51,6 @@ $(READY): $(LOCKS)
 		echo "requirements/$$lock.lock"; \
 		{ $(PIP) --require-hashes -r requirements/$$lock.lock && echo ok; } | $(COUNTED) || exit 1; \
 	done
-	@$(PIP) -r requirements/torch.txt
+	@$(PIP) --no-deps -r requirements/torch.txt
+	@{ $(PIP) -r requirements/torch.txt && echo ok; } | $(COUNTED)
 	@touch $@

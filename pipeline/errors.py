@@ -73,14 +73,18 @@ def let_go_of(*streams: TextIO) -> None:
 
 
 def missing_package(error: ModuleNotFoundError) -> PipelineError:
-    """The error for a Python without our packages (E332)."""
-    return EnvironmentProblem(
+    """The error for a Python without our packages (E332); an ImportError too, for who imports us and expects one."""
+    if isinstance(error, MissingPackage):
+        return error
+    missing = MissingPackage(
         "E332",
         f"this Python has no {error.name}",
         where=sys.executable,
         expected="the environment that make run makes",
         fix="run make run once, then call with .venv/bin on the path (.venv/bin/python …)",
     )
+    missing.name = error.name
+    return missing
 
 
 def end_plainly() -> None:
@@ -111,6 +115,10 @@ class EnvironmentProblem(PipelineError):
     """The machine or an installed package does not do. Codes E…"""
 
     exit_status = 3
+
+
+class MissingPackage(EnvironmentProblem, ModuleNotFoundError):
+    """A Python without a package that we need. Code E332."""
 
 
 class NoCheckout(EnvironmentProblem):

@@ -16,8 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from loguru import logger
+from pipeline.errors import missing_package
+
+try:
+    import numpy  # noqa: F401 - whichever is missing is named, and what to do
+    import torch
+    from loguru import logger
+except ModuleNotFoundError as error:
+    raise missing_package(error) from None
 
 from pipeline.dataset import records
 from pipeline.engine import backend, invariance, memory, projection
@@ -217,7 +223,10 @@ def load(
     Raises IntegrityError (M…) for a checkpoint that is damaged or that the engine does not run or decode,
     ResourceError (R…) when memory is short, UsageError (U203, U204) for a dtype or a device that is none.
     """
-    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
+    try:
+        from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
+    except ModuleNotFoundError as error:
+        raise missing_package(error) from None
 
     folder = Path(model_dir)
     place = pick_device(device)

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import paths
-from pipeline.dataset import stream
+from pipeline.dataset import json_shapes, stream
+from pipeline.dataset.json_shapes import KEYS
 
-CHAT_KEYS = ("message", "messages", "conversations")
-"""Names under which files keep a chat; the first is the organiser's."""
-KEYS = (*CHAT_KEYS, "prompt")
 DELIMITERS = ",;\t|"
 
 
@@ -36,6 +34,8 @@ GZIP_TWICE = Kind("compressed by gzip twice", "unpack it once (gunzip)", convert
 PARQUET = Kind("a Parquet file")
 JSON_LIST = Kind("one JSON list, and not a line for each row")
 JSON_OBJECT = Kind("one JSON object over several lines")
+JSON_COLUMNS = Kind("one JSON object with a list for each column")
+CHAT_LINES = Kind("lines of JSON that are chats, and no objects with a `message`")
 CSV = Kind("a CSV table")
 UTF_16 = Kind("text in UTF-16")
 EXCEL = Kind("an Excel workbook", "save it as CSV (UTF-8) in the program that wrote it")
@@ -68,13 +68,23 @@ def kind_of(path: Path, content: bytes) -> Kind | None:
     text = content.decode("utf-8-sig", "replace").lstrip()
     first, _, more = text.partition("\n")
     if text.startswith(("[", "{")):
-        # A first line that is whole is a row, right or wrong, where others follow.
-        whole = _json(text) if text.startswith("[") or (more.strip() and _json(first) is None) else None
-        if isinstance(whole, list) and whole and all(isinstance(each, dict) for each in whole):
-            return JSON_LIST
-        return JSON_OBJECT if isinstance(whole, dict) else None
+        return _kind_of_json(text, _json(first), more.strip() != "")
     named_so = Path(path.name.removesuffix(".gz")).suffix.lower() in {".csv", ".tsv"}
     return CSV if first.strip() and (named_so or set(KEYS) & set(columns(text))) else None
+
+
+def _kind_of_json(text: str, first: object, more: bool) -> Kind | None:
+    """`first`: the value in the first line, if it is whole: then it is a row, right or wrong, where others follow."""
+    if more and first is not None:
+        return CHAT_LINES if json_shapes.is_chat(first) else None
+    whole = _json(text)
+    try:
+        rows = json_shapes.rows_of(whole)
+    except ValueError:  # columns all the same
+        rows = [{}]
+    if isinstance(whole, dict):
+        return JSON_COLUMNS if rows else JSON_OBJECT if more else None
+    return JSON_LIST if rows else None
 
 
 def columns(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline import paths
-from pipeline.dataset import foreign
+from pipeline.dataset import foreign, json_shapes
 from pipeline.errors import FormError, UsageError
 
 ROLES = ("user", "assistant", "system")
@@ -150,7 +150,7 @@ def checked(path: Path, index: int, row: dict[str, Any]) -> Record:
     number = index + 1
     if "message" not in row:
         keys = f"the keys {', '.join(row) or '(none)'}"
-        fix = foreign.command(path) if set(foreign.KEYS) & set(row) else "correct that line"
+        fix = foreign.command(path) if set(json_shapes.KEYS) & set(row) else "correct that line"
         _refuse(path, number, "F106", "a row has no `message`", keys, expected=_EXAMPLE, fix=fix)
     messages = _messages(path, number, row["message"])
     answer = row.get("answer")

@@ -1,6 +1,7 @@
 """`invoke data --convert FILE`: a file as people have them, written in the organiser's form beside it.
 
-Read are JSON lines, a JSON list (or an object that holds one), CSV with a head, Parquet, each also compressed by gzip.
+Read are JSON lines, a JSON list of rows or chats (or an object that holds one, or a column each), CSV with a head,
+Parquet, each also compressed by gzip.
 A chat stands under `message`, `messages` or `conversations` (turns of role and content, or of from and value), a plain
 prompt under `prompt`. An answer stands under `answer`, `completion` or `response`, or is the chat's last turn where
 that is the assistant's. Every other column is left out, and the summary names it. Nothing is ever overwritten.
@@ -22,15 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import paths, table
-from pipeline.dataset import foreign, formats, records, stream
+from pipeline.dataset import foreign, formats, json_shapes, records, stream
+from pipeline.dataset.json_shapes import ANSWER_KEYS, CHAT_KEYS, KEYS, Row
 from pipeline.errors import EnvironmentProblem, FormError, UsageError
 from pipeline.files import write_atomically
 
-ANSWER_KEYS = ("answer", "completion", "response")
 ROLES = {"human": "user", "gpt": "assistant"}
 """Names of roles under `from`, and ours."""
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -147,9 +146,9 @@ def _rows(path: Path, content: bytes, kind: foreign.Kind | None) -> list[Row]:
     if kind is foreign.UTF_16:
         content = _damaged_or(path, kind, lambda: content.decode("utf-16").encode())
         kind = foreign.kind_of(path, content)
-    if kind is None:
+    if kind in (None, foreign.CHAT_LINES):
         return _lines(path, content)
-    if kind in (foreign.JSON_LIST, foreign.JSON_OBJECT):
+    if kind in (foreign.JSON_LIST, foreign.JSON_OBJECT, foreign.JSON_COLUMNS):
         return _of_json(path, kind, json.loads(content.decode("utf-8-sig")))
     if kind is foreign.CSV:
         return _table(path, _damaged_or(path, kind, lambda: content.decode("utf-8-sig")))
@@ -176,20 +175,23 @@ def _rows(path: Path, content: bytes, kind: foreign.Kind | None) -> list[Row]:
 def _lines(path: Path, content: bytes) -> list[Row]:
     """Lines of JSON, blank ones left out."""
     text = _damaged_or(path, foreign.Kind("lines of JSON"), lambda: content.decode("utf-8-sig"))
-    return [records.row_in(path, index, line) for index, line in enumerate(text.split("\n")) if line.strip()]
+    numbered = [(index, line) for index, line in enumerate(text.split("\n")) if line.strip()]
+    return [json_shapes.chat_in(line) or records.row_in(path, index, line) for index, line in numbered]
 
 
 def _of_json(path: Path, kind: foreign.Kind, whole: Any) -> list[Row]:
-    """The list; of an object the one list of objects in it, or the object itself where it is a row."""
-    if isinstance(whole, dict) and not set(foreign.KEYS) & set(whole):
-        lists = [each for each in whole.values() if isinstance(each, list) and each and isinstance(each[0], dict)]
+    """The list's, or the columns'; of another object those of the one list in it, or the object where it is a row."""
+    if isinstance(whole, dict) and not set(KEYS) & set(whole):
+        lists = [each for each in whole.values() if isinstance(each, list) and json_shapes.rows_of(each)]
         if len(lists) != 1:
             raise _no_column(path, whole)
         whole = lists[0]
-    rows = whole if isinstance(whole, list) else [whole]
-    if not all(isinstance(row, dict) for row in rows):
-        raise _damaged(path, kind, "a row that is no object")
-    return rows
+    rows = _damaged_or(path, kind, lambda: json_shapes.rows_of(whole))
+    if rows is None and isinstance(whole, dict):
+        return [whole]
+    if rows is None:
+        raise _damaged(path, kind, "a row that is neither an object nor a chat")
+    return list(rows)
 
 
 def _table(path: Path, text: str) -> list[Row]:
@@ -201,7 +203,7 @@ def _table(path: Path, text: str) -> list[Row]:
     finally:
         csv.field_size_limit(longest)
     names = [name.strip().lower() for name in head]
-    if twice := [name for name in foreign.KEYS + ANSWER_KEYS if names.count(name) > 1]:
+    if twice := [name for name in KEYS + ANSWER_KEYS if names.count(name) > 1]:
         raise _damaged(path, foreign.CSV, f"several columns named {twice[0]}")
     body = [cells for cells in body if any(cells)]
     for number, cells in enumerate(body, 1):
@@ -212,7 +214,7 @@ def _table(path: Path, text: str) -> list[Row]:
 
 def _in_form(path: Path, index: int, row: Row) -> tuple[records.Record, str, str | None]:
     """The record in a row, and the columns that its chat and its answer came from. Raises FormError."""
-    key = next((name for name in foreign.KEYS if row.get(name) is not None), None)
+    key = next((name for name in KEYS if row.get(name) is not None), None)
     if key is None:
         raise _no_column(path, row, index)
     chat, answered = _chat(key, row[key]), None
@@ -235,7 +237,7 @@ def _in_form(path: Path, index: int, row: Row) -> tuple[records.Record, str, str
 def _chat(key: str, value: Any) -> Any:
     """Turns as the organiser has them; whatever is none stays, to be refused by its row."""
     if isinstance(value, str):
-        turns = _json_list(value) if key in foreign.CHAT_KEYS else None
+        turns = _json_list(value) if key in CHAT_KEYS else None
         if turns is None:
             return [{"role": "user", "content": value}]
         value = turns
@@ -269,7 +271,7 @@ def _no_column(path: Path, row: Row, index: int | None = None) -> FormError:
         "F121",
         "there is no column with a chat or a prompt",
         where=paths.shown(path) + ("" if index is None else f" row {index + 1}"),
-        expected=f"one named {', '.join(foreign.KEYS)}",
+        expected=f"one named {', '.join(KEYS)}",
         actual=", ".join(map(str, row)) or "(none)",
         fix="rename the column that has the prompts to `prompt`, then convert again",
     )

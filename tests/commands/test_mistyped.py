@@ -125,6 +125,18 @@ def test_a_python_without_our_packages_says_make_run() -> None:
     assert "make run" in done.stderr
 
 
+@pytest.mark.parametrize("lacks", ["numpy", "torch", "loguru", "transformers"])
+def test_load_names_the_package_that_is_missing_and_what_to_do(lacks: str) -> None:
+    code = (
+        f"import sys\nsys.modules[{lacks!r}] = None\n"
+        "try:\n    from pipeline.text_generation import load\n    load('nowhere')\n"
+        "except ImportError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(f"E332 this Python has no {lacks}\n"), done.stderr
+    assert "run make run once" in done.stdout
+
+
 def test_a_set_is_found_in_any_case() -> None:
     assert settings.dataset_name("OBQA") == "obqa"
     assert settings.dataset_name("BoolQ") == settings.dataset_name("boolq")

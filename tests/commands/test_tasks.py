@@ -78,6 +78,8 @@ PYTHON = """#!/bin/sh
 case "$*" in
   *venv*) mkdir -p .venv/bin; cp "$0" .venv/bin/python;;
   *"$FAILS"*) echo "Collecting one==1 (from x)"; echo "no such hash" >&2; exit 1;;
+  *no-deps*) echo "Downloading torch"; echo "pip $*" >> called;;
+  *torch.txt*) echo "Requirement already satisfied: sympy"; echo "pip $*" >> called;;
   *pip*) echo "Collecting one==1 (from x)"; echo "Installing collected packages: one"; echo "pip $*" >> called;;
 esac
 """
@@ -121,9 +123,11 @@ def test_setting_up_counts_packages_and_ends_where_pip_does(
     done = bare(".venv/.ready")
     assert done.returncode == 0, done.stderr
     assert "  1: one==1" in done.stdout
+    assert "Downloading torch" in done.stdout
+    assert "already satisfied" not in done.stdout
     assert (tmp_path / ".venv/.ready").exists()
-    assert [line.split("/")[-1] for line in (tmp_path / "called").read_text().splitlines()][-4:] == [
-        "cpu.lock", "host.lock", "dev.lock", "torch.txt",
+    assert [line.split("/")[-1] for line in (tmp_path / "called").read_text().splitlines()][-5:] == [
+        "cpu.lock", "host.lock", "dev.lock", "torch.txt", "torch.txt",
     ]  # fmt: skip
 
 

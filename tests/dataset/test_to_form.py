@@ -38,7 +38,11 @@ def with_last_turn(key: str, role: str, content: str, names: dict[str, str]) -> 
     return [{key: [{role: names.get(t["role"], t["role"]), content: t["content"]} for t in each]} for each in turns]
 
 
-def lines(some: list[dict[str, Any]]) -> bytes:
+def columns(key: str, said: list[Any]) -> dict[str, list[Any]]:
+    return {key: [chat for chat, _ in said], "answer": [answer for _, answer in said]}
+
+
+def lines(some: list[Any]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in some).encode()
 
 
@@ -54,6 +58,9 @@ def as_parquet(some: list[dict[str, Any]]) -> bytes:
     return out.getvalue()
 
 
+UNANSWERED = [(chat, None) for chat, _ in CHATS]
+TEXTS = [(chat[0]["content"], answer) for chat, answer in PLAIN]
+BY_NUMBERS = {key: dict(enumerate(column)) for key, column in columns("message", CHATS).items()}
 IN_A_CELL = 'messages\n"[{""role"": ""user"", ""content"": ""é""}]"\n'
 FILES: dict[str, tuple[str, bytes, list[Any]]] = {
     "a JSON list": ("x.json", json.dumps(rows("message"), indent=1).encode(), CHATS),
@@ -79,6 +86,31 @@ FILES: dict[str, tuple[str, bytes, list[Any]]] = {
         [(PLAIN[1][0], None)],
     ),
     "UTF-16": ("x.jsonl", lines(rows("message")).decode().encode("utf-16"), CHATS),
+    "a list of chats": (
+        "x.json",
+        json.dumps([chat for chat, _ in CHATS]).encode(),
+        [(chat, None) for chat, _ in CHATS],
+    ),
+    "chats and answers": ("x.json", json.dumps(CHATS).encode(), CHATS),
+    "a line for each chat": ("x.jsonl", lines([chat for chat, _ in CHATS]), UNANSWERED),
+    "one chat": ("x.json", json.dumps(CHATS[1][0], indent=1).encode(), [(CHATS[1][0], None)]),
+    "a list of prompts": (
+        "x.json",
+        json.dumps([c[0]["content"] for c, _ in PLAIN]).encode(),
+        [(c, None) for c, _ in PLAIN],
+    ),
+    "columns": ("x.json", json.dumps(columns("message", CHATS)).encode(), CHATS),
+    "columns over lines": ("x.json", json.dumps({"n": 1, **columns("messages", CHATS)}, indent=1).encode(), CHATS),
+    "columns of prompts": (
+        "x.jsonl",
+        json.dumps(columns("prompt", [(c[0]["content"], a) for c, a in PLAIN])).encode(),
+        PLAIN,
+    ),
+    "columns by numbers": (
+        "x.json",
+        json.dumps({k: dict(enumerate(v)) for k, v in columns("message", CHATS).items()}).encode(),
+        CHATS,
+    ),
     "Parquet": ("x.parquet", as_parquet(rows("messages")), CHATS),
     "Parquet of prompts": ("x", as_parquet([{"prompt": c[0]["content"], "answer": a} for c, a in PLAIN]), PLAIN),
     "gzip of the form": ("x.jsonl.gz", gzip.compress(lines(rows("message"))), CHATS),
@@ -186,6 +218,8 @@ DAMAGED: dict[str, tuple[str, bytes, str]] = {
     "a role that nobody knows": ("x.jsonl", b'{"messages": [{"role": "tool", "content": "a"}]}\n', "F110"),
     "half a character": ("x.jsonl", b'{"prompt": "\\ud83d"}\n', "F114"),
     "a list of lists in an object": ("x.json", b'{"a": [{}],\n "b": [{}]}', "F121"),
+    "columns of two lengths": ("x.json", b'{"prompt": ["a", "b"], "answer": ["x"]}', "F122"),
+    "pairs of texts, either of which may be the answer": ("x.json", b'[["a", "b"], ["c", "d"]]', "F105"),
     "an empty file": ("x.csv", b"", "F101"),
     "only a head": ("x.csv", b"prompt,answer\n", "F101"),
 }
