@@ -98,6 +98,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module")
+def in_place() -> Iterator[None]:
+    """Verifications without processes of their own, for the many."""
+    from support.in_place import in_place
+
+    with in_place():
+        yield
+
+
 @pytest.fixture(scope="session")
 def standin() -> Path:
     """The folder of the stand-in checkpoint."""

@@ -28,7 +28,7 @@ from pipeline.contest.verify import verify
 from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
 from pipeline.engine.device import STREAMED
 
-pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread", "in_place")]
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_a_submission_that_does_not_say_whose_it_is(
 # The audit of the audit
 
 CHECKS = ("answer_checks", "read_submitted", "provenance_checks", "board_checks", "timing_checks")
-OF_A_SUBMISSION = (*(f"checks/{name}" for name in CHECKS), "verify/packed_checks", "verify/verify")
+OF_A_SUBMISSION = (*(f"checks/{name}" for name in CHECKS), "verify/packed_checks", "verify/stages")
 """Modules with checks that have a name of their own."""
 
 

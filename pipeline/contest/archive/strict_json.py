@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 MOST_BYTES = 8 << 20
 LARGEST = 2**63 - 1
+MOST_DEPTH = 64
+"""Of lists and objects: many times what our own programs write."""
+
+_PARTS = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+"""Texts whole, also one without an end, so that each byte is looked at once."""
 
 
 def loads(content: bytes) -> Any:
     """Raises ValueError that says what is wrong."""
     if len(content) > MOST_BYTES:
         raise ValueError(f"{len(content):,} bytes, more than {MOST_BYTES:,}")
+    if content.count(b"[") + content.count(b"{") > MOST_DEPTH:
+        _check_depth(content)
     try:
         text = content.decode("utf-8")
         value = json.loads(
@@ -34,6 +42,15 @@ def loads(content: bytes) -> Any:
     if "\\u" in text:
         _check_surrogates(value)
     return value
+
+
+def _check_depth(content: bytes) -> None:
+    depth = 0
+    for found in _PARTS.finditer(content):
+        part = found[0]
+        depth += (part in b"[{") - (part in b"]}")
+        if depth > MOST_DEPTH:
+            raise ValueError("it is nested too deeply")
 
 
 def _refuse(name: str) -> None:

@@ -20,13 +20,7 @@ DOCUMENTS = ("method.md", "method.pdf", "leaderboard.png", sbom.NAME, third_part
 """Documents that a submission must have: those the contest requires, and the lists of third-party work."""
 
 
-def checks(submitted: Submitted, organiser: Organiser) -> tuple[list[CheckResult], dict[str, bytes] | None]:
-    """All of them, and the source's files (path to content); None if it cannot be read."""
-    judged, source = _source(submitted, organiser)
-    return [_listing(submitted), _documents(submitted), judged], source
-
-
-def _listing(submitted: Submitted) -> CheckResult:
+def listing(submitted: Submitted) -> CheckResult:
     """Check submission.json's list of files and sizes against the unpacked files."""
     claimed = submitted.submission.files
     present = {
@@ -39,13 +33,14 @@ def _listing(submitted: Submitted) -> CheckResult:
     return decided("listing", INTEGRITY, not differing, actual, "the files that are there, with their sizes")
 
 
-def _documents(submitted: Submitted) -> CheckResult:
+def documents(submitted: Submitted) -> CheckResult:
     missing = [name for name in DOCUMENTS if not submitted.submission.files.get(name)]
     actual = f"missing: {listed(missing)}" if missing else f"{len(DOCUMENTS)} documents"
     return decided("documents", FORM, not missing, actual, listed(DOCUMENTS))
 
 
-def _source(submitted: Submitted, organiser: Organiser) -> tuple[CheckResult, dict[str, bytes] | None]:
+def source(submitted: Submitted, organiser: Organiser) -> tuple[CheckResult, dict[str, bytes] | None]:
+    """Check the source, and return its files (path to content); None if it cannot be read."""
     form = "the tree of the commit, as git archive writes it"
     path = submitted.folder / SOURCE
     try:

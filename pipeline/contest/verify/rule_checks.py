@@ -7,6 +7,8 @@ organiser knows better. Rules that the checks beside this one answer with more a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 from pipeline.check import ACCURACY, FORM, HUMAN, INTEGRITY, INVALID_RUN, OK, UNKNOWN, CheckResult, Kind, plain
 from pipeline.contest.checks.submitted import Submitted
@@ -25,12 +27,28 @@ NEED_SOURCE = {"script", "no-secrets", "third-party"}
 """Ids of the rules that cannot be decided without the source."""
 
 
-def checks(submitted: Submitted, source: Mapping[str, bytes] | None) -> list[CheckResult]:
-    """All rules that no check of the verdict decides. `source`: the files of source.tar; None if it cannot be read."""
+def of_their_own() -> rules.Rules:
+    """All rules that no other check of the verdict decides."""
     every = rules.load()
-    others = every.model_copy(update={"rules": tuple(each for each in every.rules if not each.verified)})
-    judged = rules.judge(_evidence(submitted, source or {}), others)
-    return [_check(each, submitted, source is None) for each in judged]
+    return every.model_copy(update={"rules": tuple(each for each in every.rules if not each.verified)})
+
+
+@dataclass(frozen=True)
+class Judge:
+    """`source`: the files of source.tar; None if it cannot be read."""
+
+    rules: rules.Rules
+    submitted: Submitted
+    source: Mapping[str, bytes] | None
+
+    def check(self, id: str) -> CheckResult:
+        one = tuple(each for each in self.rules.rules if each.id == id)
+        [judged] = rules.judge(self._evidence, self.rules.model_copy(update={"rules": one}))
+        return _check(judged, self.submitted, self.source is None)
+
+    @cached_property
+    def _evidence(self) -> evidence.Evidence:
+        return _evidence(self.submitted, self.source or {})
 
 
 def _evidence(submitted: Submitted, source: Mapping[str, bytes]) -> evidence.Evidence:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pipeline import files, paths, table
 from pipeline.check import (
@@ -28,18 +27,14 @@ from pipeline.check import (
     UNKNOWN,
     CheckResult,
     Kind,
-    decided,
     plain,
-    unknown,
 )
 from pipeline.contest.archive import unpack
-from pipeline.contest.checks import answer_checks, by_id, read_submitted
 from pipeline.contest.checks.answer_checks import Accuracy
-from pipeline.contest.checks.facts import Facts
 from pipeline.contest.checks.organiser import Organiser
-from pipeline.contest.checks.submitted import Manifest, Submission, Submitted
-from pipeline.contest.format import RUN
-from pipeline.contest.verify import audit_checks, packed_checks, receipt, rerun, rule_checks, verdict_page
+from pipeline.contest.checks.submitted import Manifest, Submission
+from pipeline.contest.verify import audit_checks, receipt, rerun, stages, verdict_page
+from pipeline.contest.verify.stages import LOG
 from pipeline.errors import AccuracyError, CannotTell, FormError, IntegrityError, InvalidRun, PipelineError
 from pipeline.table import Column
 
@@ -58,9 +53,7 @@ ERRORS: dict[Kind, tuple[type[PipelineError], str]] = {
     INVALID_RUN: (InvalidRun, "I421"),
 }
 
-Output = TypeVar("Output")
-
-JSON, PAGE, LOG = "verdict.json", "verdict.html", "verify.log"
+JSON, PAGE = "verdict.json", "verdict.html"
 
 
 @dataclass(frozen=True)
@@ -232,68 +225,32 @@ def _judge(
     out: Path,
     audit: audit_checks.Request | None,
 ) -> Verdict:
-    expected = "an archive of plain files, complete, each as its list says"
-    name = tar.name.removesuffix(".tar")
-    try:
-        unpacked = unpack.unpack(tar, folder)
-    except (IntegrityError, FormError) as error:
-        why = f"{error.code} {error.what} ({error.where})" + f": {error.actual}" * (error.actual is not None)
-        return Verdict(
-            name, (decided("unpack", INTEGRITY if isinstance(error, IntegrityError) else FORM, False, why, expected),)
-        )
-    results = [decided("unpack", INTEGRITY, True, f"{len(unpacked.hashes)} files", expected)]
-    submission, first = read_submitted.read_submission(folder)
-    manifest, second = read_submitted.read_manifest(folder / RUN)
-    answered, third = read_submitted.read_answers(folder / RUN)
-    results += [first, second, third]
-    if submission is None or manifest is None or answered is None:
-        return Verdict(unpacked.name, tuple(results), submission, manifest)
-    submitted = Submitted(folder, submission, manifest, answered)
-    fresh, organiser = organiser, organiser if again is None else organiser.on_claimed_data(manifest.dataset.sha256)
-    facts, troubles = Facts(submitted, organiser), []
-    for id in by_id.CHECKS:
-        result, _, trouble = _guarded(id, partial(_one, id, facts))
-        results += result
-        troubles.append(trouble)
-    _, accuracy, _ = _guarded("score", lambda: ([], answer_checks.accuracy(facts)))  # its own check has said why
-    packed_results, source, packed_trouble = _guarded("packed", lambda: packed_checks.checks(submitted, organiser))
-    rule_results, _, rule_trouble = _guarded("rules", lambda: (rule_checks.checks(submitted, source), None))
-    results += [*packed_results, *rule_results]
-    looked, audit_trouble = None, ""
+    read = stages.read(tar, folder)
+    submitted, unpacked = read.submitted, read.unpacked
+    if submitted is None or unpacked is None:
+        return Verdict(read.name, read.results, read.submission, read.manifest)
+    fresh = organiser
+    if again is not None:
+        organiser = organiser.on_claimed_data(submitted.manifest.dataset.sha256)
+    checked = stages.check(submitted, organiser)
+    results, trouble = [*read.results, *checked.results], checked.trouble
+    looked = done = None
     if audit is not None and not any(each.state == FAIL for each in results):
-        make = partial(audit_checks.checks, submitted, organiser, audit)
-        audit_results, looked, audit_trouble = _guarded("audit", make)
-        results += audit_results
-    done = None
+        made, audit_trouble = stages.guarded("audit", partial(audit_checks.checks, submitted, organiser, audit))
+        audited, looked = ([made], None) if isinstance(made, CheckResult) else made
+        results += audited
+        trouble = "\n".join(filter(None, (trouble, audit_trouble)))
     if again is not None and not any(each.state == FAIL for each in results):
         done = rerun.rerun(submitted, unpacked, fresh, again, out)
         results += done.checks
     return Verdict(
         unpacked.name,
         tuple(results),
-        submission,
-        manifest,
-        accuracy,
+        read.submission,
+        read.manifest,
+        checked.accuracy,
         None if done is None else done.as_json(),
         None if looked is None else looked.as_json(),
-        "\n".join(filter(None, (*troubles, packed_trouble, rule_trouble, audit_trouble))),
-        receipt.prints(submitted),
+        trouble,
+        checked.prints,
     )
-
-
-def _one(id: str, facts: Facts) -> tuple[list[CheckResult], None]:
-    return [by_id.made(id, facts)], None
-
-
-def _guarded(
-    id: str, make: Callable[[], tuple[Sequence[CheckResult], Output | None]]
-) -> tuple[Sequence[CheckResult], Output | None, str]:
-    """Run a check, or a few; return the results, the output for others, and the traceback of its own error."""
-    try:
-        return *make(), ""
-    except PipelineError as error:  # of the organiser's own files
-        why = f"{error.code} {error.what}: {error.actual}"
-        return [unknown(id, INVALID_RUN, why, "the organiser's own files in order")], None, ""
-    except Exception as error:  # a mistake of ours must not cost the verdict, and must be seen
-        why = f"the check failed itself, please report it: {type(error).__name__}: {error}"
-        return [unknown(id, INVALID_RUN, why, f"a result; {LOG} has the traceback")], None, traceback.format_exc()

@@ -19,7 +19,7 @@ from pipeline.contest.ranking import leaderboard
 from pipeline.contest.ranking import page as leaderboard_page
 from pipeline.contest.verify import verify
 
-pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread", "in_place")]
 
 ONE_IN, PARTS = 32, 8
 EXTRA_KEY = "a key more in a board ends the group of checks: CANNOT TELL, with a traceback"
