@@ -22,6 +22,9 @@ from pipeline.commands.common import TORCH, guarded, names_of, saying, show, who
         "device": "cpu or cuda; left out: a GPU where there is one",
         "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
         "resume": "go on with a run that was cut off: its folder, or its name under runs/",
+        "shards": "cut the file into N jobs, each with a load of its own; such a run has no time of the contest",
+        "on": "where shards run. local: here, each GPU for one at a time; slurm: on the boards of a partition",
+        "partition": "of Slurm; left out: the default one",
     }
 )
 @guarded
@@ -38,13 +41,18 @@ def run(
     device: str = "",
     execute_code: bool = False,
     resume: str = "",
+    shards: str = "",
+    on: str = "local",
+    partition: str = "",
 ) -> None:
     """Answer a data set under the clock, and write runs/<utc>-<name>/. Example: invoke run --dataset obqa --limit 5"""
     rows, sections = whole("limit", limit), whole("repeat", repeat)
     batch, tokens = whole("batch-size", batch_size), whole("max-new-tokens", max_new_tokens)
+    pieces = whole("shards", shards)
     from pipeline import settings
     from pipeline.runs import resume as resuming
     from pipeline.runs.request import Request, begin
+    from pipeline.runs.shards import sharded as sharding
 
     asked = Request(
         dataset=settings.dataset_name(dataset),
@@ -60,8 +68,16 @@ def run(
     )
     unfinished = resuming.find(resume, asked) if resume else None
     request = unfinished.request if unfinished else asked
+    sharding.check_used(pieces, on, partition, resumed=bool(resume))
+    in_shards = pieces is not None or (unfinished is not None and sharding.is_sharded(unfinished))
+    how = sharding.How(pieces, on, partition or None)
+    if in_shards:
+        sharding.check(request, how)
     with saying("looking at model and data"):
         looked = begin(request)
+    if in_shards:
+        print(sharding.text(request, sharding.run(request, looked, how, unfinished=unfinished)))
+        return
     with saying(TORCH):
         from pipeline.runs import summary, timed, validity
 
@@ -81,6 +97,9 @@ def run(
         "device": "cpu or cuda; left out: a GPU where there is one",
         "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
         "resume": "go on with an evaluation that was cut off: its folder, or its name under runs/",
+        "shards": "N jobs an engine, each with one load and a piece of every set",
+        "on": "where shards run. local: here, each GPU for one at a time; slurm: on the boards of a partition",
+        "partition": "of Slurm; left out: the default one",
     }
 )
 @guarded
@@ -95,11 +114,15 @@ def evaluate(
     device: str = "",
     execute_code: bool = False,
     resume: str = "",
+    shards: str = "",
+    on: str = "local",
+    partition: str = "",
 ) -> None:
     """Answer and score many sets, the model loaded once. Example: invoke evaluate --sets obqa,boolq,arc-easy"""
     from pipeline import settings
     from pipeline.runs import evaluate as evaluating
     from pipeline.runs import evaluate_table
+    from pipeline.runs.shards import sharded as sharding
 
     asked = evaluating.Evaluation(
         sets=tuple(dict.fromkeys(map(settings.dataset_name, names_of(sets)))),
@@ -109,13 +132,16 @@ def evaluate(
         max_new_tokens=whole("max-new-tokens", max_new_tokens),
         dtype=dtype or None,
         device=device or None,
+        shards=whole("shards", shards),
     )
+    sharding.check_used(asked.shards, on, partition, resumed=bool(resume))
+    how = sharding.How(asked.shards, on, partition or None)
     folder, asked = evaluating.find(resume, asked) if resume else (None, asked)
     with saying("looking at model and data"):
         looked = evaluating.look(asked)
     folder = folder or evaluating.begin(asked)
     print(f"to go on if this is cut off: invoke evaluate --resume {folder.name}")
-    results = evaluating.evaluate(asked, folder, execute_code, looked=looked)
+    results = evaluating.evaluate(asked, folder, execute_code, looked=looked, how=how)
     evaluate_table.write(results, folder)
     print(evaluate_table.text(results, folder))
 

@@ -1,6 +1,7 @@
 """The files of a run: a folder an attempt, made by whoever queues it, and what its job writes there.
 
 runs/<key>/attempt-<n>/intent.json     the queue has taken the job
+                       arrived.json    a process of it is on a board, perhaps waiting for that board to be free
                        started.json    the job has begun: node, boot, process; made by one process only
                        outcome.json    what came of it, whole or not there
 runs/<key>/result.json                 a hard link to one outcome, never replaced
@@ -22,7 +23,8 @@ from typing import Any
 from pipeline import files
 from pipeline.errors import ResourceError
 
-INTENT, STARTED, OUTCOME, RESULT = "intent.json", "started.json", "outcome.json", "result.json"
+INTENT, ARRIVED, STARTED = "intent.json", "arrived.json", "started.json"
+OUTCOME, RESULT = "outcome.json", "result.json"
 MOST_BYTES = 8 << 20
 """More is none of ours: what a job writes of itself is bounded."""
 NAME = re.compile(r"attempt-(\d{1,4})")
@@ -35,6 +37,8 @@ class Attempt:
     number: int
     submitted: bool
     """Whether the queue said that it has the job."""
+    arrived: bool
+    """Whether a process of it is, or was, on a board."""
     started: dict[str, Any] | None
     outcome: dict[str, Any] | None
 
@@ -54,7 +58,8 @@ def of_run(run: Path) -> list[Attempt]:
 
 def _read(folder: Path, number: int) -> Attempt:
     return Attempt(
-        folder, number, (folder / INTENT).exists(), read(folder / STARTED), read(folder / OUTCOME)
+        folder, number, (folder / INTENT).exists(), (folder / ARRIVED).exists(), read(folder / STARTED),
+        read(folder / OUTCOME),
     )  # fmt: skip
 
 
@@ -82,6 +87,11 @@ def begin(run: Path, number: int) -> Path | None:
     except FileExistsError:
         return None
     return folder
+
+
+def arrive(attempt: Path, node: str) -> None:
+    """Say that a process of the job is on a board."""
+    files.write_json(attempt / ARRIVED, {"node": node, "at_s": time.time()}, durable=False)
 
 
 def claim(attempt: Path, node: str) -> bool:

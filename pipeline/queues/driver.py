@@ -57,10 +57,14 @@ class Driver:
     allowed: Mapping[str, int]
     grace_s: float = 30.0
     """A job that the list lacks so long is gone: lists and shared folders lag."""
+    launch_s: float = 120.0
+    """A job that the list has as running so long, and that has come to no board, never will."""
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self._missing: dict[str, float] = {}
+        self._launched: dict[str, float] = {}
+        """Since when a job runs, as the list has it."""
 
     def name(self, key: str, number: int) -> str:
         return f"{self.prefix}-{key}-a{number}"
@@ -123,6 +127,10 @@ class Driver:
         since_s = self.clock() if job else self._missing.setdefault(name, self.clock())
         if job:
             self._missing.pop(name, None)
+        runs = job is not None and job.state == "running"
+        launched_s = self._launched.setdefault(name, self.clock()) if runs else self.clock()
+        if not runs:
+            self._launched.pop(name, None)
         return Seen(
             number=made.number,
             submitted=made.submitted,
@@ -131,6 +139,7 @@ class Driver:
             listed=job is not None,
             held=job is not None and job.state == "held",
             missing_s=self.clock() - since_s,
+            vanished=not made.arrived and self.clock() - launched_s >= self.launch_s,
         )
 
     def _submit(self, wanted: Wanted, step: Step, run: Run, up: int) -> int:

@@ -26,6 +26,7 @@ def run(attempt: Path, work: Work, allowed: Mapping[str, int]) -> str:
     run_folder, node = attempt.parent, attempts.this_node()
     if attempts.result(run_folder) is not None:
         return "settled before"
+    attempts.arrive(attempt, node)
     with device(node):
         if attempts.result(run_folder) is not None:  # while this one waited for the board
             return "settled before"

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,14 @@ from pipeline.queues.queue import Job, Listed, Node
 
 
 class Local:
-    def __init__(self, folder: Path, names: Sequence[str] = ()) -> None:
-        """`folder` keeps the list. `names` are the boards, each with one job at a time; left out: this machine."""
+    def __init__(
+        self, folder: Path, names: Sequence[str] = (), environment: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
+        """`folder` keeps the list. `names` are the boards, each with one job at a time; left out: this machine.
+        `environment` has the variables of a board's jobs, by its name."""
         self.folder = folder
         self.names = tuple(names) or (this_node(),)
+        self._environment = environment or {}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def submit(self, job: Job) -> None:
@@ -82,7 +86,7 @@ class Local:
             with open(told["log"], "ab") as log:
                 child = subprocess.Popen(
                     told["command"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                    env={**os.environ, "SLURMD_NODENAME": name},
+                    env={**os.environ, "SLURMD_NODENAME": name, **self._environment.get(name, {})},
                 )  # fmt: skip
             self._children[told["name"]] = child
             told |= {"pid": child.pid, "tick": _tick(child.pid), "boot_id": boot_id(), "on": name}

@@ -59,6 +59,7 @@ class Slurm:
                 actual=self.partition or "none, and none is the default",
                 fix="name one of these",
             )
+        self._most_minutes = _minutes(_field(by_name[self.partition], "MaxTime"))
 
     def submit(self, job: Job) -> None:
         if any(each.name == job.name for each in self.jobs()):
@@ -68,7 +69,12 @@ class Slurm:
         kept = {name: os.environ[name] for name in (*self.handed_on, "SLURM_CONF") if name in os.environ}
         options = [f"--partition={self.partition}", f"--job-name={job.name}", f"--output={job.log}"]
         options += ["--open-mode=append", "--dependency=singleton", "--no-requeue", "--nodes=1", "--ntasks=1"]
-        options += ["--exclusive", "--mem=0", f"--time={ceil(job.limit_s / 60)}", f"--nice={0 if job.first else NICE}"]
+        options += [
+            "--exclusive",
+            "--mem=0",
+            f"--time={min(ceil(job.limit_s / 60), self._most_minutes)}",
+            f"--nice={0 if job.first else NICE}",
+        ]
         options += ["--export=ALL", f"--chdir={job.log.parent}"]
         options += [f"--exclude={','.join(job.avoid)}"] * bool(job.avoid)
         options += [f"--nodelist={job.node}"] * bool(job.node)
@@ -108,6 +114,15 @@ class Slurm:
 def _field(line: str, name: str) -> str:
     found = re.search(rf"(?:^|\s){name}=(\S*)", line)
     return found[1] if found else ""
+
+
+def _minutes(limit: str) -> int:
+    """A partition's longest time, as Slurm writes it: 1-02:03:04, UNLIMITED. A longer job would wait for ever."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)
+    if found is None:
+        return 365 * 1440
+    days, hours, minutes, _ = (int(each or 0) for each in found.groups())
+    return max(1, 1440 * days + 60 * hours + minutes)
 
 
 def _called(*command: str, text: str = "", environment: dict[str, str] | None = None) -> str:

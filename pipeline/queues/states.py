@@ -35,6 +35,9 @@ class Seen:
     """Listed, and the queue will not start it by itself."""
     missing_s: float = 0.0
     """How long the list has lacked it."""
+    vanished: bool = False
+    """Listed as running for long, and no process of it has come to a board: so it is in Slurm's list, until its time is
+    over, where the controller was killed while it launched the job."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def next_step(settled: bool, attempts: Sequence[Seen], allowed: Mapping[str, int
             return Step("settle", each.number)
     for each in attempts:
         if each.kind is None and (each.listed or each.missing_s < grace_s):
-            return Step("cancel" if each.held and not each.started else "wait", each.number)
+            return Step("cancel" if (each.held or each.vanished) and not each.started else "wait", each.number)
     began = sum(each.started for each in attempts)
     if began >= MOST_STARTED or len(attempts) >= MOST_ATTEMPTS:
         return Step("give up")

@@ -95,6 +95,8 @@ def _times(manifest: Mapping[str, Any]) -> Times | str:
     sections = phases.get("timed") if isinstance(phases, Mapping) else None
     if manifest.get("resumed"):
         return "was resumed, so it has no valid time"
+    if manifest.get("shards"):
+        return "was made in shards, so it has no time that counts"
     if manifest.get("state") != "finished":
         return "did not finish"
     if not isinstance(sections, (list, tuple)) or not sections or not all(map(_is_time, sections)):

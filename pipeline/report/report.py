@@ -113,6 +113,8 @@ def _state(seen: Facts) -> tuple[str, str, str] | None:
         return "This run ended early", f"{kept} before that; there is no time.", str(seen.get("failed.reason"))
     if seen.get("state") != run_folder.FINISHED:
         return "This run is not finished", f"{kept} so far, or until its process was killed; there is no time.", ""
+    if seen.get("shards"):
+        return "This run was made in shards, so it has no valid time", f"{seen.get('shards.time')}.", ""
     if seen.get("resumed"):
         turns = [f"{turn['kept']:,} answers were there after: {turn['after']}" for turn in seen.get("resumed")]
         return "This run was cut off and resumed, so it has no valid time", "; ".join(turns) + ".", ""

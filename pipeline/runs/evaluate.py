@@ -10,11 +10,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline import paths, settings
 from pipeline.accuracy import sandbox
@@ -27,13 +26,11 @@ from pipeline.record import provenance, run_folder
 from pipeline.record.outputs import read_outputs
 from pipeline.runs import request as request_look
 from pipeline.runs import resume
-from pipeline.runs.progress import Bar
-from pipeline.runs.request import Looked, Request, check, check_room, lines_of, warning
+from pipeline.runs.request import Looked, Request, check, check_room
+from pipeline.runs.shards import answering, sharded
+from pipeline.runs.shards.plan import FOLDER
+from pipeline.runs.shards.sharded import HERE, How
 from pipeline.table import Say
-from pipeline.text.answers import Answered
-
-if TYPE_CHECKING:
-    from pipeline.runs.engines import Pipe
 
 SCHEMA = "phi3-offline-pipeline/evaluation/1"
 
@@ -50,6 +47,8 @@ class Evaluation:
     max_new_tokens: int | None = None
     dtype: str | None = None
     device: str | None = None
+    shards: int | None = None
+    """So many jobs an engine, each with a piece of every set; None: in this process."""
 
     def request(self, dataset: str, engine: str) -> Request:
         return Request(
@@ -87,9 +86,10 @@ def evaluate(
     execute_code: bool,
     say: Say = print,
     looked: Mapping[str, Looked] | None = None,
+    how: How = HERE,
 ) -> list[Result]:
     """Answer all that is not answered yet, and score it all. `folder` is one that `begin` or `find` gave; `looked`
-    what `look` gave just now.
+    what `look` gave just now; `how` by which queue shards are answered.
 
     Raises UsageError (U315) where data, model or machine are not what they were when other answers were given, and any
     other PipelineError; what was answered until then stays in the folder.
@@ -110,12 +110,17 @@ def evaluate(
             path, request = place(folder, name, engine), evaluation.request(name, engine)
             dataset = {"name": name, "sha256": sha256[name]}
             began = {**engines.manifest_head(request, model, locked, origin), "dataset": dataset}
+            if evaluation.shards:
+                del began["device"]  # that of the boards, which this machine may lack
             before = _manifest(path)
             # Finished or not: answers of two models must not stand in one table.
             resume.check_same(resume.Unfinished(path, request, before), began)
             if before.get("state") != run_folder.FINISHED:
                 todo[path] = (request, began)
         if not todo:
+            continue
+        if evaluation.shards:
+            sharded.answer_sets(folder / FOLDER / engine, evaluation.shards, how, todo, looked, say)
             continue
         for request, _ in todo.values():
             check_room(request, looked[request.dataset])
@@ -125,7 +130,7 @@ def evaluate(
         attested = attest(model, pipe.resident(), locked)
         weights = engines.weights(attested)
         for path, (request, began) in todo.items():
-            _answer(pipe, request, path, data[request.dataset], {**began, "weights": weights})
+            answering.answer(pipe, request, path, data[request.dataset], {**began, "weights": weights})
         del pipe
         gc.collect()  # the next engine needs the memory
     return [
@@ -198,28 +203,6 @@ def _manifest(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
         return run_folder.read_manifest(path)
     return {}
-
-
-def _answer(pipe: Pipe, request: Request, path: Path, data: Path, began: Mapping[str, Any]) -> None:
-    """Answer the rows of one set that are not answered yet, into its run folder."""
-    path.mkdir(exist_ok=True)
-    rows = records.read(data)[: request.limit]
-    with run_folder.RunFolder(path) as folder, Bar(request.dataset) as bar:
-        folder.begin({**began, "dataset": {**began["dataset"], "rows": len(rows)}})
-        todo = [row for row in rows if row.index not in folder.kept]
-        bar.begin(len(todo))
-
-        def on_answer(answered: Answered) -> None:
-            folder.append(todo[answered.index].index, answered.output, answered.token_ids)
-            bar.answered(len(answered.token_ids))
-
-        start = time.perf_counter()
-        chats, place = [row.messages for row in todo], lines_of(data, todo)
-        told = {"place": place, "on_answer": on_answer, "on_pass": bar.passed, "warn": warning(data)}
-        answers = pipe.answer(chats, **began["arguments"], **told)
-        elapsed_s = time.perf_counter() - start
-        engine = {"name": request.engine, **pipe.describe(), **answers.describe()}
-        folder.finish({"answered": len(todo), "answered_s": elapsed_s, "engine": engine})
 
 
 def _scored(path: Path, dataset: str, engine: str, data: Path, execute_code: bool) -> Result:

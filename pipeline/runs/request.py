@@ -185,11 +185,11 @@ def _lengths(model: Path, chats: Chats, vocab: int, context: int, place: Callabl
     except FormError as error:
         if is_templates_own(error.__cause__):
             raise
-    prompts = _by_transformers(model)
+    prompts = by_transformers(model)
     return [len(ids) for ids in prompts_of(prompts, chats, vocab, place)]
 
 
-def _by_transformers(model: Path) -> Prompts:
+def by_transformers(model: Path) -> Prompts:
     """Raises IntegrityError: M311, M313 there is no chat template."""
     from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
 

@@ -69,7 +69,9 @@ def drive(kind: str, place: Path) -> None:
     """Until all is settled, or killed."""
     with only_one(place) as owner:
         command = (*PYTHON, __file__, "work")
-        driver = Driver(queue_of(kind, place), place / "runs", "j-test", lambda each: (*command, each), ALLOWED, 5.0)
+        driver = Driver(
+            queue_of(kind, place), place / "runs", "j-test", lambda each: (*command, each), ALLOWED, 5.0, 10.0
+        )
         while True:
             owner.touch()
             try:

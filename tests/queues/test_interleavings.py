@@ -75,7 +75,14 @@ class World(RuleBasedStateMachine):
     def new_driver(self) -> None:
         """The one before was killed: what it remembered is gone."""
         self.driver = Driver(
-            self.queue, self.root / "runs", "j", lambda folder: [str(folder)], ALLOWED, GRACE_S, lambda: self.now_s
+            self.queue,
+            self.root / "runs",
+            "j",
+            lambda folder: [str(folder)],
+            ALLOWED,
+            GRACE_S,
+            120.0,
+            lambda: self.now_s,
         )
 
     @rule(seconds=st.sampled_from([0.0, 31.0]))
@@ -98,7 +105,8 @@ class World(RuleBasedStateMachine):
 
     @precondition(lambda self: self.queue.waiting)
     @rule(
-        data=st.data(), what=st.sampled_from(["starts", "starts", "is lost", "is held", "starts twice", "is an orphan"])
+        data=st.data(),
+        what=st.sampled_from(["starts", "starts", "is lost", "is held", "starts twice", "is an orphan", "never comes"]),
     )
     def a_waiting_job(self, data: st.DataObject, what: str) -> None:
         name = data.draw(st.sampled_from(sorted(self.queue.waiting)))
@@ -109,7 +117,7 @@ class World(RuleBasedStateMachine):
         self.queue.held.discard(name)
         for _ in range({"starts": 1, "starts twice": 2, "is an orphan": 1}.get(what, 0)):
             self._start(Path(taken.command[0]))
-        if what.startswith("starts"):
+        if what.startswith("starts") or what == "never comes":
             self.queue.running[name] = taken
 
     def _start(self, attempt: Path) -> None:
@@ -117,6 +125,7 @@ class World(RuleBasedStateMachine):
         if not begun_before and attempts.claim(attempt, "n1"):
             assert attempt not in self.began, "an attempt began twice"
             self.began.append(attempt)
+            attempts.arrive(attempt, "n1")
             self.processes.append(attempt)
 
     @precondition(lambda self: self.processes)
@@ -201,6 +210,7 @@ def seen(number: int, **other: object) -> Seen:
         ([Seen(1, True, False, None, missing_s=31)], "submit", 2),
         ([Seen(1, False, False, None, missing_s=31)], "submit again", 1),
         ([Seen(1, True, False, None, listed=True, held=True)], "cancel", 1),
+        ([Seen(1, True, False, None, listed=True, vanished=True)], "cancel", 1),
         ([seen(1)], "submit", 2),
         ([seen(1), seen(2), seen(3)], "give up", 0),
         ([Seen(n, True, False, None, missing_s=31) for n in range(1, 11)], "give up", 0),
@@ -216,6 +226,26 @@ def seen(number: int, **other: object) -> Seen:
 def test_the_next_step(attempts_seen: list[Seen], do: str, number: int) -> None:
     step = next_step(False, attempts_seen, ALLOWED, GRACE_S)
     assert (step.do, step.attempt) == (do, number)
+
+
+def test_a_job_that_runs_nowhere_is_cancelled_and_queued_again(tmp_path: Path) -> None:
+    queue, now_s = Shaky(), [0.0]
+    driver = Driver(queue, tmp_path / "runs", "j", lambda folder: [str(folder)], ALLOWED, 5.0, 60.0, lambda: now_s[0])
+    wanted = [Wanted("x-r1", 60)]
+    driver.look(wanted, 2)
+    queue.running["j-x-r1-a1"] = queue.waiting.pop("j-x-r1-a1")  # by the list alone
+    for now_s[0] in (1.0, 59.0):
+        driver.look(wanted, 2)
+    assert list(queue.running) == ["j-x-r1-a1"]
+    for now_s[0] in (61.0, 62.0, 68.0):
+        driver.look(wanted, 2)
+    assert (list(queue.running), list(queue.waiting)) == ([], ["j-x-r1-a2"])
+    # One that is there and waits for its board is left alone.
+    queue.running["j-x-r1-a2"] = queue.waiting.pop("j-x-r1-a2")
+    attempts.arrive(tmp_path / "runs/x-r1/attempt-2", "n1")
+    for now_s[0] in (69.0, 500.0):
+        driver.look(wanted, 2)
+    assert list(queue.running) == ["j-x-r1-a2"]
 
 
 def test_what_waits_for_a_settled_run_is_cancelled() -> None:

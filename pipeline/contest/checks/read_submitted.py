@@ -78,6 +78,8 @@ def _read(path: Path, name: str, model: type[Any], schema: object, expected: str
         if actual != schema:
             # Perhaps not wrong, perhaps newer than this program: it does not know what it would be reading.
             return None, unknown(name, FORM, f"schema {actual!r}, which this program does not know", expected)
+        if value.get("shards"):
+            return None, decided(name, FORM, False, "the run was made in shards, so it has no time", expected)
         if value.get("resumed"):
             why = "the run was resumed, so its time is not that of all rows"
             return None, decided(name, FORM, False, why, expected)

@@ -1,115 +1,41 @@
-"""Before anything is queued: a short job on every board shows that the shared folder is shared, knows hard links, that
-clocks agree, and that containers can be run.
+"""Before anything is queued: the boards of a farm as `queues.boards` looks at them, and that each can run containers.
 
-    python -m pipeline.contest.judge.farm FOLDER
+python -m pipeline.contest.judge.farm FOLDER
 """
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from pipeline import files, paths
 from pipeline.contest.verify.again import process as launch
 from pipeline.errors import EnvironmentProblem, PipelineError
-from pipeline.queues import attempts
-from pipeline.queues.queue import Job, Node, Queue, QueueSilent
-
-PATIENCE_S, LOOK_S = 120.0, 0.5
-MOST_APART_S = 60.0
+from pipeline.queues import boards
+from pipeline.queues.queue import Queue
 
 
-def look() -> dict[str, Any]:
-    """What a board says of itself."""
+def main(folder: Path) -> None:
     try:
         launch.check_docker()
         engine = ""
     except PipelineError as error:
         engine = f"{error.code} {error.what}"
-    return {"node": attempts.this_node(), "at_s": time.time(), "engine": engine}
-
-
-def main(folder: Path) -> None:
-    told, token = look(), folder / "token"
-    told["linked"] = token.exists() and attempts.link(token, folder / f"link-{told['node']}")
-    files.write_json(folder / f"{told['node']}.json", told)
+    boards.look(folder, {"engine": engine})
 
 
 def check(queue: Queue, place: Path, python: Sequence[str], tell: Callable[[str], None]) -> list[str]:
-    """The boards that will do. Raises EnvironmentProblem for the first that will not: E633 no board at all, E634 the
-    folder is not shared, E635 no hard links, E636 clocks apart, E637 no containers."""
-    up = [each for each in queue.nodes() if each.up]
-    for each in queue.nodes():
-        if not each.up:
-            tell(f"{each.name} is not used: {each.why}. When it is well: scontrol update nodename={each.name} "
-                 "state=resume")  # fmt: skip
-    if not up:
-        raise EnvironmentProblem(
-            "E633", "no board is up", where="sinfo", actual=", ".join(f"{each.name}: {each.why}" for each in
-            queue.nodes()), fix="look at their reasons: scontrol show node; then resume them",
-        )  # fmt: skip
-    folder = place / "probes" / f"{int(time.time() * 1000)}-{os.getpid()}"
-    folder.mkdir(parents=True)
-    (folder / "token").touch()
-    began_s = time.time()
-    for each in up:
-        command = (*python, "-m", "pipeline.contest.judge.farm", str(folder))
-        queue.submit(Job(f"probe-{folder.name}-{each.name}", command, folder / f"{each.name}.log", 60.0,
-                         node=each.name, first=True))  # fmt: skip
-    answers = _answers(queue, folder, up)
-    for each in up:
-        _judge(each, answers.get(each.name), began_s, folder)
-    return [each.name for each in up]
-
-
-def _answers(queue: Queue, folder: Path, up: Sequence[Node]) -> dict[str, dict[str, Any]]:
-    until_s, gone_s = time.monotonic() + PATIENCE_S, 0.0
-    found: dict[str, dict[str, Any]] = {}
-    while len(found) < len(up) and time.monotonic() < until_s:
-        found = {each.name: told for each in up if (told := attempts.read(folder / f"{each.name}.json"))}
-        try:
-            listed = {each.name for each in queue.jobs() if each.name.startswith(f"probe-{folder.name}")}
-        except QueueSilent:
-            listed = {"unknown"}
-        gone_s = 0.0 if listed else gone_s or time.monotonic()
-        if gone_s and time.monotonic() - gone_s > 10.0:
-            break  # they have run, and their answers are not here
-        time.sleep(LOOK_S)
-    return found
-
-
-def _judge(node: Node, told: dict[str, Any] | None, began_s: float, folder: Path) -> None:
-    if told is None:
-        raise EnvironmentProblem(
-            "E634",
-            "a board left no answer in the shared folder: it is not shared, or the board cannot run our program",
-            where=node.name,
-            expected=f"{folder}/{node.name}.json within {PATIENCE_S:g} s",
-            fix=f"mount the folder and the checkout on {node.name} under the same paths; {folder}/{node.name}.log has "
-            "what the job said, if it is shared",
-        )
-    if not told.get("linked"):
-        raise EnvironmentProblem(
-            "E635", "the shared folder has no hard links for this board, and results are settled by one",
-            where=f"{node.name}: {paths.shown(folder)}", fix="use a file system that has them, such as NFS or ext4",
-        )  # fmt: skip
-    now_s = time.time()
-    if not began_s - MOST_APART_S <= told["at_s"] <= now_s + MOST_APART_S:
-        raise EnvironmentProblem(
-            "E636", "clocks of this machine and a board differ by minutes", where=node.name,
-            expected=f"at most {MOST_APART_S:g} s", actual=f"{told['at_s'] - now_s:+.0f} s",
-            fix="let both follow one time server: timedatectl set-ntp true",
-        )  # fmt: skip
-    if told["engine"]:
-        raise EnvironmentProblem(
-            "E637", "a board cannot run containers, and nothing else runs a stranger's program", where=node.name,
-            actual=told["engine"], fix="install docker or podman there, or drain the board: scontrol update nodename="
-            f"{node.name} state=drain reason=containers",
-        )  # fmt: skip
+    """The boards that will do. Raises what `boards.check` does, and EnvironmentProblem (E637) for a board without
+    containers."""
+    answers = boards.check(queue, place, (*python, "-m", "pipeline.contest.judge.farm"), tell)
+    for node, told in answers:
+        if told["engine"]:
+            raise EnvironmentProblem(
+                "E637", "a board cannot run containers, and nothing else runs a stranger's program", where=node.name,
+                actual=told["engine"], fix="install docker or podman there, or drain the board: scontrol update "
+                f"nodename={node.name} state=drain reason=containers",
+            )  # fmt: skip
+    return [node.name for node, _ in answers]
 
 
 if __name__ == "__main__":

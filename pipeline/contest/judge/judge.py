@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,12 +18,11 @@ from pipeline.contest.verify.again import process as launch
 from pipeline.contest.verify.verify import Verdict
 from pipeline.dataset import records
 from pipeline.errors import ResourceError, UsageError
-from pipeline.queues import attempts
+from pipeline.queues import attempts, opening
 from pipeline.queues.driver import Driver, Run, Wanted
-from pipeline.queues.local import Local
+from pipeline.queues.opening import PYTHON
 from pipeline.queues.owner import only_one
 from pipeline.queues.queue import Queue, QueueSilent
-from pipeline.queues.slurm import Slurm
 
 CANCEL = "cancel"
 WINDOW = 2
@@ -32,7 +30,6 @@ WINDOW = 2
 WAIT_S = 600.0
 """By how much later than its limit a run may end: waiting for the board to cool, and loading its image."""
 PASSED_ON = ("PIPELINE_HOST",)
-PYTHON = ("env", f"PYTHONPATH={paths.ROOT}", sys.executable)
 
 
 @dataclass(frozen=True)
@@ -53,15 +50,12 @@ class Request:
 def request(
     folder: Path, data: Path, repeat: int | None, on: str, partition: str, yardstick: Path | None, model: str
 ) -> Request:  # fmt: skip
-    """Raises UsageError: U736 a number of repeats that cannot be, U737 no such queue."""
+    """Raises UsageError: U736 a number of repeats that cannot be, and what `opening.check` does."""
     if not repeat or not 1 <= repeat <= 9:
         raise UsageError(
             "U736", "--repeat is how often each is run", expected="1 to 9", actual=repeat, fix="give 3"
         )  # fmt: skip
-    if on not in {"local", "slurm"}:
-        raise UsageError(
-            "U737", "there is no such queue", where="--on", expected="local, slurm", actual=on, fix="give one of these"
-        )
+    opening.check(on, partition)
     slow = on == "slurm"
     period_s, grace_s = (15.0, 30.0) if slow else (1.0, 5.0)
     return Request(folder, data, repeat, on, partition or None, yardstick, model, period_s, grace_s)
@@ -118,12 +112,14 @@ def cancel(folder: Path, on: str, partition: str | None) -> int:
             "U740", "there is no plan here", where=paths.shown(place), fix="name a folder that was judged"
         )  # fmt: skip
     (place / CANCEL).touch()
-    queue: Queue = Slurm(partition, PASSED_ON) if on == "slurm" else Local(place / "queue")
-    return Driver(queue, place / "runs", plan.prefix, command, classes.ALLOWED).cancel()
+    opening.check(on, partition)
+    return Driver(
+        opening.of(on, partition, place / "queue", PASSED_ON), place / "runs", plan.prefix, command, classes.ALLOWED
+    ).cancel()
 
 
 def _queue(asked: Request, place: Path) -> Queue:
-    return Slurm(asked.partition, PASSED_ON) if asked.on == "slurm" else Local(place / "queue")
+    return opening.of(asked.on, asked.partition, place / "queue", PASSED_ON)
 
 
 def _plan(

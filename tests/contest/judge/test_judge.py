@@ -19,7 +19,7 @@ from pipeline.contest.judge import status as showing
 from pipeline.contest.ranking import leaderboard, page
 from pipeline.contest.verify.again import checks as rerun_checks
 from pipeline.errors import EnvironmentProblem, IntegrityError, UsageError
-from pipeline.queues import attempts
+from pipeline.queues import attempts, boards
 from pipeline.queues.queue import Job, Listed, Node, QueueSilent
 
 pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread")]
@@ -229,8 +229,8 @@ class Probed(Here):
 def test_a_farm_is_looked_at_first(
     queue_of: object, code: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(farm, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(farm, "LOOK_S", 0.01)
+    monkeypatch.setattr(boards, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(boards, "LOOK_S", 0.01)
     monkeypatch.setenv("SLURMD_NODENAME", "b1")
     if code is None:
         assert farm.check(queue_of(), tmp_path, ("python",), lambda _: None) == ["b1"]
