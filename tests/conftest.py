@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 # What a host draws, packs and compares with the packages of requirements/host.lock, which an image does not have.
 OF_THE_HOST = [f"report/test_{name}.py" for name in ("browser", "report")]
-OF_THE_HOST += [f"contest/test_{name}.py" for name in ("method_pdf", "sbom", "similarity", "submit", "submit_verifies")]
+OF_THE_HOST += [
+    f"contest/test_{name}.py" for name in ("method_pdf", "sbom", "similarity", "submit", "submit_verifies", "signed")
+]
 OF_THE_HOST += [f"contest/forgeries/test_{name}.py" for name in ("bombs", "forged_citations")]
 collect_ignore = OF_THE_HOST if paths.in_image() else []
 

@@ -26,6 +26,7 @@ FLOORS = (
     ("runs", "report"),
     ("contest",),
     ("contest/archive", "contest/source", "contest/rerun"),
+    ("contest/signing",),
     ("contest/checks",),
     ("contest/rules", "contest/ranking", "contest/similarity", "contest/audit"),
     ("contest/verify",),
@@ -48,7 +49,7 @@ MOST_FILES = 14
 MOST_LINES = 300
 """Tests are lists of cases and may be longer."""
 LAID_OUT = ("pipeline", "benchmarks", "tools")
-SUBMISSIONS = {"reportlab", "markdown_it", "copydetect"}
+SUBMISSIONS = {"reportlab", "markdown_it", "copydetect", "cryptography"}
 """What only tasks for submissions import, which say how it is installed (requirements/host.in)."""
 DISTRIBUTIONS = {"yaml": "pyyaml", "markupsafe": "jinja2"}
 """Of modules that are not named as what installs them."""

@@ -66,6 +66,7 @@ def submit(
         "rerun": "run it again from its image, in fresh containers without a network",
         "rerun-here": "run it again from its source on this machine, without a container: for teams that you trust",
         "times": "how often it is run again",
+        "sign": "your key's file (invoke signing-key): the verdict is also written signed, as verdict.dsse.json",
         "out": "where the verdict goes; left out: beside the file",
         "json": "for programs",
     },
@@ -82,6 +83,7 @@ def verify(
     rerun: bool = False,
     rerun_here: bool = False,
     times: str = "3",
+    sign: str = "",
     out: str = "",
     json: bool = False,
 ) -> None:
@@ -92,10 +94,11 @@ def verify(
     from pipeline.contest.checks.organiser import Organiser
 
     with saying(TORCH):
-        from pipeline.contest.verify import audit_checks
+        from pipeline.contest.verify import audit_checks, signed_verdict
         from pipeline.contest.verify import rerun as rerunning
         from pipeline.contest.verify import verify as verifying
 
+    key = signed_verdict.key(paths.given(sign)) if sign else None  # before the work, that a wrong one does not waste it
     again = rerunning.request(whole("times", times), here=rerun_here) if rerun or rerun_here else None
     references = [paths.given(name) for name in names_of(reference)]
     organiser = Organiser(paths.given(data) if data else None, None, model or None, references=references)
@@ -103,6 +106,7 @@ def verify(
     folder = Path(out) if out else verifying.folder_of(tar)
     looking = audit_checks.asked(device or None) if audit else None
     verdict = verifying.verify(tar, organiser, again, folder, looking)
+    signed_verdict.settle(tar, folder, key)
     show(verdict, lambda each: each.as_json(), lambda each: verifying.text(each, folder), json)
     verifying.conclude(verdict, folder)
 
@@ -170,22 +174,70 @@ def judge(
     positional=["folder"],
     help={
         "folder": "where the verdicts are: folders that invoke verify wrote",
-        "to": "where index.html and leaderboard.json go; left out: the same folder",
+        "to": "where index.html, leaderboard.json and the log go; left out: the same folder",
+        "sign": "your key's file: the log's head is also written signed, as leaderboard.head.dsse.json",
+        "check": "rank nothing; say whether every line of the log is as it was written, in its place",
+        "head": "with --check: a head that was printed before, or a signed one's file with --key",
+        "key": "with --check: the public key that the head's file was signed with",
         "json": "print it for programs",
     },
 )
 @guarded
-def leaderboard(_context: Context, folder: str, to: str = "", json: bool = False) -> None:
+def leaderboard(
+    _context: Context,
+    folder: str,
+    to: str = "",
+    sign: str = "",
+    check: bool = False,
+    head: str = "",
+    key: str = "",
+    json: bool = False,
+) -> None:
     """Rank verified submissions by time, as a page, as JSON and here. Example: invoke leaderboard dist"""
     from pipeline.contest.ranking import leaderboard as ranking
-    from pipeline.contest.ranking import page
+    from pipeline.contest.ranking import log, page
 
-    board = ranking.make(paths.given(folder))
     out = Path(to).expanduser() if to else paths.given(folder)
+    if check:
+        print(f"the log is whole, head {log.check(out, log.expected(out, head, key))}")
+        return
+    board = ranking.make(paths.given(folder))
     page.write(board, out)
+    ended = log.record(out, paths.given(folder))
     show(board, page.as_json, page.text, json)
+    signed = log.sign_head(out, paths.given(sign)) if sign else None
     if not json:
         print(f"\nwritten: {paths.shown(out / page.PAGE)}")
+        print(f"the log's head, to keep elsewhere: {ended}" + (f", signed: {paths.shown(signed)}" if signed else ""))
+
+
+@task(positional=["file"], help={"file": "the private key's file; its public half goes beside it, as FILE.pub"})
+@guarded
+def signing_key(_context: Context, file: str) -> None:
+    """Make a key to sign verdicts and the leaderboard's log with. Example: invoke signing-key ~/organiser.key"""
+    from pipeline.contest.signing import keys
+
+    public = keys.make(paths.given(file))
+    print(f"written: {file}, which nobody else may read, and {paths.shown(public)}, for everybody")
+    print(f"its id: {keys.key_id(keys.read_public(public))}")
+
+
+@task(
+    positional=["verdict"],
+    help={
+        "verdict": "a signed verdict: verdict.dsse.json, or the folder with it",
+        "key": "the organiser's public key",
+        "file": "the submission that it should be of; left out: it is not looked at",
+        "json": "print the verdict for programs",
+    },
+)
+@guarded
+def check_signed(_context: Context, verdict: str, key: str, file: str = "", json: bool = False) -> None:
+    """Whether an organiser's key signed this verdict of this file. Example: invoke check-signed V --key K.pub"""
+    from pipeline.contest.verify import signed_verdict
+
+    statement = signed_verdict.check(paths.given(verdict), paths.given(key), paths.given(file) if file else None)
+    show(statement, lambda each: dict(each.predicate), signed_verdict.text, json)
 
 
 @task(

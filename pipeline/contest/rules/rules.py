@@ -82,6 +82,8 @@ class Rule(schemas.Strict):
 class Rules(schemas.Strict):
     """The content of `configs/rules.yaml`."""
 
+    version: int
+    """Of the rules and of the checks that decide them."""
     source: str
     contest: Contest
     rules: tuple[Rule, ...]

@@ -27,6 +27,11 @@ NEED_SOURCE = {"script", "no-secrets", "third-party"}
 """Ids of the rules that cannot be decided without the source."""
 
 
+def version() -> int:
+    """Of the rules by which a verdict is given."""
+    return rules.load().version
+
+
 def of_their_own() -> rules.Rules:
     """All rules that no other check of the verdict decides."""
     every = rules.load()

@@ -95,6 +95,7 @@ class Verdict:
         board = run and run.board.before.board
         return {
             "schema": SCHEMA,
+            "rules_version": rule_checks.version(),
             "verdict": self.state,
             "class": CLASS_WORDS.get(self.kind, self.kind) if self.kind else None,
             "submission": plain(self.name),
