@@ -33,7 +33,7 @@ from pipeline.contest.archive import unpack
 from pipeline.contest.checks.answer_checks import Accuracy
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.checks.submitted import Manifest, Submission
-from pipeline.contest.verify import audit_checks, receipt, rerun, stages, verdict_page
+from pipeline.contest.verify import audit_checks, receipt, rerun, rule_checks, stages, verdict_page
 from pipeline.contest.verify.stages import LOG
 from pipeline.errors import AccuracyError, CannotTell, FormError, IntegrityError, InvalidRun, PipelineError
 from pipeline.table import Column
