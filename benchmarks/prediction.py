@@ -29,6 +29,9 @@ from pipeline.engine.shape import Shape
 
 ELEMENT_BYTES = 2
 FITTED, HELD, SHOWN = "DeepSeek_R1_Distill_Llama_8B", "DeepSeek_R1_Distill_Qwen_14B", "DeepSeek_R1_Distill_Qwen_1.5B"
+PEAK_FLOPS_PER_S = {"MAXN": 42.6e12, "50 W": 27.2e12}
+"""Dense bfloat16 of the 64GB module at each mode's clocks: 16 SM × 2,048 FLOP a clock × 1.3 GHz, 0.83 GHz."""
+PEAK_BYTES_PER_S = 204.8e9
 BUSY_TOKENS = 256
 """From here on a prompt's products take longer than the reading of the weights."""
 OUTLIER = 3.0
@@ -96,7 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     points = read(parser.parse_args(arguments).points)
     by_model = {model: [point for point in points if point.model == model] for model in SHAPES}
     rates = fit(by_model[FITTED])
-    print(f"fitted on {FITTED}: {rates.flops_per_s / 1e12:.1f} TFLOP/s, {rates.bytes_per_s / 1e9:.0f} GB/s\n")
+    print(f"fitted on {FITTED}: {rates.flops_per_s / 1e12:.1f} TFLOP/s, {rates.bytes_per_s / 1e9:.0f} GB/s")
+    shares = ", ".join(f"{rates.flops_per_s / peak:.0%} in {mode}" for mode, peak in PEAK_FLOPS_PER_S.items())
+    print(f"of the 64GB module's peak: products {shares}; reading {rates.bytes_per_s / PEAK_BYTES_PER_S:.0%}")
+    print("configs/devices/orin-32gb.yaml has these shares\n")
     print(f"{'tokens':>8}{'14B, s':>9}{'predicted':>11}{'error':>8}")
     for point in by_model[HELD]:
         expected_s = predicted_s(SHAPES[HELD], rates, point.tokens)

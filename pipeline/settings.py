@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline import paths, schemas
 from pipeline.errors import IntegrityError, UsageError
-from pipeline.schemas import DatasetConfig, DeviceConfig, HubModelConfig, ModelCard, ModelFile, RunConfig, StandinConfig
+from pipeline.schemas import DatasetConfig, HubModelConfig, ModelCard, ModelFile, RunConfig, StandinConfig
+from pipeline.schemas.devices import DeviceConfig
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -107,15 +108,29 @@ def model(name: str) -> StandinConfig | HubModelConfig:
 
 
 def device_names() -> list[str]:
-    """Names that `invoke plan --device` knows."""
-    return sorted(path.stem for path in (paths.CONFIGS / "devices").glob("*.yaml"))
+    """Names that `invoke plan --device` knows: the project's, and those of devices that a run here measured."""
+    return sorted({path.stem for folder in device_folders() for path in folder.glob("*.yaml")})
+
+
+def device_folders() -> tuple[Path, Path]:
+    """The project's device files, and those that `invoke plan --save-device` writes; of one name the first counts."""
+    return paths.CONFIGS / "devices", paths.data() / "devices"
 
 
 def device(name: str) -> DeviceConfig:
     """The roofline of a device. Raises UsageError (U104) with the nearest names."""
     if name not in device_names():
         raise unknown("U104", "device", name, device_names(), "or one that you describe in configs/devices")
-    return load(paths.CONFIGS / "devices" / f"{name}.yaml", DeviceConfig)
+    places = (folder / f"{name}.yaml" for folder in device_folders())
+    return load(next(path for path in places if path.exists()), DeviceConfig)
+
+
+def device_title(manifest: Mapping[str, Any]) -> str:
+    """How a saved device of the machine that made a run is called."""
+    environment, board = manifest["environment"], manifest["board"]["before"]["board"]
+    named = board.get("title") if board["is_jetson"] else environment["gpu"] or environment["processor"]
+    threads = f", {environment['threads']} threads" if manifest["device"] == "cpu" else ""
+    return f"{named or 'this machine'}{threads}"
 
 
 def model_card() -> ModelCard:

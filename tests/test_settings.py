@@ -11,6 +11,7 @@ from pipeline import paths, schemas, settings
 from pipeline.contest import team
 from pipeline.contest.rules import rules
 from pipeline.errors import IntegrityError, UsageError
+from pipeline.schemas import devices
 
 FILES = sorted(paths.CONFIGS.rglob("*.yaml"))
 
@@ -19,7 +20,7 @@ def load(path: Path) -> object:
     kinds = {
         "datasets": schemas.DatasetConfig,
         "models": schemas.ModelFile,
-        "devices": schemas.DeviceConfig,
+        "devices": devices.DeviceConfig,
         "run": schemas.RunConfig,
         "model_card": schemas.ModelCard,
         "rules": rules.Rules,

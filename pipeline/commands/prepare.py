@@ -111,6 +111,7 @@ def data(
         "device": "a name under configs/devices; the device need not be here",
         "model": "a name under configs/models, or a checkpoint's folder; it need not be here",
         "dataset": "a name, a file, or 'all': every set on this disk",
+        "save_device": "instead: write what the newest run measured here as a device of this NAME",
         "json": "for programs",
     }
 )
@@ -120,13 +121,18 @@ def plan(
     device: str = "orin-32gb",
     model: str = "phi3-medium",
     dataset: str = "all",
+    save_device: str = "",
     json: bool = False,
 ) -> None:
     """Predict memory, passes and seconds on a device that need not be here. Example: invoke plan --dataset obqa"""
     from pipeline.runs import plan as planning
+    from pipeline.runs.plan import saved, shown
 
+    if save_device:
+        print(saved.text(saved.save(save_device)))
+        return
     planned = planning.plan(device, model, dataset, (lambda line: None) if json else print)
-    show(planned, planning.as_json, planning.text, json)
+    show(planned, shown.as_json, shown.text, json)
 
 
 @task(

@@ -15,7 +15,7 @@ from pipeline.html import page
 from pipeline.record import run_folder
 from pipeline.report import against as held
 from pipeline.report import facts as facts_of
-from pipeline.report import run_plots
+from pipeline.report import planned, run_plots
 from pipeline.report.against import Against
 from pipeline.report.facts import Facts
 from pipeline.report.run_plots import seconds
@@ -192,6 +192,7 @@ def _floor(seen: Facts) -> dict[str, Any] | None:
         "parts": parts,
         "whole": timed[-1],
         "faster": faster,
+        "planned": planned.sentence(seen, measured),
         "rows": rows,
         "times": measured / least if least else None,
     }

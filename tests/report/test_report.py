@@ -18,7 +18,9 @@ from support.page_checks import check
 from pipeline.errors import UsageError
 from pipeline.record.outputs import read_outputs
 from pipeline.report import facts, report, run_plots
+from pipeline.runs import plan
 from pipeline.runs import timed as running
+from pipeline.runs.plan import saved, shown
 from pipeline.runs.request import Request
 
 Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -60,6 +62,25 @@ def ours(runs_of: dict[str, Path], tmp_path: Path) -> Path:
 
 def page_of(folder: Path, **how: str) -> str:
     return report.make(str(folder), to=str(folder.parent / "page.html"), **how).path.read_text(encoding="utf-8")
+
+
+def test_what_a_run_measured_is_a_device_that_a_plan_and_the_report_follow(
+    ours: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("PIPELINE_RUNS", str(ours.parent))
+    assert "the device file" not in page_of(ours)
+    path = saved.save("this-one")
+    assert path == tmp_path / "data" / "devices" / "this-one.yaml"
+    planned = plan.plan("this-one", str(tiny), str(rows(tmp_path / "rows.jsonl")), lambda _: None)
+    curve = json.loads((ours / "manifest.json").read_text())["engine"]["cost"]
+    assert planned.measured
+    assert planned.sweep_s == pytest.approx(min(curve["elapsed_s"]))
+    assert planned.sets[0].forecast.elapsed_s > 0
+    text = shown.text(planned)
+    assert f"the warm-up of {ours.name}" in text
+    assert "nothing here was measured" not in text
+    assert "the device file this-one (invoke plan) says" in page_of(ours)
 
 
 def change(folder: Path, **values: Any) -> dict[str, Any]:

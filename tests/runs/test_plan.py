@@ -20,8 +20,9 @@ from pipeline import paths, settings
 from pipeline.engine import cost
 from pipeline.engine.forecast import Forecast, Script, forecast
 from pipeline.engine.state import Limits
-from pipeline.errors import ResourceError, UsageError
+from pipeline.errors import IntegrityError, ResourceError, UsageError
 from pipeline.runs import plan
+from pipeline.runs.plan import saved, shown
 
 MEDIUM = settings.model("phi3-medium").shape
 
@@ -80,10 +81,59 @@ def test_a_plan_without_the_model_counts_with_the_standins_tokenizer_and_says_so
     assert one.forecast.prompt_rows < one.prompt_tokens
     assert one.forecast.elapsed_s >= 2 * planned.sweep_s  # the prompts, and a check of the answers
     assert one.longest <= planned.memory.limits.slots
-    shown = plan.text(planned)
-    assert "PREDICTION" in shown
-    assert "tokenizer of standin" in shown
-    assert "26,627" in shown
+    text = shown.text(planned)
+    assert "PREDICTION" in text
+    assert "tokenizer of standin" in text
+    assert "26,627" in text
+
+
+def test_a_plan_says_a_range_for_each_mode_and_what_it_rests_on(standin: Path, tmp_path: Path) -> None:
+    planned = plan.plan("orin-32gb", "phi3-medium", str(write_rows(tmp_path / "mine.jsonl", 12)), quiet)
+    (one,) = planned.sets
+    assert list(one.modes) == ["MAXN", "40W", "30W"]
+    for seconds in one.modes.values():
+        assert seconds.fastest < seconds.likely < seconds.slowest
+    assert one.modes["MAXN"].likely == pytest.approx(one.forecast.elapsed_s)
+    assert one.modes["MAXN"].likely < one.modes["40W"].likely < one.modes["30W"].likely
+    text = " ".join(shown.text(planned).split())
+    assert f"{one.modes['MAXN'].fastest:.1f} to {one.modes['MAXN'].slowest:.1f}" in text
+    for share in (planned.device.flops_share.low, planned.device.bytes_share.high):
+        assert share.source in text
+    assert "power mode that is not stated" in text
+
+
+@pytest.mark.parametrize(
+    ("pass_rows", "roomier", "bound_by"),
+    [((4000, 12), 1.0, "arithmetic"), ((12, 12, 12), 1.0, "weights"), ((4000, 12), 0.9, "K/V memory")],
+)
+def test_what_a_set_waits_for_is_said(pass_rows: tuple[int, ...], roomier: float, bound_by: str) -> None:
+    estimate = settings.device("orin-32gb").estimates(MEDIUM, 4096)["MAXN"]
+    elapsed_s = sum(map(estimate.likely.seconds, pass_rows))
+    one = plan.SetPlan("x", 1, 1, 1, 1, Forecast(elapsed_s, pass_rows, 1, 1), roomy_s=roomier * elapsed_s)
+    assert plan._bound_by(one, estimate) == bound_by
+
+
+def test_a_range_out_of_order_is_refused(configs: Path) -> None:
+    path = configs / "devices" / "orin-32gb.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("value: 0.36", "value: 0.50"), encoding="utf-8")
+    with pytest.raises(IntegrityError, match="low is more than likely"):
+        settings.device("orin-32gb")
+
+
+@pytest.mark.parametrize("name", ["orin-32gb", "../mine", "", "My board"])
+def test_a_device_is_saved_under_a_name_of_its_own(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        saved.save(name)
+    assert caught.value.code == "U121"
+
+
+def test_without_a_run_that_measured_there_is_no_device_to_save(runs: Path) -> None:
+    other = runs / "20260101T000000-x"
+    other.mkdir(parents=True)
+    (other / "manifest.json").write_text('{"state": "finished", "engine": {"name": "reference"}}')
+    with pytest.raises(UsageError) as caught:
+        saved.save("mine")
+    assert caught.value.code == "U122"
 
 
 def test_less_memory_means_smaller_passes_and_fewer_slots(configs: Path, standin: Path, tmp_path: Path) -> None:

@@ -248,22 +248,6 @@ class ModelFile(Strict):
     model: ModelConfig
 
 
-class DeviceConfig(Strict):
-    """A device that need not be here, as a roofline."""
-
-    name: str
-    title: str
-    memory_mib: Annotated[int, Field(gt=0)]
-    in_use_mib: Annotated[int, Field(ge=0)]
-    """Memory in use by everything but the pipeline."""
-    flops_per_s: Annotated[float, Field(gt=0)]
-    """Peak of dense matrix products in bfloat16."""
-    flops_share: Annotated[float, Field(gt=0, le=1)]
-    """The share of that peak which matrix products reach, above 0 and at most 1."""
-    bytes_per_s: Annotated[float, Field(gt=0)]
-    bytes_share: Annotated[float, Field(gt=0, le=1)]
-
-
 class Published(Strict):
     """One line of the model card."""
 

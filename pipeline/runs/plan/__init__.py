@@ -1,7 +1,8 @@
 """Predicts memory, passes and seconds of a data set on a device that need not be here, before anything is loaded.
 
-Everything is a prediction: the real scheduler on a roofline of the device (`configs/devices`), with each answer
-taken to be the reference answer of its row, and drafts as right as that makes them.
+Everything is a prediction: the real scheduler on a roofline of the device (`configs/devices`), or on the curve that a
+run has measured on it, with each answer taken to be the reference answer of its row, and drafts as right as that makes
+them. In: names. Out: a `Plan`, which `shown` prints; `saved` writes a run's curve as a device.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,17 @@ from pipeline.errors import ResourceError
 from pipeline.files import remember, remembered, sha256_of
 from pipeline.model import config
 from pipeline.model import fetch as model_setup
-from pipeline.schemas import DeviceConfig, HubModelConfig
-from pipeline.table import Column, Say, lay_out
+from pipeline.schemas import HubModelConfig
+from pipeline.schemas.devices import DeviceConfig, Estimate
+from pipeline.table import Say
 from pipeline.text import quick_prompts
 from pipeline.text.chat_template import Chats, token_ids
 
 MIB = 2**20
-TARGET = memory.Kind(itemsize=2, type="cuda")
-"""Weights and activations in bfloat16, on a GPU: the contest's."""
+FULL, ROOMY = 0.9, 4
+"""From this share of the slots on the set is planned once more with so many times the slots, to see whether K/V memory
+is what it waits for: whether it would be faster by more than `BOUND`."""
+BOUND = 0.05
 
 SCHEDULING = (
     *("arrays", "cost", "drafts", "forecast", "loop", "memory", "pool"),
@@ -50,6 +54,21 @@ class SetPlan:
     longest: int
     """Tokens of the longest prompt and of all the new ones that it may get."""
     forecast: Forecast
+    """At the likely rates of the mode that counts."""
+    roomy_s: float
+    """The same with K/V memory to spare."""
+    modes: Mapping[str, Seconds] = field(default_factory=dict)
+    """By power mode, the one that counts first."""
+    bound_by: str = ""
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Of the same passes, at the high, the likely and the low rates of a device."""
+
+    fastest: float
+    likely: float
+    slowest: float
 
 
 @dataclass(frozen=True)
@@ -59,6 +78,9 @@ class Plan:
     weights_bytes: int
     memory: memory.Plan
     sweep_s: float
+    break_even_rows: float
+    measured: bool
+    """The curve is that of a run of this model's shape on the device."""
     tokenizer: str
     """Whose token counts these are."""
     sets: tuple[SetPlan, ...]
@@ -72,26 +94,45 @@ def plan(device_name: str, model: str, dataset: str, say: Say = print) -> Plan:
     """
     device = settings.device(device_name)
     shape, tokenizer_folder = _model(model, say)
-    weights_bytes = shape.parameters * TARGET.itemsize
+    kind = memory.Kind(device.item_bytes, device.kind)
+    weights_bytes = shape.parameters * kind.itemsize
     free_bytes = (device.memory_mib - device.in_use_mib) * MIB - weights_bytes
-    planned = memory.plan(shape, TARGET, TARGET, max(0, free_bytes), fused=True)  # the image builds them
-    limits = planned.limits
-    flops_per_s, bytes_per_s = device.flops_per_s * device.flops_share, device.bytes_per_s * device.bytes_share
-    curve = cost.roofline(shape, TARGET.itemsize, flops_per_s, bytes_per_s, limits.budget_rows)
+    fused = device.kind == "cuda"  # the image builds them
+    planned = memory.plan(shape, kind, kind, max(0, free_bytes), fused=fused)
+    estimates = device.estimates(shape, planned.limits.budget_rows)
+    main = next(iter(estimates.values()))
     data = _on_disk() if dataset == "all" else {Path(dataset).stem: fetch.resolve(dataset, say)}
-    counting = _Counting(tokenizer_folder, planned, curve)
+    counting = _Counting(tokenizer_folder, planned, main.likely)
     return Plan(
         device=device,
         model=model,
         weights_bytes=weights_bytes,
         memory=planned,
-        sweep_s=curve.seconds(1),
+        sweep_s=main.likely.seconds(1),
+        break_even_rows=main.break_even_rows,
+        measured=device.measured is not None and device.measured.is_of(shape),
         tokenizer=tokenizer_folder.name,
         sets=tuple(
-            counting.set_plan(name, path)
+            _with_modes(counting.set_plan(name, path), estimates)
             for name, path in tqdm(data.items(), "sets", unit="set", disable=None, leave=False)
         ),
     )
+
+
+def _with_modes(each: SetPlan, estimates: Mapping[str, Estimate]) -> SetPlan:
+    def seconds(curve: cost.PassCost) -> float:
+        return sum(map(curve.seconds, each.forecast.pass_rows))
+
+    modes = {name: Seconds(*map(seconds, (of.fastest, of.likely, of.slowest))) for name, of in estimates.items()}
+    return replace(each, modes=modes, bound_by=_bound_by(each, next(iter(estimates.values()))))
+
+
+def _bound_by(each: SetPlan, estimate: Estimate) -> str:
+    """What takes most of the time: of large passes arithmetic, of small ones weights; or the wait for slots."""
+    if each.roomy_s < (1 - BOUND) * each.forecast.elapsed_s:
+        return "K/V memory"
+    large_s = sum(estimate.likely.seconds(rows) for rows in each.forecast.pass_rows if rows > estimate.break_even_rows)
+    return "arithmetic" if large_s > each.forecast.elapsed_s / 2 else "weights"
 
 
 def _model(name: str, say: Say) -> tuple[Shape, Path]:
@@ -134,7 +175,7 @@ class _Counting:
         follows_from = json.dumps([name, sha256_of(path), self._follows_from], sort_keys=True)
         key, kept = hashlib.sha256(follows_from.encode()).hexdigest(), remembered(self._cache)
         with contextlib.suppress(KeyError, TypeError):  # not there, or damaged: it only saves time
-            return SetPlan(**{**kept[key], "forecast": Forecast(**_with_tuple(kept[key]["forecast"]))})
+            return SetPlan(**{**kept[key], "forecast": Forecast(**_with_tuple(kept[key]["forecast"])), "modes": {}})
         made = self._made(name, path)
         remember(self._cache, {**kept, key: asdict(made)})
         return made
@@ -160,13 +201,18 @@ class _Counting:
         if longest > limits.slots:  # as the engine lets its pool grow
             limits = replace(limits, slots=min(most, longest + limits.slots))
         script = Script([[*answer, stop] for answer in answers])
+        seen = forecast(prompts, script, limits, self._curve)
+        roomy_s = seen.elapsed_s
+        if seen.peak_slots >= FULL * limits.slots:
+            roomy_s = forecast(prompts, script, replace(limits, slots=ROOMY * limits.slots), self._curve).elapsed_s
         return SetPlan(
             name=name,
             prompts=len(prompts),
             prompt_tokens=sum(map(len, prompts)),
             answer_tokens=sum(map(len, answers)),
             longest=longest,
-            forecast=forecast(prompts, script, limits, self._curve),
+            forecast=seen,
+            roomy_s=roomy_s,
         )
 
 
@@ -195,40 +241,3 @@ def _encoder(folder: Path) -> quick_prompts.QuickPrompts | _ByTransformers:
 def _with_tuple(seen: dict[str, Any]) -> dict[str, Any]:
     """A forecast's fields as they were before JSON."""
     return {**seen, "pass_rows": tuple(seen["pass_rows"])}
-
-
-def text(planned: Plan) -> str:
-    """For the terminal: what was assumed, then a row a set."""
-    device = planned.device
-    left = device.memory_mib - device.in_use_mib - planned.weights_bytes / MIB
-    lines = [
-        f"{planned.model} on {device.name}: a PREDICTION; nothing here was measured on that device",
-        f"  device   {device.title}",
-        f"  assumed  {device.flops_share:.0%} of {device.flops_per_s / 1e12:.1f} TFLOP/s, "
-        f"{device.bytes_share:.0%} of {device.bytes_per_s / 1e9:.0f} GB/s",
-        f"  memory   {device.memory_mib:,} MiB, {device.in_use_mib:,} in use, weights "
-        f"{planned.weights_bytes / MIB:,.0f}, left {left:,.0f}",
-        f"  plan     {planned.memory.text()}",
-        f"  weights  read once in {planned.sweep_s * 1e3:.0f} ms",
-        f"  tokens   counted with the tokenizer of {planned.tokenizer}",
-        "",
-    ]
-    return "\n".join([*lines, *lay_out(COLUMNS, [_row(each) for each in planned.sets])])
-
-
-COLUMNS = (
-    Column("set"),
-    *(Column(title, right=True) for title in ("prompts", "tokens", "as a tree", "answers", "longest", "passes")),
-    Column("predicted", right=True),
-)
-
-
-def _row(each: SetPlan) -> list[str]:
-    seen = each.forecast
-    counts = (each.prompts, each.prompt_tokens, seen.prompt_rows, each.answer_tokens, each.longest, len(seen.pass_rows))
-    return [each.name, *(f"{count:,}" for count in counts), f"{seen.elapsed_s:.1f} s"]
-
-
-def as_json(planned: Plan) -> dict[str, Any]:
-    """The same for programs."""
-    return {**asdict(planned), "device": planned.device.model_dump(), "prediction": True}
