@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ LARGE_STEP = 128
 """Beyond, where tiles are of 128 rows: padding costs next to nothing."""
 
 
+@cache  # asked several times for each layer of a pass
 def padded(rows: int) -> int:
     """The size that a product of so many rows is computed with."""
     step = next((step for limit, step in STEPS.items() if rows <= limit), LARGE_STEP)
@@ -32,4 +35,6 @@ def sizes(largest: int) -> list[int]:
 
 def roomy(rows: int, width: int, like: Tensor) -> Tensor:
     """An uninitialised (rows, width) with room behind its last row for what a product pads it to."""
-    return torch.empty(padded(rows), width, dtype=like.dtype, device=like.device)[:rows]
+    size = padded(rows)
+    room = torch.empty(size, width, dtype=like.dtype, device=like.device)
+    return room if size == rows else room[:rows]

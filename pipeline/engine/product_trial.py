@@ -7,7 +7,8 @@ size. The first in this order is taken for which every size has a way in it.
 
 Small sizes take what is fastest in the class: there a product takes the time of reading its weights. Larger ones take
 torch's product where it is in the class, unless our kernel is clearly faster: single products timed alone say little
-about a device at its power limit.
+about a device at its power limit. A small size that takes clearly longer than a larger one is left out: its products
+are computed with the larger.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ COMPARED_ROWS = 512
 TIMED_ROUNDS, TIMED_CALLS = 3, 4
 CLEARLY_FASTER = 0.95
 """Share of torch's time below which our product or cuBLASLt's is taken instead."""
+
+LEFT_OUT_ROWS, LEFT_OUT_GAIN = 512, 0.9
+"""A size up to so many rows is left out where a larger one of these takes less than this share of its time."""
 
 TIMED_SIZES = (512, 1024, 2048, 4096, 8192)
 """Rows of the larger sizes that are timed; those between follow the next of these."""
@@ -63,7 +67,7 @@ def host_clock(call: Callable[[], object]) -> float:
 def choose(
     run: Run, propose: Propose, weights: Sequence[Tensor], stride: int, sizes: Sequence[int], clock: Clock = cuda_clock
 ) -> dict[int, Way]:
-    """The way for every size of x · weightᵀ, where x has `stride` values a row.
+    """The way for the sizes of x · weightᵀ, where x has `stride` values a row: all that were tried but the slow ones.
 
     `weights`: of one shape; the first is tried. All take turns when times are measured, so that none is found in a
     cache. Raises NoClass; and RuntimeError where there is no memory for the largest size.
@@ -76,7 +80,7 @@ def choose(
             reasons.append(f"{first.text()}: it does not run, or gives equal rows different bits")
             continue
         try:
-            return dict(_ways(trial, rows, propose, sizes, clock))
+            return _without_slow(trial, dict(_ways(trial, rows, propose, sizes, clock)), clock)
         except NoClass as reason:
             reasons.append(f"the bits of {first.text()}: {reason}")
     raise NoClass("; ".join(reasons))
@@ -106,6 +110,14 @@ def _ways(
         way = _fastest(trial, ways, size, clock)
         followed = way if timed else followed
         yield size, way
+
+
+def _without_slow(trial: Trial, ways: dict[int, Way], clock: Clock) -> dict[int, Way]:
+    """The library has sizes that take longer than larger ones: 192 rows longer than 256, 448 longer than 512."""
+    few = [size for size in sorted(ways) if size <= LEFT_OUT_ROWS]
+    seconds = {size: trial.seconds([ways[size]], size, clock)[ways[size]] for size in few}
+    slow = {n for n in few if min(seconds[m] for m in few if m >= n) < LEFT_OUT_GAIN * seconds[n]}
+    return {size: way for size, way in ways.items() if size not in slow}
 
 
 def _fastest(trial: Trial, ways: Sequence[Way], size: int, clock: Clock) -> Way:
@@ -169,7 +181,7 @@ class Trial:
         """Seconds of one product in each way; the median of rounds in which they take turns."""
         x = self._x[:size]
         found: dict[Way, list[float]] = {way: [] for way in ways}
-        count = TIMED_CALLS if size <= FINE_ROWS else 1
+        count = TIMED_CALLS if size <= LEFT_OUT_ROWS else 1
         for turn in range(TIMED_ROUNDS + 1):
             for way in ways:
 

@@ -1,9 +1,9 @@
 """Matrix products whose rows have the same bits whatever comes beside them: which way computes which size.
 
-A product is called with one of few sizes (`padded`): what lies behind the last row is computed and thrown away, and
-nothing of it gets into a row. For every weight shape and each of these sizes, `Products` has a way that was tried on
-the device and gave the bits of one class (`product_trial.py`): torch's own product, cuBLASLt without split K, or our
-kernel.
+A product is called with one of few sizes (`padded`, or the next larger one that is not slow): what lies behind the last
+row is computed and thrown away, and nothing of it gets into a row. For every weight shape and each of these sizes,
+`Products` has a way that was tried on the device and gave the bits of one class (`product_trial.py`): torch's own
+product, cuBLASLt without split K, or our kernel.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class Products:
             x = x.clone(memory_format=torch.contiguous_format)
             key = replace(key, stride=x.stride(0))
         table = self.ways[key]
-        size = padded(len(x))
-        if size not in table:
+        size = min((size for size in table if size >= padded(len(x))), default=None)
+        if size is None:
             return torch.cat([self(part, weight) for part in x.split(max(table))])
         self._known[weight.shape, key.stride, len(x)] = size, table[size]
         return self(x, weight)
@@ -104,13 +104,12 @@ class Products:
 
 def _with_room(x: Tensor, size: int) -> Tensor:
     """x with rows behind it up to `size`: those that lie there if they are its own storage's, else of a copy."""
-    if size == len(x):
-        return x
-    end = x.storage_offset() + (size - 1) * x.stride(0) + x.shape[1]
+    width, strides = x.shape[1], x.stride()
+    end = x.storage_offset() + (size - 1) * strides[0] + width
     if end * x.element_size() <= x.untyped_storage().nbytes():
-        return x.as_strided((size, x.shape[1]), x.stride())
-    copy = x.new_empty(size, x.stride(0))[:, : x.shape[1]]  # the same stride: it was tried with it
-    copy[: len(x)] = x
+        return x.as_strided((size, width), strides)
+    copy = x.new_empty(size, strides[0])[:, :width]  # the same stride: it was tried with it
+    copy[: x.shape[0]] = x
     return copy
 
 

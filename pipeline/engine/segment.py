@@ -53,7 +53,7 @@ class Packed:
     @property
     def rows(self) -> int:
         """T."""
-        return len(self.tokens)
+        return self.tokens.shape[0]
 
 
 def pack(segments: Sequence[Segment], device: torch.device) -> Packed:

@@ -87,6 +87,29 @@ def test_small_sizes_take_the_fastest_of_the_class_and_large_ones_what_is_clearl
     assert little == dict.fromkeys(SIZES, Way(TORCH))
 
 
+def test_a_small_size_that_takes_longer_than_a_larger_one_is_left_out_and_computed_with_that() -> None:
+    slow = {192: 1.3, 448: 1.2, 480: 1.05, 640: 9.0}  # 480 is not clearly slower, and 640 not small
+
+    def read(call: Callable[[], object]) -> float:
+        call()
+        return slow.get(ran[-1], 1.0)
+
+    ran: list[int] = []
+    products_of, propose = device(whole)
+
+    def run(way: Way, x: Tensor, weight: Tensor) -> Tensor:
+        ran.append(len(x))
+        return products_of(way, x, weight)
+
+    table = product_trial.choose(run, propose, [WEIGHT], INPUTS, SIZES, read)
+    assert set(SIZES) - set(table) == {192, 448}
+    watched = Watched()
+    products = Products(watched, {Key(OUTPUTS, INPUTS, INPUTS): table})
+    x = torch.randn(420, INPUTS).bfloat16()
+    assert products(x, WEIGHT).shape == (420, OUTPUTS)
+    assert watched.sizes == [480]
+
+
 def test_ours_computes_all_where_torch_is_in_no_class() -> None:
     run, propose = device(lambda x: whole(x) if len(x) % 128 else in_parts(x), {OURS: whole})
     assert {way.name for size, way in choose(run, propose).items() if size % 128 == 0} == {OURS}

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pipeline.engine.kernels.library import stream
+
 ALGORITHM_BYTES = 64
 """Size of cublasLtMatmulAlgo_t, which may be stored and used again with the same version of the library."""
 
@@ -119,7 +121,7 @@ class Library:
         a, b, c = layouts
         error = self._matmul(
             self._handle, self._operation, self._one, weight.data_ptr(), a, x.data_ptr(), b, self._zero,
-            out, c, out, c, algorithm, self._space, WORKSPACE_BYTES, torch.cuda.current_stream().cuda_stream,
+            out, c, out, c, algorithm, self._space, WORKSPACE_BYTES, stream(),
         )  # fmt: skip
         if error:
             _check(error)

@@ -1,7 +1,7 @@
 """The kernels as functions on tensors. Launched on torch's current stream; nothing here waits for the device.
 
 All tensors are bfloat16 on one CUDA device, rows contiguous and aligned to 16 bytes, which holds for all
-that `can_run` lets through.
+that `can_run` lets through. (`shape[0]`, since torch's `len` of a tensor takes as long as a launch.)
 """
 
 from __future__ import annotations
@@ -69,11 +69,12 @@ class Kernels:
 
     def add_norm(self, hidden: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> Tensor:
         """hidden (T, H) += delta; returns its RMS norm times weight, (T, H)."""
-        normed = roomy(hidden.shape[0], hidden.shape[1], like=hidden)
-        if len(hidden):
+        rows, width = hidden.shape
+        normed = roomy(rows, width, like=hidden)
+        if rows:
             add = None if delta is None else delta.data_ptr()
             pointers = hidden.data_ptr(), add, weight.data_ptr(), normed.data_ptr()
-            _check(self._add_norm(*pointers, *hidden.shape, eps, _stream()))
+            _check(self._add_norm(*pointers, rows, width, eps, stream()))
         return normed
 
     def rotate_and_store(
@@ -81,33 +82,35 @@ class Kernels:
     ) -> None:
         """q of qkv (T, (Q + 2K)·D) is turned in place; k, turned, and v go to their slots of layer (slots, 2K, D)."""
         pointers = qkv.data_ptr(), cos.data_ptr(), sin.data_ptr(), slots.data_ptr(), layer.data_ptr()
-        sizes = len(qkv), shape.heads, shape.kv_heads, shape.head_dim
-        _check(self._rotate_and_store(*pointers, *sizes, _stream()))
+        sizes = qkv.shape[0], shape.heads, shape.kv_heads, shape.head_dim
+        _check(self._rotate_and_store(*pointers, *sizes, stream()))
 
     def swiglu(self, gate_up: Tensor) -> Tensor:
         """silu(gate) · up of gate_up (T, 2I), as (T, I) in the place of gate."""
         rows, width = gate_up.shape
         if rows:
-            _check(self._swiglu(gate_up.data_ptr(), rows, width // 2, _stream()))
+            _check(self._swiglu(gate_up.data_ptr(), rows, width // 2, stream()))
         return gate_up[:, : width // 2]
 
     def attend(self, qkv: Tensor, layer: Tensor, slots: Tensor, tiles: Tensor, shape: Shape, window: int) -> Tensor:
         """(T, Q·D). slots: int32, the contexts end to end; tiles: int32 (tiles, 5), as struct Tile in attention.cu."""
-        out = roomy(len(qkv), shape.heads * shape.head_dim, like=qkv)
+        out = roomy(qkv.shape[0], shape.heads * shape.head_dim, like=qkv)
         pointers = layer.data_ptr(), slots.data_ptr(), tiles.data_ptr(), out.data_ptr()
-        sizes = len(tiles), shape.kv_heads, shape.heads // shape.kv_heads, shape.head_dim, window
-        _check(self._attend(qkv.data_ptr(), qkv.stride(0), *pointers, *sizes, shape.head_dim**-0.5, _stream()))
+        sizes = tiles.shape[0], shape.kv_heads, shape.heads // shape.kv_heads, shape.head_dim, window
+        _check(self._attend(qkv.data_ptr(), qkv.stride(0), *pointers, *sizes, shape.head_dim**-0.5, stream()))
         return out
 
     def product(self, x: Tensor, weight: Tensor, y: Tensor, tiling: int) -> None:
         """y (M, N) = x (M, K) · weight (N, K)ᵀ, the same bits with each tiling of `TILING_ROWS`; M at least 1, N and K
         multiples of 8."""
         pointers = x.data_ptr(), x.stride(0), weight.data_ptr(), y.data_ptr()
-        _check(self._product(*pointers, len(x), *weight.shape, tiling, _stream()))
+        _check(self._product(*pointers, x.shape[0], *weight.shape, tiling, stream()))
 
 
-def _stream() -> int:
-    return torch.cuda.current_stream().cuda_stream
+def stream() -> int:
+    """The current stream of the current device, as CUDA takes it. By the call of torch.inductor's own kernels, which makes
+    no object: a small pass takes the time of its hundreds of launches."""
+    return int(torch._C._cuda_getCurrentRawStream(torch._C._cuda_getDevice()))
 
 
 def _check(error: int) -> None:
