@@ -73,14 +73,14 @@ def cost(
     print(f"\npasses of {limits.budget_rows} rows; ms, median (least to most) of {rounds} rounds")
     for data in sets:
         times: dict[str, list[float]] = {name: [] for name in engines}
-        device: dict[str, list[float]] = {name: [] for name in engines}
+        device: dict[str, list[list[float]]] = {name: [] for name in engines}
         names = list(engines)
         for turn in range(rounds + 1):
             for name in names if turn % 2 else reversed(names):
                 elapsed_s, result = engines[name].answer(data, limits)
                 if turn:
                     times[name].append(elapsed_s * 1e3)
-                    device[name].append(engines[name].device_s() * 1e3)
+                    device[name].append([seconds * 1e3 for seconds in engines[name].pass_device_s()])
                     log = result.log
         rows = [prompt + answer for prompt, answer in zip(log.prompt_rows, log.answer_rows, strict=True)]
         found[data.name] = {"ms": times, "device_ms": device, "pass_rows": rows}
@@ -90,8 +90,11 @@ def cost(
         )
         base = medians[names[0]]
         shares = ", ".join(f"{medians[name] / base - 1:+.2%}" for name in names[1:])
-        busy = ", ".join(f"{name} {statistics.median(values):.1f}" for name, values in device.items() if values)
-        print(f"{data.name:<10}{line}  {shares}\n          passes of {rows}; device busy: {busy}", flush=True)
+        print(f"{data.name:<10}{line}  {shares}")
+        print(f"  {'device, passes of':<18}" + "".join(f"{count:>8,}" for count in rows))
+        for name, values in device.items():
+            by_pass = [statistics.median(column) for column in zip(*values, strict=True)]
+            print(f"  {name:<18}" + "".join(f"{ms:8.1f}" for ms in by_pass) + f"  {sum(by_pass):9.1f}", flush=True)
     return found
 
 

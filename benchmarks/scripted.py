@@ -103,7 +103,11 @@ class Scripted(Engine):
 
     def device_s(self) -> float:
         """Seconds that the device spent in the passes of the last `answer`."""
-        return sum(begin.elapsed_time(end) for begin, end in self._timed.events) / 1e3
+        return sum(self.pass_device_s())
+
+    def pass_device_s(self) -> list[float]:
+        """Seconds of each of them."""
+        return [begin.elapsed_time(end) / 1e3 for begin, end in self._timed.events]
 
     def _by_script(self, works: Sequence[Work], started: Started) -> list[int]:
         started.tokens()

@@ -108,8 +108,8 @@ class Kernels:
 
 
 def stream() -> int:
-    """The current stream of the current device, as CUDA takes it. By the call of torch.inductor's own kernels, which makes
-    no object: a small pass takes the time of its hundreds of launches."""
+    """The current stream of the current device, as CUDA takes it. By the call that torch.inductor's kernels use, which
+    makes no object: a small pass takes the time of its hundreds of launches."""
     return int(torch._C._cuda_getCurrentRawStream(torch._C._cuda_getDevice()))
 
 
