@@ -93,6 +93,8 @@ def cost(
         print(f"{data.name:<10}{line}  {shares}")
         print(f"  {'device, passes of':<18}" + "".join(f"{count:>8,}" for count in rows))
         for name, values in device.items():
+            if not values[0]:
+                continue  # a CPU's passes have no events
             by_pass = [statistics.median(column) for column in zip(*values, strict=True)]
             print(f"  {name:<18}" + "".join(f"{ms:8.1f}" for ms in by_pass) + f"  {sum(by_pass):9.1f}", flush=True)
     return found

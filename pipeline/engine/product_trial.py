@@ -32,6 +32,9 @@ TIMED_ROUNDS, TIMED_CALLS = 3, 4
 CLEARLY_FASTER = 0.95
 """Share of torch's time below which our product or cuBLASLt's is taken instead."""
 
+WAIT_CYCLES = 1_000_000
+"""Of the device's clock: half a millisecond to one."""
+
 LEFT_OUT_ROWS, LEFT_OUT_GAIN = 512, 0.9
 """A size up to so many rows is left out where a larger one of these takes less than this share of its time."""
 
@@ -50,6 +53,8 @@ class NoClass(Exception):
 
 
 def cuda_clock(call: Callable[[], object]) -> float:
+    """The device waits first, until all is launched: a small product takes less time than its launch."""
+    torch.cuda._sleep(WAIT_CYCLES)
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begin.record()
     call()
