@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import golden
 from support.audited import Ground, evidence_of, in_state, verified
 from support.drafts_of_submissions import Draft
 from support.forgeries import BY_CHANCE, LIES, UNSETTLED, UNTOLD, team_of_four
@@ -29,6 +30,9 @@ from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
 from pipeline.engine.device import STREAMED
 
 pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread", "in_place")]
+
+
+KNOWN = golden.read_here()
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +101,8 @@ def test_a_lie_is_caught_by_the_check_that_should(
     lie: Callable[[Draft, Any], None], draft: Draft, ground: Ground, tmp_path: Path
 ) -> None:
     verdict, changed = told(lie, draft, ground, tmp_path)
-    assert verdict.state == INVALID
+    written = verdict.as_json()
+    assert (written["verdict"], written["class"]) == (INVALID, KNOWN[lie.__name__].kind)
     assert in_state(verdict, FAIL) - BY_CHANCE.get(lie, set()) == LIES[lie], verdict.reasons
     assert_the_rules_say_the_same(changed, verdict, ground, tmp_path / "own")
 
