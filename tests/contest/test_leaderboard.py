@@ -202,6 +202,17 @@ def test_one_team_is_ranked_on_each_set(tmp_path: Path) -> None:
     assert sorted(ranks(board)) == [[(1, "a")], [(1, "b")]]
 
 
+def test_the_device_beside_a_time_is_the_one_that_it_was_measured_on(tmp_path: Path) -> None:
+    measured = told("a", "A", 9)
+    measured["rerun"]["devices"] = ["Jetson AGX Orin 64GB"]
+    board = leaderboard.make(folder_of(tmp_path, measured, told("b", "B", 8)))
+    for shown in (leaderboard_page.text(board), leaderboard_page.html(board)):
+        assert "Orin 64GB" in shown
+        assert "different devices" in shown
+    (table,) = leaderboard_page.as_json(board)["tables"]
+    assert {each["team"]: each["measured_on"] for each in table["entries"]} == {"A": ["Jetson AGX Orin 64GB"], "B": []}
+
+
 def test_times_of_different_devices_are_told_apart(tmp_path: Path) -> None:
     board = leaderboard.make(folder_of(tmp_path, told("a", "A", 9), told("b", "B", 8, device="NVIDIA H100")))
     assert "different devices" in leaderboard_page.text(board)

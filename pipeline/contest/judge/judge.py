@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline import files, paths
 from pipeline.contest.checks.organiser import Organiser
-from pipeline.contest.judge import classes, conclude, entries, farm, references
+from pipeline.contest.judge import again, classes, conclude, entries, farm, references
 from pipeline.contest.judge import plan as planning
 from pipeline.contest.judge.plan import FOLDER, NET_S, Plan, Size
 from pipeline.contest.verify.again import process as launch
@@ -126,10 +126,7 @@ def _plan(
     asked: Request, place: Path, size: Size, own_sha256: str | None, model: Path, archives: dict[str, str],
     organiser: Organiser, tell: Callable[[str], None],
 ) -> Plan:  # fmt: skip
-    """Every archive is verified, then the plan is written, once."""
-    checked = [
-        entries.check(asked.folder / name, sha256, place, organiser, size, tell) for name, sha256 in archives.items()
-    ]
+    """The yardstick and every archive are verified, then the plan is written, once."""
     own = None
     if asked.yardstick is not None and own_sha256 is not None:
         own = entries.check(asked.yardstick, own_sha256, place, organiser, size, tell)
@@ -138,6 +135,9 @@ def _plan(
                 "U741", "the yardstick is no valid submission itself", where=paths.shown(asked.yardstick),
                 fix="see what invoke verify says of it",
             )  # fmt: skip
+    checked = [
+        entries.check(asked.folder / name, sha256, place, organiser, size, tell) for name, sha256 in archives.items()
+    ]
     todo = tuple({each.id: each for each in checked if each is not None}.values())
     return planning.write(
         planning.make(asked.data, size.sha256, model, asked.repeat, todo, own, archives), place
@@ -174,29 +174,50 @@ def _say(text: str, before: str, tell: Callable[[str], None]) -> str:
     return text
 
 
-def _begun(plan: Plan, place: Path) -> tuple[Counter[str], dict[str, set[str]], int]:
-    """How many runs began on each board, which boards each submission had, and how many runs are not settled."""
-    runs: Counter[str] = Counter()
-    had: dict[str, set[str]] = {}
-    unsettled = 0
-    for key in plan.order:
-        unsettled += attempts.result(place / "runs" / key) is None
-        for each in attempts.of_run(place / "runs" / key):
-            if each.node is not None:
-                runs[each.node] += 1
-                had.setdefault(plan.entry(key).id, set()).add(each.node)
-    return runs, had, unsettled
+@dataclass(frozen=True)
+class Begun:
+    turns: list[again.Turns]
+    runs: Counter[str]
+    """How many began on each board."""
+    had: dict[str, set[str]]
+    """The boards that each submission had."""
+    lately: set[str]
+    """Boards of the runs of the latest turn."""
+    settled: bool
+
+    def due(self, plan: Plan, up: Sequence[str]) -> list[tuple[str, str]]:
+        """Reference runs, with their boards."""
+        if plan.yardstick is None:
+            return []
+        turn = max(len(each.keys) for each in self.turns)
+        return references.due(self.runs, up, self.lately if self.settled else (), turn)
+
+
+def _begun(plan: Plan, place: Path) -> Begun:
+    turns = again.turns(plan, place)
+    begun = Begun(turns, Counter(), {}, set(), all(attempts.result(place / "runs" / each.counts) for each in turns))
+    latest = max((len(each.keys) for each in turns), default=1)
+    for each in turns:
+        for turn, key in enumerate(each.keys, 1):
+            nodes = [one.node for one in attempts.of_run(place / "runs" / key) if one.node is not None]
+            begun.runs.update(nodes)
+            begun.had.setdefault(plan.entry(key).id, set()).update(nodes)
+            begun.lately.update(nodes if turn == latest else ())
+    return begun
 
 
 def _wanted(plan: Plan, place: Path, up: Sequence[str]) -> list[Wanted]:
-    runs, had, unsettled = _begun(plan, place)
-    due = references.due(runs, up, unsettled == 0) if plan.yardstick is not None else []
-    first = [Wanted(key, _net_s(plan, key), node=node, first=True) for key, node in due]
+    begun = _begun(plan, place)
+    first = [Wanted(key, _net_s(plan, key), node=node, first=True) for key, node in begun.due(plan, up)]
     # Where there are three boards, none has a submission twice.
     spread = len(up) >= 3
     return first + [
-        Wanted(key, _net_s(plan, key), tuple(sorted(had.get(plan.entry(key).id, ()))) if spread else ())
-        for key in plan.order
+        Wanted(
+            each.counts,
+            _net_s(plan, each.counts),
+            tuple(sorted({*each.spoilt_on, *(begun.had.get(plan.entry(each.counts).id, ()) if spread else ())})),
+        )
+        for each in begun.turns
     ]
 
 
@@ -214,6 +235,5 @@ def _skip(plan: Plan, driver: Driver, found: Sequence[Run]) -> None:
 
 
 def _finished(plan: Plan, place: Path, up: Sequence[str]) -> bool:
-    runs, _, unsettled = _begun(plan, place)
-    due = references.due(runs, up, True) if plan.yardstick is not None else []
-    return unsettled == 0 and all(attempts.result(place / "runs" / key) is not None for key, _ in due)
+    begun = _begun(plan, place)
+    return begun.settled and all(attempts.result(place / "runs" / key) for key, _ in begun.due(plan, up))

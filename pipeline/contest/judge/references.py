@@ -10,13 +10,14 @@ DRIFT = 0.02
 """Between two reference runs of a board: more, and what ran between them cannot be compared."""
 
 
-def due(begun: Mapping[str, int], up: Iterable[str], finished: bool) -> list[tuple[str, str]]:
-    """Keys of all reference runs that should be by now, with their boards. `begun`: how many runs began on a board."""
-    keys = []
+def due(begun: Mapping[str, int], up: Iterable[str], last: Iterable[str], turn: int = 1) -> list[tuple[str, str]]:
+    """Keys of all reference runs that should be by now, with their boards. `begun`: how many runs began on a board;
+    `last`: boards on which none is left to do, in the turn of the runs that were done there."""
+    keys, last = [], set(last)
     for node in sorted(up):
         runs = begun.get(node, 0)
         keys += [(f"ref-{node}-{number + 1}", node) for number in range(1 + runs // EVERY)]
-        keys += [(f"ref-{node}-last", node)] * (finished and runs > 0)
+        keys += [(f"ref-{node}-last{turn if turn > 1 else ''}", node)] * (node in last)
     return keys
 
 

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from pipeline import table
-from pipeline.contest.judge import ordering
+from pipeline.contest.judge import again, ordering
 from pipeline.contest.judge.plan import Plan
 from pipeline.queues import attempts
 from pipeline.table import Column
@@ -38,7 +38,8 @@ class Status:
 
 def look(plan: Plan, place: Path) -> Status:
     states, walls, boards, left = {}, [], set(), []
-    for key in plan.order:
+    keys = [each.counts for each in again.turns(plan, place)]
+    for key in keys:
         run, entry = place / "runs" / key, plan.entry(key)
         result, made = attempts.result(run), attempts.of_run(run)
         boards |= {each.node for each in made if each.node}
@@ -49,7 +50,7 @@ def look(plan: Plan, place: Path) -> Status:
             walls.append(float(result["wall_s"]) / entry.expected_s)
     # How wrong the expectation was so far is how wrong it will be.
     pace = median(walls) if walls else 1.0
-    lines = [Line(each.file, tuple(states[key] for key in plan.order if plan.entry(key) is each))
+    lines = [Line(each.file, tuple(states[key] for key in keys if plan.entry(key) is each))
              for each in plan.entries]  # fmt: skip
     known = tuple(sorted(each for each in boards if each))
     return Status(tuple(lines), known, ordering.makespan_s([pace * each for each in left], max(1, len(known))))

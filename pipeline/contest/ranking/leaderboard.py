@@ -86,7 +86,7 @@ class Table:
 
     @property
     def devices(self) -> list[str]:
-        return sorted({entry.verdict.device or "unknown" for entry in self.entries})
+        return sorted({entry.verdict.taken_on for entry in self.entries})
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,8 @@ class Rerun(Part):
     times: Annotated[int, Field(ge=0)]
     median_s: Annotated[float, Field(gt=0)] | None
     spread: Annotated[float, Field(ge=0)] | None = None
+    devices: tuple[Text, ...] = ()
+    """On which it ran; none in a verdict of an older program."""
     accuracy: Accuracy | None = None
 
 
@@ -97,6 +99,12 @@ class Verdict(Part):
         """The organiser's own measurement, if there is one with a time."""
         rerun = self.rerun
         return None if rerun is None or rerun.median_s is None or rerun.clock is None else rerun
+
+    @property
+    def taken_on(self) -> str:
+        """The device of the time: where the organiser measured, else what the submission says."""
+        measured = self.measured.devices if self.measured is not None else ()
+        return ", ".join(measured) or self.device or "unknown"
 
     @property
     def missing(self) -> list[str]:

@@ -80,6 +80,7 @@ class Rerun:
             "claimed_s": self.claimed_s,
             "ratio": median(times) / self.claimed_s if times else None,
             "differing": list(self.differing),
+            "devices": sorted({one.measured.board[0].board.title for one in self.runs}),
             "runs": [_as_json(one) for one in self.runs],
         }
 

@@ -126,6 +126,8 @@ def test_good_and_bad_ones_on_two_boards(
     assert [entry.ranked.team for entry in table.entries] == ["Team good"]
     assert table.entries[0].ranked.time_s == statistics.median(told["levelled_s"])
     assert f"{told['spread']:.1%}" in page.text(ranked)
+    assert {each["device"] for each in told["runs"]} == {table.entries[0].ranked.verdict.taken_on}
+    assert table.devices == ["Jetson AGX Orin 32GB"]
     # Started again it finds all settled, and runs nothing.
     before = len(folder.called)
     judge.judge(request, ground.light_organiser, said.append)
@@ -150,6 +152,9 @@ def test_what_cannot_be_is_refused_before_anything_runs(
 
     assert refused(UsageError, folder=tmp_path / "nowhere") == "U735"
     assert refused(UsageError) == "U739"  # two boards, no yardstick
+    broken = tmp_path / "own.tar"
+    broken.write_bytes(b"no archive")
+    assert refused(UsageError, yardstick=broken) == "U741"
     queue.boards = ["b1"]
     monkeypatch.setenv("PATH", str(tmp_path))
     assert refused(EnvironmentProblem) == "E611"
