@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,12 @@ from pipeline.queues.queue import Queue
 from pipeline.queues.slurm import Slurm
 
 NAMES = ("local", "slurm")
-PYTHON = ("env", f"PYTHONPATH={paths.ROOT}", sys.executable)
+PYTHON = (
+    "env",
+    "PYTHONPATH=" + ":".join(filter(None, [str(paths.ROOT), os.environ.get("PYTHONPATH")])),
+    sys.executable,
+)
+"""Finds the same packages as this process."""
 
 
 def check(on: str, partition: str | None) -> None:
