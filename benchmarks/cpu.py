@@ -6,7 +6,8 @@
 
 Every contender runs in a process of its own, so that its peak memory is its own, and is timed as a run
 is: tokenise, generate, decode, on a warm model. The pipe gets its prompts sorted by length, which is the
-best that batching can do; its answers are put back in order. The last line is JSON.
+best that batching can do; its answers are put back in order. The last line is JSON. With --to FOLDER the table is
+also drawn there, as bench.svg and bench.png.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pipeline import reference, text_generation  # noqa: E402
 from pipeline.dataset import fetch, records  # noqa: E402
 from pipeline.model import fetch as setup  # noqa: E402
 from pipeline.record import provenance  # noqa: E402
+from pipeline.report import bench_picture  # noqa: E402
 from pipeline.runs.engines import Answers, Pipe  # noqa: E402
 
 DATASET = "obqa-validation"
@@ -86,14 +88,39 @@ def compare(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+def against_pipe(results: dict[str, Any], name: str) -> tuple[str, str]:
+    """How many times as fast as pipe() one by one, and how many answers are the same; "–" where it did other rows."""
+    base, result = results.get("pipe-1"), results[name]
+    if base is None or base["rows"] != result["rows"]:
+        return "–", "–"
+    equal = sum(a == b for a, b in zip(base["texts"], result["texts"], strict=True))
+    return f"{base['elapsed_s'] / result['elapsed_s']:.1f}", f"{equal} of {result['rows']}"
+
+
+def bars(results: dict[str, Any]) -> list[bench_picture.Bar]:
+    """Of the contenders that did the same rows: the first one's."""
+    rows = next(iter(results.values()))["rows"]
+    drawn = []
+    for name, result in results.items():
+        faster, equal = against_pipe(results, name)
+        kind, _, batch = name.partition("-")
+        label = (
+            "ours"
+            if kind == "ours"
+            else "transformers' pipe(), " + (f"batches of {batch}" if batch != "1" else "one by one")
+        )
+        words = f"{result['elapsed_s']:.1f} s, {result['peak_bytes'] / 2**20:,.0f} MiB"
+        if faster != "–" and name != "pipe-1":
+            words += f", {faster} × as fast, {equal} answers the same"
+        if result["rows"] == rows:
+            drawn.append(bench_picture.Bar(label, result["elapsed_s"], words, kind == "ours"))
+    return drawn
+
+
 def table(results: dict[str, Any]) -> str:
-    base = results.get("pipe-1")
     lines = [f"{'':<10}{'rows':>6}{'seconds':>10}{'× pipe-1':>10}{'peak MiB':>10}{'as pipe-1':>12}"]
     for name, result in results.items():
-        comparable = base is not None and base["rows"] == result["rows"]
-        faster = f"{base['elapsed_s'] / result['elapsed_s']:.1f}" if comparable else "–"
-        pairs = zip(base["texts"], result["texts"], strict=True) if comparable else []
-        equal = f"{sum(a == b for a, b in pairs)} of {result['rows']}" if comparable else "–"
+        faster, equal = against_pipe(results, name)
         peak = result["peak_bytes"] / 2**20
         lines.append(f"{name:<10}{result['rows']:>6}{result['elapsed_s']:>10.1f}{faster:>10}{peak:>10.0f}{equal:>12}")
     return "\n".join(lines)
@@ -124,6 +151,7 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=48)
     parser.add_argument("--only", default=",".join(CONTENDERS), help="contenders, comma between")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
+    parser.add_argument("--to", type=Path, help="a folder for bench.svg and bench.png")
     options = parser.parse_args()
     if options.contender:
         print(json.dumps(contend(options.contender, options.model, options.rows, options.max_new_tokens)))
@@ -133,9 +161,14 @@ def main() -> None:
         parser.error(f"no contender {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
     results = compare(names, options)
     environment = provenance.environment()
-    machine = f"{environment['processor']}, {environment['threads']} threads, torch {environment['packages']['torch']}"
+    machine = f"{environment['processor']}, {environment["threads"]} threads, torch {environment['packages']['torch']}"
     print(f"\n{options.model} on {machine}")
     print(table(results))
+    if options.to:
+        options.to.mkdir(parents=True, exist_ok=True)
+        title = f"{options.rows} prompts of {DATASET}, {options.model} in float32"
+        for path in bench_picture.write(options.to, title, machine, bars(results)):
+            print(f"written: {path}")
     summary = {name: {k: v for k, v in result.items() if k != "texts"} for name, result in results.items()}
     print(json.dumps({"results": summary, "ratios": verdicts(results), "environment": environment}))
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from invoke import Context, task
 
+from pipeline import paths
 from pipeline.commands.common import TORCH, guarded, names_of, saying, show, whole
+from pipeline.commands.next_step import then
 
 
 @task(
@@ -84,6 +86,7 @@ def run(
     done = timed.run(request, unfinished=unfinished, looked=looked)
     print(summary.text(request, done))
     validity.check_verdict(done.verdict, done.folder)
+    then("run" + " --engine reference" * (request.engine == "reference"), run=done.folder.name)
 
 
 @task(
@@ -144,6 +147,7 @@ def evaluate(
     results = evaluating.evaluate(asked, folder, execute_code, looked=looked, how=how)
     evaluate_table.write(results, folder)
     print(evaluate_table.text(results, folder))
+    then("evaluate", folder=paths.shown(folder))
 
 
 @task(
@@ -177,6 +181,7 @@ def stress(
         from pipeline.runs import summary, timed
 
     print(summary.text(asked, timed.run(asked, looked=looked)))
+    then("stress", dataset=set_)
 
 
 @task(
@@ -210,6 +215,7 @@ def compare(
         made = measuring.measure(made, run_a, (lambda line: None) if json else print)
     show(made, compare_text.as_json, compare_text.text, json)
     compare_text.check_kept(made)
+    then("compare", json, run=run_b, other=run_a)
 
 
 @task(
@@ -235,6 +241,7 @@ def reproduce(_context: Context, run: str = "", image: str = "", show: bool = Fa
     result = reproducing.reproduce(run, host.current())
     print(reproducing.text(result))
     reproducing.conclude(result)
+    then("reproduce", run=Path(run).name)
 
 
 @task(
@@ -249,10 +256,10 @@ def reproduce(_context: Context, run: str = "", image: str = "", show: bool = Fa
 @guarded
 def report(_context: Context, run: str, against: str = "", to: str = "", execute_code: bool = False) -> None:
     """Write one run as one page that needs nothing else. Example: invoke report NAME --against BASELINE"""
-    from pipeline import paths
     from pipeline.report import report as reporting
 
     made = reporting.make(run, against, to, execute_code)
     for line in made.missing:
         print(f"not on the page: {line}")
     print(f"written: {paths.shown(made.path)}")
+    then("report")

@@ -8,6 +8,7 @@ from invoke import Context, task
 
 from pipeline import paths
 from pipeline.commands.common import TORCH, guarded, names_of, on_checkout, saying, show, whole
+from pipeline.commands.next_step import then
 
 
 @task(
@@ -29,6 +30,7 @@ def rules(_context: Context, run: str = "", json: bool = False) -> None:
     if not json:
         print(f"\nrun: {folder.name if folder else 'there is none yet'}\n")
     show(judged, asking.as_json, asking.table, json)
+    then("rules", json, run=folder.name if folder else "NAME")
 
 
 @task(
@@ -52,6 +54,7 @@ def submit(
     submission = submitting.submit(submitting.Request(folder, rehearsal, save_image))
     show(submission, submitting.as_json, submitting.text, json)
     submitting.conclude(submission)
+    then("submit", json, file=paths.shown(submission.path or Path()))
 
 
 @task(
@@ -109,6 +112,7 @@ def verify(
     signed_verdict.settle(tar, folder, key)
     show(verdict, lambda each: each.as_json(), lambda each: verifying.text(each, folder), json)
     verifying.conclude(verdict, folder)
+    then("verify", json, folder=paths.shown(folder.parent))
 
 
 @task(
@@ -168,6 +172,7 @@ def judge(
     organiser = Organiser(asked.data, None, model or None, references=references)
     verdicts = judging.judge(asked, organiser, lambda line: print(line, file=sys.stderr, flush=True))
     show(commanded.as_json(verdicts, place), list, commanded.text, json)
+    then("judge", json, folder=paths.shown(place))
 
 
 @task(
@@ -209,6 +214,7 @@ def leaderboard(
     if not json:
         print(f"\nwritten: {paths.shown(out / page.PAGE)}")
         print(f"the log's head, to keep elsewhere: {ended}" + (f", signed: {paths.shown(signed)}" if signed else ""))
+        then("leaderboard")
 
 
 @task(positional=["file"], help={"file": "the private key's file; its public half goes beside it, as FILE.pub"})
@@ -220,6 +226,7 @@ def signing_key(_context: Context, file: str) -> None:
     public = keys.make(paths.given(file))
     print(f"written: {file}, which nobody else may read, and {paths.shown(public)}, for everybody")
     print(f"its id: {keys.key_id(keys.read_public(public))}")
+    then("signing-key", file=file)
 
 
 @task(
@@ -238,6 +245,7 @@ def check_signed(_context: Context, verdict: str, key: str, file: str = "", json
 
     statement = signed_verdict.check(paths.given(verdict), paths.given(key), paths.given(file) if file else None)
     show(statement, lambda each: dict(each.predicate), signed_verdict.text, json)
+    then("check-signed", json)
 
 
 @task(
@@ -267,3 +275,4 @@ def similarity(_context: Context, a: str, b: str, given: str = "", to: str = "",
     show(compared, comparing.as_json, page.text, json)
     if not json:
         print(f"\nwritten: {paths.shown(out)}")
+        then("similarity")

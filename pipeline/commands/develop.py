@@ -12,6 +12,7 @@ from invoke import Context, Exit, task
 
 from pipeline import paths
 from pipeline.commands.common import call, guarded, on_checkout, whole
+from pipeline.commands.next_step import then
 
 MOST_WORKERS = 8
 """Each of them holds torch and a few models."""
@@ -41,6 +42,7 @@ def test(
     chosen += " and not checkout" * paths.in_image()
     choice = [*([only] if only else []), *(["-k", match] if match else [])]
     _pytest(chosen, choice, at_once=not (only or gpu or browser))
+    then("test")
 
 
 def _pytest(chosen: str, choice: list[str], at_once: bool) -> None:
@@ -92,6 +94,7 @@ def test_oldest(_context: Context, torch: str = "") -> None:
         "tests/model/test_attest.py",
     ]
     call([str(python), "-m", "pytest", "-m", "not slow and not gpu", *equality])
+    then("test-oldest")
 
 
 @task
@@ -102,6 +105,7 @@ def lint(_context: Context) -> None:
     call([sys.executable, "-m", "ruff", "check", "."])
     call([sys.executable, "-m", "ruff", "format", "--check", "."])
     call([sys.executable, "-m", "mypy"])
+    then("lint")
 
 
 @task(
@@ -114,9 +118,13 @@ def lint(_context: Context) -> None:
 @guarded
 @on_checkout
 def bench(_context: Context, model: str = "standin", rows: str = "100", max_new_tokens: str = "48") -> None:
-    """Ours and transformers' pipe() side by side on this CPU; a table, and last a line of JSON."""
+    """Ours and transformers' pipe() side by side on this CPU: a table, a line of JSON, and the table as a picture."""
+    from pipeline.record import run_folder
+
+    folder = run_folder.make_stamped(paths.runs(), f"bench-{Path(model).name[:60]}")
     sizes = ["--rows", str(whole("rows", rows)), "--max-new-tokens", str(whole("max-new-tokens", max_new_tokens))]
-    call([sys.executable, str(paths.ROOT / "benchmarks" / "cpu.py"), "--model", model, *sizes])
+    call([sys.executable, str(paths.ROOT / "benchmarks" / "cpu.py"), "--model", model, "--to", str(folder), *sizes])
+    then("bench", picture=paths.shown(folder / "bench.png"))
 
 
 @task
@@ -128,3 +136,4 @@ def lock(_context: Context) -> None:
     for name in ("cpu", "host", "dev", "browser", "nvcc", "oldest", "jetpack6"):
         flags = ["--universal", "--python-version", "3.10", "--generate-hashes", "--no-header", "--quiet"]
         call([uv, "pip", "compile", *flags, "-o", f"{name}.lock", f"{name}.in"], folder=paths.ROOT / "requirements")
+    then("lock")

@@ -9,6 +9,7 @@ from invoke import Context, task
 
 from pipeline import paths
 from pipeline.commands.common import call, guarded, on_checkout
+from pipeline.commands.next_step import then
 from pipeline.commands.prepare import setup
 
 IN_THE_IMAGE = """\
@@ -49,6 +50,7 @@ def image(_context: Context, name: str = "phi3-pipeline", torch_sha256: str = ""
 
     command = container.build(name, torch_sha256)
     print(container.text(command)) if show else container.call(command)
+    then("image", quiet=show, image=name)
 
 
 @task(
@@ -87,3 +89,4 @@ def image_test(_context: Context, arch: str = "") -> None:
     setup(_context)
     os.environ["PYTHON"] = sys.executable
     call([str(paths.ROOT / "tests" / "image" / "check.sh"), arch or os.environ.get("ARCH", "amd64")])
+    then("image-test")

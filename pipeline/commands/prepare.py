@@ -5,6 +5,7 @@ from __future__ import annotations
 from invoke import Context, Exit, task
 
 from pipeline.commands.common import TORCH, guarded, names_of, saying, show
+from pipeline.commands.next_step import then
 
 
 @task(
@@ -37,6 +38,7 @@ def setup(
     if not plan:
         setting_up.carry_out(steps)
         print(f"Ready: model {model}, data set {dataset}")
+        then("setup", model=model)
 
 
 @task(
@@ -63,6 +65,7 @@ def doctor(
         found = doctoring.examine(host.current(), model, dataset, quiet)
     show(found, doctoring.as_json, doctoring.table, json)
     doctoring.conclude(found)
+    then("doctor", json, model=model, dataset=dataset)
 
 
 @task(
@@ -104,6 +107,7 @@ def data(
     print(f"\n{collect.text(outcomes)}")
     if errors:
         raise Exit("\n" + "\n\n".join(map(str, errors)), code=errors[-1].exit_status)
+    then("data", dataset=names[0])
 
 
 @task(
@@ -133,6 +137,7 @@ def plan(
         return
     planned = planning.plan(device, model, dataset, (lambda line: None) if json else print)
     show(planned, shown.as_json, shown.text, json)
+    then("plan", json, model=model)
 
 
 @task(
@@ -149,3 +154,4 @@ def verify_weights(_context: Context, model: str = "standin", dtype: str = "", d
         from pipeline.runs import verify_weights as verify
 
     print(verify.text(verify.weights(model, dtype or None, device or None)))
+    then("verify-weights", model=model)

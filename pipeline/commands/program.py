@@ -10,10 +10,10 @@ from invoke import Collection, Context, Task, task
 from pipeline import paths
 from pipeline.commands import answer, contest, develop, image, prepare
 from pipeline.commands.common import guarded, needs_checkout
+from pipeline.commands.next_step import SCRIPT
 from pipeline.commands.own_program import OwnProgram, with_defaults
 
 DISTRIBUTION = "phi3-offline-pipeline"
-SCRIPT = "phi3-pipeline"
 
 EXAMPLES = """\
 Answer a file of chat prompts with Phi-3: exactly, within memory, in the least time.

@@ -66,10 +66,12 @@ def style(ink: str, faint: str, rule: str, font_size: float) -> dict[str, Any]:
     }
 
 
-def svg_text(figure: Figure) -> str:
-    """The figure as an SVG document with a transparent ground and no metadata."""
+def svg_text(figure: Figure, transparent: bool = True) -> str:
+    """The figure as an SVG document with no metadata."""
     file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    figure.savefig(
+        file, format="svg", transparent=transparent, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    )
     return file.getvalue()
 
 

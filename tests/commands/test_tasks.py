@@ -19,6 +19,7 @@ from support.rows import write_rows
 
 import tasks
 from pipeline import paths
+from pipeline.commands import next_step
 
 Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
 MAKEFILE = (paths.ROOT / "Makefile").read_text(encoding="utf-8")
@@ -155,6 +156,21 @@ def test_every_argument_has_a_default(name: str) -> None:
 def test_every_task_and_every_argument_is_explained(name: str) -> None:
     assert TASKS[name].__doc__
     assert all(argument.help for argument in TASKS[name].get_arguments())
+
+
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"help", "shell"}))
+def test_every_task_says_what_people_do_next(name: str) -> None:
+    lines = [line for key, line in next_step.NEXT.items() if key.split()[0] == name]
+    assert lines
+    assert f'then("{name}"' in inspect.getsource(TASKS[name].body)
+    for named in re.findall(r"invoke ([a-z-]+)", " ".join(lines)):
+        assert named in TASKS
+
+
+def test_what_people_do_next_is_filled_in_and_not_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    next_step.then("compare", run="a b", other="c")
+    next_step.then("compare", quiet=True, run="a b", other="c")
+    assert capsys.readouterr().out == "\nnext: invoke report 'a b' --against c shows it as a page\n"
 
 
 def test_help_for_run_explains_and_does_not_run(invoke: Invoke, runs: Path) -> None:
