@@ -161,7 +161,7 @@ def main() -> None:
         parser.error(f"no contender {', '.join(unknown)}; there are {', '.join(CONTENDERS)}")
     results = compare(names, options)
     environment = provenance.environment()
-    machine = f"{environment['processor']}, {environment["threads"]} threads, torch {environment['packages']['torch']}"
+    machine = f"{environment['processor']}, {environment['threads']} threads, torch {environment['packages']['torch']}"
     print(f"\n{options.model} on {machine}")
     print(table(results))
     if options.to:
