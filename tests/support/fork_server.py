@@ -6,6 +6,9 @@ it forks: the child takes the folder, the environment and the three streams that
 way: a pid to send signals to, an exit status, its own memory. Whatever the imports depend on (threads, offline mode,
 locale) must be as it is here; else, and for options of Popen that are not passed on, a process is begun in the usual
 way. So it is for tests marked `alone`, which look at times and memory.
+
+The server begins with the environment that the session began with, not that of the test which happens to be the first
+to want a command: after a test that has changed one of these variables no command would be forked any more.
 """
 
 from __future__ import annotations
@@ -43,14 +46,17 @@ FIXED = (
     "OMP_",
     "MKL_",
     "LD_",
-    "CUDA",
+    "CUDA_VISIBLE",
     "TORCH",
     "LC_",
     "LANG",
     "TOKENIZERS_",
     "TMPDIR",
 )
-"""How the names of variables begin that importing reads: with another value a process begins in the usual way."""
+"""How the names of variables begin that importing reads: with another value a process begins in the usual way. Of
+CUDA's, CUDA_HOME is read by torch.utils.cpp_extension alone, which the server has not imported."""
+SET_BY_TORCH = {"TORCHINDUCTOR_CACHE_DIR"}
+"""By importing it, in this process and in the server alike."""
 LARGEST_REQUEST = 150_000
 NOT_PASSED_ON = ("executable", "preexec_fn", "pass_fds", "shell", "gid", "gids", "uid")
 
@@ -63,10 +69,12 @@ class Server:
     def __init__(self) -> None:
         self.socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.owner = os.getpid()
-        self.environment = dict(os.environ)
         with its:
             self.process = RealPopen(
-                [sys.executable, __file__, str(its.fileno())], pass_fds=[its.fileno()], stdin=subprocess.DEVNULL
+                [sys.executable, __file__, str(its.fileno())],
+                env=ForkingPopen.environment,
+                pass_fds=[its.fileno()],
+                stdin=subprocess.DEVNULL,
             )
 
     def fork(
@@ -89,6 +97,8 @@ class ForkingPopen(RealPopen):  # type: ignore[misc]
 
     enabled = True
     server: Server | None = None
+    environment: Mapping[str, str] = {}
+    """As the session began."""
 
     def __class_getitem__(cls, item: Any) -> Any:
         return RealPopen[item]
@@ -99,12 +109,12 @@ class ForkingPopen(RealPopen):  # type: ignore[misc]
         arguments = arguments_of(told["args"])
         environment = {os.fsdecode(k): os.fsdecode(v) for k, v in (told["env"] or os.environ).items()}
         plain = not any(told.get(name) for name in NOT_PASSED_ON if told.get(name) not in (None, -1))
-        if not (self.enabled and plain and arguments is not None and _alike(environment)):
+        folder = os.path.abspath(os.fsdecode(told["cwd"] or "."))
+        if not (self.enabled and plain and arguments is not None and _alike(environment, folder)):
             super()._execute_child(*given, **named)
             return
         streams = zip(("p2cread", "c2pwrite", "errwrite"), (0, 1, 2), strict=True)
         fds = [told[name] if told[name] != -1 else number for name, number in streams]
-        folder = os.path.abspath(os.fsdecode(told["cwd"] or "."))
         os.stat(folder)  # FileNotFoundError, as usual
         self.pid, self._status = _server().fork(arguments, folder, environment, told["start_new_session"], fds)
         self._child_created = True
@@ -139,11 +149,17 @@ def arguments_of(command: Any) -> list[str] | None:
     return words[3:] if words[:3] == [sys.executable, "-m", "invoke"] else None
 
 
-def _alike(environment: Mapping[str, str]) -> bool:
-    """Whether all that imports depend on is as it was when the server began, or begins now."""
-    here = ForkingPopen.server.environment if ForkingPopen.server else os.environ
+def _alike(environment: Mapping[str, str], folder: str) -> bool:
+    """Whether all that imports depend on is as it was when the session began."""
+    here = ForkingPopen.environment
+    # A PYTHONPATH of the working folder adds nothing: `-m` puts that first by itself.
+    ours = (
+        {**environment, "PYTHONPATH": here.get("PYTHONPATH")}
+        if environment.get("PYTHONPATH") == folder
+        else environment
+    )
     return len(pickle.dumps(environment)) < LARGEST_REQUEST and all(
-        environment.get(name) == here.get(name) for name in {*environment, *here} if name.startswith(FIXED)
+        ours.get(name) == here.get(name) for name in {*ours, *here} - SET_BY_TORCH if name.startswith(FIXED)
     )
 
 
@@ -155,6 +171,7 @@ def _server() -> Server:
 
 
 def install() -> None:
+    ForkingPopen.environment = dict(os.environ)
     subprocess.Popen = ForkingPopen  # type: ignore[misc]
 
 
@@ -245,6 +262,7 @@ if __name__ == "__main__":
         importlib.import_module(module)
     ours = [name for name in sys.modules if name.partition(".")[0] in {"pipeline", "tasks", "support", "invoke"}]
     assert not ours, f"they must be imported anew by each command: {ours}"
+    assert "torch.utils.cpp_extension" not in sys.modules, "it reads CUDA_HOME, which is each test's own"
     gc.freeze()
     sys.argv[1:] = serve(socket.socket(fileno=int(sys.argv[1])))
     runpy.run_module("invoke", run_name="__main__", alter_sys=True)
