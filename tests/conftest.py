@@ -12,21 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
-import torch
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
-from support import fake_board, fork_server
-from support.checkpoints import random_model
+from support import fork_server
 from support.commands import invoke_command
-from support.fake_board import FakeBoard
 
 from pipeline import paths
-from pipeline.engine.kernels import build
-from pipeline.model import fetch as setup
-from pipeline.model import lock
 
+# torch, and all that imports it, only where it is needed: pytest-xdist's first process, for which the others wait,
+# reads this file and runs no test.
 if TYPE_CHECKING:
     from support.audited import Ground
+    from support.fake_board import FakeBoard
     from support.submissions import Clone
 
 # What a host draws, packs and compares with the packages of requirements/host.lock, which an image does not have.
@@ -45,6 +42,8 @@ settings.register_profile("explore", deadline=None, suppress_health_check=SLOW_I
 settings.load_profile("fixed")
 
 
+# Bytecode is kept, whatever the machine is set to: hundreds of commands would each compile all of pipeline/ again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 fork_server.install()
 
 
@@ -94,6 +93,8 @@ def once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """For tiny models: waking a second thread costs more than it brings, the more so on a busy machine."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -112,29 +113,39 @@ def in_place() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def standin() -> Path:
     """The folder of the stand-in checkpoint."""
-    return setup.ensure("standin", lambda _: None)
+    from pipeline.model import fetch
+
+    return fetch.ensure("standin", lambda _: None)
 
 
 @pytest.fixture(scope="session")
 def small(standin: Path, once: Once[Path]) -> Path:
     """A random model with a context of 96 tokens, without a lock."""
+    from support.checkpoints import random_model
+
     return once("small", lambda folder: random_model(folder, standin, context=96))
 
 
 @pytest.fixture(scope="session")
 def tiny(standin: Path, once: Once[Path]) -> Path:
     """A random model with room for a run's warm-up chat, locked: a checkpoint to name on the command line."""
+    from support.checkpoints import random_model
+
     return once("tiny", lambda folder: _locked(random_model(folder, standin, context=512)))
 
 
 @pytest.fixture(scope="session")
 def deep(standin: Path, once: Once[Path]) -> Path:
     """A random model of 40 layers in shards, locked: more of it lies in layers than its longest context needs."""
+    from support.checkpoints import random_model
+
     forty = {"context": 512, "layers": 40, "shard_size": "500KB"}
     return once("deep", lambda folder: _locked(random_model(folder, standin, **forty)))
 
 
 def _locked(folder: Path) -> Path:
+    from pipeline.model import lock
+
     lock.verify(folder)
     return folder
 
@@ -201,6 +212,10 @@ def as_nobody(tmp_path: Path) -> Callable[..., str]:
 @pytest.fixture
 def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBoard:
     """An Orin 32GB as it is after flashing, in the place of this machine."""
+    from support import fake_board
+
+    from pipeline.engine.kernels import build
+
     made = fake_board.make(tmp_path)
     for name, value in made.environment().items():
         monkeypatch.setenv(name, value)
@@ -213,6 +228,7 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBoard:
 @pytest.fixture(scope="session")
 def ground(tiny: Path, once: Once[Ground]) -> Ground:
     """A good submission and all that an organiser has to verify it with."""
+    import torch
     from support import audited
 
     threads = torch.get_num_threads()

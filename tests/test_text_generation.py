@@ -93,36 +93,30 @@ def their_pipe(folder: Path) -> Any:
 # --- the stand-in: every byte ------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def sets(standin: Path) -> dict[int, list[Chat]]:
-    """By the tokens that they may be answered with."""
+FEW = {12: FREE_FORM[16][:6], 6: FREE_FORM[16][6:]}
+MANY = {32: FREE_FORM[32], 16: FREE_FORM[16]}
+
+
+@pytest.mark.parametrize(
+    ("free_form", "count", "warm"),
+    [(FEW, 3, False), pytest.param(MANY, 30, True, marks=pytest.mark.slow)],
+    ids=["a few", "all rows"],
+)
+def test_rows_and_free_form_prompts_byte_for_byte(
+    standin: Path, free_form: dict[int, list[Chat]], count: int, warm: bool
+) -> None:
+    """By the tokens that they may be answered with; with all rows also the longest, after a warm-up."""
     rows = [record.messages for record in records.read(ensure("obqa", lambda _: None))]
     assert len(rows) == 30
     assert sum(map(len, FREE_FORM.values())) == 22
-    return {32: [*rows, longest(), *FREE_FORM[32]], 16: FREE_FORM[16]}
-
-
-@pytest.fixture(scope="module")
-def expected(standin: Path, sets: dict[int, list[Chat]]) -> dict[int, list]:
-    reference = their_pipe(standin)
-    return {
-        new: list(reference(chats, max_new_tokens=new, return_full_text=False, do_sample=False, batch_size=1))
-        for new, chats in sets.items()
-    }
-
-
-@pytest.fixture(scope="module")
-def ours(standin: Path) -> TextGenerator:
-    return text_generation.load(standin, dtype="float32", device="cpu")
-
-
-def test_all_rows_the_longest_and_free_form_prompts_byte_for_byte(
-    ours: TextGenerator, sets: dict, expected: dict
-) -> None:
-    ours.warm_up()
-    for new, chats in sets.items():
-        found = ours(chats, max_new_tokens=new, return_full_text=False, do_sample=False)
-        for chat, one, other in zip(chats, found, expected[new], strict=True):
+    ours, reference = text_generation.load(standin, dtype="float32", device="cpu"), their_pipe(standin)
+    if warm:
+        ours.warm_up()
+    more = {max(free_form): [*rows[:count], *([longest()] if warm else [])]}
+    for new, chats in free_form.items():
+        asked = [*more.get(new, []), *chats]
+        how = {"max_new_tokens": new, "return_full_text": False, "do_sample": False}
+        for chat, one, other in zip(asked, ours(asked, **how), reference(asked, batch_size=1, **how), strict=True):
             assert one == other, chat
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 from pipeline import paths
 from pipeline.contest.source import sbom, third_party
@@ -39,9 +38,17 @@ def manifest(lock: str, **changes: Any) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def validator() -> Any:
+    from cyclonedx.schema import SchemaVersion  # imported here: it takes seconds, also of workers that have other tests
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    return JsonStrictValidator(SchemaVersion.V1_6)
+
+
 def trouble(bill: bytes) -> str:
     """What the schema has against it; empty where nothing."""
-    return str(JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill.decode()) or "")
+    return str(validator().validate_str(bill.decode()) or "")
 
 
 @pytest.mark.parametrize(("lock", "named"), [("jetpack6", "jetpack6"), ("cpu", "cpu"), ("oldest", "jetpack6")])
