@@ -10,11 +10,11 @@ from torch import Tensor
 FINE_ROWS = 256
 """Up to so many rows a product takes about the time of reading its weights."""
 
-STEPS = {FINE_ROWS: 16, 512: 32, 2048: 64}
+STEPS = {FINE_ROWS: 16, 2048: 32, 4096: 64}
 """Sizes up to so many rows are multiples of this."""
 
 LARGE_STEP = 128
-"""Beyond, where tiles are of 128 rows: padding costs next to nothing."""
+"""Beyond, where tiles are of 128 rows: padding costs little."""
 
 
 @cache  # asked several times for each layer of a pass

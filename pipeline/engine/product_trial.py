@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -184,20 +185,18 @@ class Trial:
 
     def seconds(self, ways: Sequence[Way], size: int, clock: Clock) -> dict[Way, float]:
         """Seconds of one product in each way; the median of rounds in which they take turns."""
-        x = self._x[:size]
         found: dict[Way, list[float]] = {way: [] for way in ways}
         count = TIMED_CALLS if size <= LEFT_OUT_ROWS else 1
         for turn in range(TIMED_ROUNDS + 1):
             for way in ways:
-
-                def calls(way: Way = way) -> None:
-                    for index in range(count):
-                        self.run(way, x, self.weights[index % len(self.weights)])
-
-                took = clock(calls)
+                took = clock(partial(self._repeat, way, size, count))
                 if turn:
                     found[way].append(took / count)
         return {way: statistics.median(values) for way, values in found.items()}
+
+    def _repeat(self, way: Way, size: int, count: int) -> None:
+        for index in range(count):
+            self.run(way, self._x[:size], self.weights[index % len(self.weights)])
 
     def _result(self, way: Way, start: int, size: int) -> Tensor:
         weight = self.weights[0]

@@ -154,7 +154,7 @@ def test_where_no_class_covers_all_sizes_the_reason_says_where_it_ended() -> Non
 
 
 def test_sizes_are_few_and_padding_adds_little() -> None:
-    assert len(sizes(8192)) == 96
+    assert len(sizes(8192)) == 136
     for rows in range(1, 9000):
         size = padded(rows)
         assert size >= rows

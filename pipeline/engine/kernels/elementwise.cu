@@ -12,6 +12,8 @@ using std::min;
 constexpr int NORM_THREADS = 128;  // of a row, if that is enough: few threads with several loads each
 constexpr int NORM_PIECES = 8;     // a thread's share of a row at most
 constexpr int MOST_THREADS = 512;  // so that a row has at most 32,768 values
+constexpr int SWIGLU_THREADS = 256;
+constexpr int MOST_GRID_ROWS = 65535;  // CUDA's limit for gridDim.y
 
 // hidden += delta (where there is one); normed = RMS norm of hidden, times weight. One block a row.
 __global__ void __launch_bounds__(MOST_THREADS) add_norm_kernel(Piece* __restrict__ hidden, const Piece* __restrict__ delta,
@@ -104,11 +106,12 @@ __global__ void rotate_and_store_kernel(bf16* __restrict__ qkv, const bf16* __re
     }
 }
 
-// gate = silu(gate) · up, in the left half of gate_up (T, 2I). One thread a piece.
-__global__ void swiglu_kernel(Piece* __restrict__ gate_up, int pieces, size_t total) {
-    const size_t index = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (index >= total) return;
-    Piece* gate = gate_up + index / pieces * (2 * size_t(pieces)) + index % pieces;
+// gate = silu(gate) · up, in the left half of gate_up (T, 2I). One thread a piece; a row is blockIdx.y, since a division
+// by the row's length costs more than the rest.
+__global__ void swiglu_kernel(Piece* __restrict__ gate_up, int pieces) {
+    const int at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= pieces) return;
+    Piece* gate = gate_up + size_t(blockIdx.y) * (2 * size_t(pieces)) + at;
     float g[PIECE], u[PIECE];
     unpack(*gate, g);
     unpack(gate[pieces], u);
@@ -138,8 +141,10 @@ int rotate_and_store(void* qkv, const void* cosine, const void* sine, const void
 
 int swiglu(void* gate_up, int rows, int intermediate, cudaStream_t stream) {
     const int pieces = intermediate / PIECE;
-    const size_t total = size_t(rows) * pieces;
-    swiglu_kernel<<<unsigned((total + 255) / 256), 256, 0, stream>>>(static_cast<Piece*>(gate_up), pieces, total);
+    for (int first = 0; first < rows; first += MOST_GRID_ROWS) {
+        const dim3 grid((pieces + SWIGLU_THREADS - 1) / SWIGLU_THREADS, min(MOST_GRID_ROWS, rows - first));
+        swiglu_kernel<<<grid, SWIGLU_THREADS, 0, stream>>>(static_cast<Piece*>(gate_up) + size_t(first) * 2 * pieces, pieces);
+    }
     return cudaGetLastError();
 }
 }
