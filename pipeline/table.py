@@ -50,8 +50,12 @@ def lay_out(
 
 
 def text(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
-    """The table as it is printed here and now."""
-    return "\n".join(lay_out(columns, rows, terminal_width(), has_colours()))
+    """The table as it is printed here and now; where the terminal is too narrow for it, a few labelled lines a row."""
+    width, colours = terminal_width(), has_colours()
+    cells = [[_harmless(cell) for cell in row] for row in rows]
+    if width is not None and sum(_widths(columns, cells, width)) + len(GAP) * len(columns) > width:
+        return "\n\n".join(_stacked(columns, row, width, colours) for row in cells)
+    return "\n".join(lay_out(columns, rows, width, colours))
 
 
 def per_second(count: int, elapsed_s: float | None) -> str:
@@ -81,6 +85,11 @@ def terminal_width() -> int | None:
 
 def has_colours() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def painted(text: str, colour: str | None) -> str:
+    """In a colour where the output shows them, for words outside of a table."""
+    return _painted(text, colour) if has_colours() else text
 
 
 def display_width(text: str) -> int:
@@ -134,6 +143,18 @@ def _row(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str],
         padded[last] = padded[last].rstrip()
         shown = padded[: last + 1]
         lines.append(GAP + GAP.join(_painted(part, shade) for part, shade in zip(shown, shades, strict=False)))
+    return "\n".join(lines)
+
+
+def _stacked(columns: Sequence[Column], cells: Sequence[str], width: int, colours: bool) -> str:
+    """A row as lines: each cell that holds something behind its column's title."""
+    longest = max(display_width(column.title) for column in columns)
+    lines = []
+    for column, cell in zip(columns, cells, strict=True):
+        parts = wrapped(cell, max(NARROWEST, width - longest - 2 * len(GAP))) if cell else []
+        shade = column.colour(cell) if colours else None
+        for title, part in zip_longest([column.title][: len(parts)], parts, fillvalue=""):
+            lines.append(f"{GAP}{_padded(title, longest)}{GAP}{_painted(part, shade)}")
     return "\n".join(lines)
 
 

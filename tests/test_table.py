@@ -124,3 +124,14 @@ def test_a_pipe_gets_neither_colours_nor_a_width() -> None:
 )
 def test_a_pace_is_never_rounded_to_nothing(count: int, elapsed_s: float | None, words: str) -> None:
     assert table.per_second(count, elapsed_s) == words
+
+
+def test_a_table_too_wide_for_the_terminal_is_printed_without_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "terminal_width", lambda: 40)
+    columns = [Column("set"), Column("terms", wrap=20), *(Column(f"number {i}", right=True) for i in range(4))]
+    row = ["a-name-that-is-never-broken", "some terms of use", *(f"{10**6 + i:,}" for i in range(4))]
+    lines = table.text(columns, [row, row]).splitlines()
+    assert max(map(table.display_width, lines)) <= 40
+    assert lines[0] == "  set       a-name-that-is-never-broken"
+    assert "  number 3  1,000,003" in lines
+    assert lines.count("") == 1

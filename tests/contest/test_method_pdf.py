@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from reportlab.platypus import Flowable, Image, Indenter, KeepTogether, Paragraph, Table
+from reportlab.platypus import Flowable, Image, Indenter, KeepTogether, Paragraph, SimpleDocTemplate, Table
 
 from pipeline.contest.submit import method, method_pdf
 
@@ -121,6 +121,13 @@ def depths(flowables: list[Flowable]) -> dict[str, float]:
 
 def test_every_block_stands_there_in_order_and_no_mark_is_left() -> None:
     assert lines(method_pdf.flowables(DOCUMENT, {})) == LINES
+
+
+def test_a_table_is_as_wide_as_the_words_above_it() -> None:
+    (table,) = [each for each in method_pdf.flowables(DOCUMENT, {}) if isinstance(each, Table)]
+    page = SimpleDocTemplate("none", leftMargin=method_pdf.MARGIN, rightMargin=method_pdf.MARGIN)
+    frame_padding = 2 * 6  # reportlab's own, in which paragraphs are set
+    assert sum(table._colWidths) <= method_pdf.A4[0] - page.leftMargin - page.rightMargin - frame_padding + 1e-6
 
 
 def test_what_is_in_a_list_or_a_quote_stands_further_right() -> None:

@@ -333,6 +333,24 @@ def test_the_documents_have_the_runs_figures_and_are_the_same_every_time(origina
         assert f"({name})" in text
 
 
+@pytest.mark.parametrize(
+    ("model", "said", "unsaid"),
+    [
+        (
+            "standin",
+            "quantised in blocks, whose values were read back exactly into float32, and an adapter",
+            "published",
+        ),
+        ("phi3-medium", "those that the model's authors published", "adapter"),
+        ("my/folder", "of the folder my/folder", "published"),
+    ],
+)
+def test_the_document_says_whose_weights_they_are(model: str, said: str, unsaid: str) -> None:
+    words = method._origin(model)
+    assert said in words
+    assert unsaid not in words
+
+
 def test_figures_of_the_reference_are_not_made_up(original: Clone) -> None:
     manifest = json.loads((original.run / "manifest.json").read_text())
     manifest["engine"] = {"name": "reference"}

@@ -20,6 +20,7 @@ from pipeline.contest.checks import by_id
 from pipeline.contest.numbers import Contest
 from pipeline.contest.rules import run_rules, source_rules
 from pipeline.contest.rules.evidence import Evidence, decide, unknown
+from pipeline.table import painted, terminal_width
 
 Check = Callable[[Evidence, Contest], CheckResult]
 """A check of one rule; its result has no id until the rule adds its own."""
@@ -126,13 +127,16 @@ def as_json(judged: Sequence[CheckResult]) -> list[dict[str, Any]]:
 def table(judged: Sequence[CheckResult], rehearsal: bool = False, width: int = 110) -> str:
     """The results as text, a line a rule; one that failed or is unknown adds what it expects and what to do, unless a
     rehearsal is excused from it."""
+    width = min(width, terminal_width() or width)
     wide = max(len(each.id) for each in judged)
-    margin = " " * (wide + 12)
+    margin = " " * (wide + 12 if width - wide > 50 else 10)
     lines = []
     for each in judged:
         words = each.found
         waived = rehearsal and is_waived(each)
-        lines += _folded(f"  {'-' if waived else _SHOWN[each.state]:<8}{each.id:<{wide}}  ", words, margin, width)
+        state = "-" if waived else _SHOWN[each.state]
+        first, *more = _folded(f"  {state:<8}{each.id:<{wide}}  ", words, margin, width)
+        lines += [first.replace(state, painted(state, _COLOURS.get(state)), 1), *more]
         if each.state in {FAIL, UNKNOWN} and each.found != NO_RUN and not waived:
             if each.expected:
                 lines += _folded(f"{margin}wanted: ", each.expected, margin, width)
@@ -158,6 +162,7 @@ def counts(judged: Sequence[CheckResult], rehearsal: bool = False) -> str:
 
 
 _SHOWN: dict[State, str] = {OK: "ok", FAIL: "FAIL", UNKNOWN: "unknown", HUMAN: "human"}
+_COLOURS = {"ok": "green", "FAIL": "red", "unknown": "yellow"}
 _COUNTED: dict[State, str] = {OK: "ok", FAIL: "failed", UNKNOWN: "unknown", HUMAN: "for people"}
 
 

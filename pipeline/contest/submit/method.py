@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from pipeline import settings
 from pipeline.contest.rules.source_rules import METHOD as TEMPLATE
 from pipeline.contest.source import sbom, third_party
 from pipeline.contest.submit import pictures
 from pipeline.contest.team import Team
 from pipeline.errors import FormError
 from pipeline.prepare import container
+from pipeline.schemas import HubModelConfig
 
 TEXT, PDF, LEADERBOARD, ROWS, COST = "method.md", "method.pdf", "leaderboard.png", "method-rows.png", "method-cost.png"
 UNSEEN = "not recorded"
@@ -138,12 +140,34 @@ def _headlines(manifest: Mapping[str, Any], about: About) -> dict[str, str]:
         "power_mode": f"power mode {board['mode']['name']}" if board["mode"] else "power mode not seen",
         "verdict": _plain(f"{verdict.get('state', UNSEEN)}{remarks and ': '}{remarks}"),
         "peak_memory": _peak(manifest["peak_memory"]),
+        "weights_origin": _origin(manifest["model"]["name"]),
         "tensors": f"{weights['tensors']:,}",
         "weights_bytes": f"{weights['size_bytes'] / 1e9:,.2f} GB",
         "load_s": f"{manifest['phases_s']['load']:.1f}",
         "warm_up_s": f"{manifest['phases_s']['warm_up']:.1f}",
         "answer_tokens": f"{manifest['answer_tokens']:,}",
     }
+
+
+def _origin(model: str) -> str:
+    """A sentence on whose weights they are, and in what they differ from those that were published."""
+    config = settings.model(model) if model in settings.model_names() else None
+    if isinstance(config, HubModelConfig):
+        return (
+            "The weights are those that the model's authors published, in the type in which they are stored: no "
+            "quantisation, no pruning, no training, no change of structure."
+        )
+    if config is None:
+        return (
+            f"The weights are those of the folder {_plain(model)}, in the type in which they are stored: nothing here "
+            "quantises, prunes or trains them."
+        )
+    adapter = ", and an adapter that was trained by this project is merged into them" if config.adapter else ""
+    return (
+        f"**The weights are a stand-in's and not Phi-3-medium's**: {_plain(config.title)}. They come from a file that "
+        f"had been quantised in blocks, whose values were read back exactly into {config.dtype}{adapter}. From there "
+        "on nothing is changed."
+    )
 
 
 def _engine(engine: Mapping[str, Any]) -> dict[str, str]:

@@ -43,7 +43,9 @@ from reportlab.platypus import (
 )
 
 MARGIN = 22 * mm
-WIDTH = A4[0] - 2 * MARGIN
+PADDING = 6.0
+"""Points that reportlab's frame keeps free on each side, within the margins."""
+WIDTH = A4[0] - 2 * (MARGIN + PADDING)
 STEP = 14.0
 """Points by which what is in a list or a quote moves to the right."""
 INK, SOFT, LINE, SHADE = (colors.HexColor(code) for code in ("#1b2330", "#5c6675", "#d5dae1", "#f3f5f8"))

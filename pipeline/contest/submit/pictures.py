@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import textwrap
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from matplotlib.font_manager import findfont, findSystemFonts, fontManager, get_
 from pipeline.report import plots
 
 INK, SOFT, LINE, BLUE, ORANGE, GREY, RED = "#1b2330", "#5c6675", "#d5dae1", "#2563a8", "#d9822b", "#c3cad4", "#b3261e"
+PALE = "#dfe8f3"
 KOREAN = {"NanumGothic.ttf": "NanumGothic", "NotoSansCJK-Regular.ttc": "Noto Sans CJK JP", "UnDotum.ttf": "UnDotum"}
 """File to family; the second holds Korean too."""
 DPI = 150
@@ -41,28 +42,29 @@ def _style() -> dict[str, Any]:
 
 
 def leaderboard(manifest: Mapping[str, Any], team: str, commit: str, rehearsal: bool) -> bytes:
-    """A team's picture for the contest's public board: its name, the time, the accuracy."""
+    """A team's picture for the contest's public board: its name, the time, the accuracy, each over a bar whose parts
+    are labelled."""
     rows, elapsed_s, score = manifest["dataset"]["rows"], manifest["elapsed_s"], manifest["score"]
     phases, timed = manifest["phases_s"], manifest["phases_s"]["timed"]
     with matplotlib.rc_context(_style()):
-        figure = Figure(figsize=(10, 5.6), dpi=DPI, facecolor="white")
-        figure.text(0.05, 0.9, textwrap.shorten(team, 60, placeholder="…"), size=22, weight="bold")
+        figure = Figure(figsize=(10, 4.4), dpi=DPI, facecolor="white")
+        figure.text(0.05, 0.88, textwrap.shorten(team, 60, placeholder="…"), size=22, weight="bold")
         if rehearsal:
             label = {"facecolor": RED, "edgecolor": "none", "boxstyle": "round,pad=0.45"}
-            figure.text(0.95, 0.905, "REHEARSAL", size=13, weight="bold", color="white", ha="right", bbox=label)
+            figure.text(0.95, 0.886, "REHEARSAL", size=13, weight="bold", color="white", ha="right", bbox=label)
         ran = f"{manifest['model']['name']} · {manifest['dataset']['name']}, {rows:,} prompts · {device(manifest)}"
-        figure.text(0.05, 0.835, textwrap.shorten(ran, 105, placeholder="…"), size=11.5, color=SOFT)
+        figure.text(0.05, 0.8, textwrap.shorten(ran, 105, placeholder="…"), size=11.5, color=SOFT)
         _headline(figure, 0.05, "inference time", f"{elapsed_s:,.2f} s" if elapsed_s else "no time", BLUE)
         each = f"{elapsed_s / rows:.3f} s a prompt" if elapsed_s else "resumed, so it has no time"
         each += f", median of {len(timed)}" if len(timed) > 1 else ""
-        figure.text(0.05, 0.5, each, size=13, color=SOFT)
+        figure.text(0.05, 0.42, each, size=13, color=SOFT)
         _headline(figure, 0.54, "accuracy, exact match", _percent(score["share"]), ORANGE)
-        figure.text(0.54, 0.5, f"{score['correct']:,} of {score['scored']:,} right", size=13, color=SOFT)
+        figure.text(0.54, 0.42, f"{score['correct']:,} of {score['scored']:,} right", size=13, color=SOFT)
         if elapsed_s:
-            _phases(figure.add_axes((0.05, 0.265, 0.41, 0.11)), phases["load"], phases["warm_up"], elapsed_s)
-        _shares(figure.add_axes((0.54, 0.265, 0.41, 0.11)), score["correct"], score["scored"])
+            _phases(figure.add_axes((0.05, 0.26, 0.41, 0.09)), phases["load"], phases["warm_up"], elapsed_s)
+        _shares(figure.add_axes((0.54, 0.26, 0.41, 0.09)), score["correct"], score["scored"])
         state = (manifest.get("verdict") or {}).get("state", "no verdict")
-        figure.text(0.05, 0.055, f"{state} · {manifest['dtype']} · commit {commit[:12]}", size=10, color=SOFT)
+        figure.text(0.05, 0.05, f"{state} · {manifest['dtype']} · commit {commit[:12]}", size=10, color=SOFT)
         return _png(figure)
 
 
@@ -114,8 +116,8 @@ def without_letters(text: str) -> bool:
 
 
 def _headline(figure: Figure, left: float, label: str, value: str, colour: str) -> None:
-    figure.text(left, 0.725, label, size=13, color=SOFT)
-    figure.text(left, 0.575, value, size=42, weight="bold", color=colour)
+    figure.text(left, 0.68, label, size=13, color=SOFT)
+    figure.text(left, 0.51, value, size=42, weight="bold", color=colour)
 
 
 def _percent(share: float | None) -> str:
@@ -123,26 +125,28 @@ def _percent(share: float | None) -> str:
 
 
 def _phases(axes: Axes, load_s: float, warm_up_s: float, elapsed_s: float) -> None:
-    """Bars of load and warm-up, and behind them the timed part."""
-    axes.barh(0, load_s, color="#e6e9ee")
-    axes.barh(0, warm_up_s, left=load_s, color=GREY)
-    axes.barh(0, elapsed_s, left=load_s + warm_up_s, color=BLUE)
-    axes.set_xlim(0, load_s + warm_up_s + elapsed_s)
-    _bare(axes, "seconds: load, warm-up; coloured: under the clock")
+    """Load and warm-up, and behind them the timed part."""
+    _parts(
+        axes,
+        [("load", load_s, PALE), ("warm-up", warm_up_s, GREY), ("under the clock", elapsed_s, BLUE)],
+        lambda value: f"{value:,.1f} s",
+    )
 
 
 def _shares(axes: Axes, right: int, scored: int) -> None:
-    axes.barh(0, right, color=ORANGE)
-    axes.barh(0, scored - right, left=right, color=GREY)
-    axes.set_xlim(0, max(scored, 1))
-    _bare(axes, "prompts; coloured: answered right")
+    _parts(axes, [("right", right, ORANGE), ("wrong", scored - right, GREY)], lambda value: f"{value:,.0f}")
 
 
-def _bare(axes: Axes, label: str) -> None:
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.set_xlabel(label)
-    axes.tick_params(axis="x", length=0)
+def _parts(axes: Axes, parts: Sequence[tuple[str, float, str]], shown: Callable[[float], str]) -> None:
+    """One bar, and below it a key: each part's colour, name and value, whatever the width of the part."""
+    start = 0.0
+    for name, value, colour in parts:
+        axes.barh(0, value, left=start, color=colour, label=f"{name} {shown(value)}")
+        start += value
+    axes.set_xlim(0, max(start, 1e-9))
+    axes.set_axis_off()
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.1), ncols=len(parts), borderaxespad=0, borderpad=0,
+                handlelength=0.8, handletextpad=0.4, columnspacing=1.2, fontsize=10)  # fmt: skip
 
 
 def _png(figure: Figure) -> bytes:
