@@ -79,6 +79,8 @@ def tables(cells: Cells) -> str:
         *honest_table(cells),
         "",
         *lies_table(cells),
+        "",
+        *hidden(cells, "int4"),
     ]
     return "\n".join(lines)
 
@@ -91,10 +93,13 @@ def audits(cells: Cells, contender: str, dtype: str, audited_as: str) -> Iterato
 
 
 def honest_table(cells: Cells) -> Iterator[str]:
-    yield "| honest run | dtype | audits | rows | tokens | not the first choice | largest / its limit | alarms |"
-    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |"
+    heads = ("audits", "rows", "tokens", "not the first choice", "limits", "nearest to its limit", "alarms", "shuffled")
+    yield f"| honest run | dtype | {' | '.join(heads)} |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |"
+    chance = np.random.default_rng(16)
     for contender, dtype in HONEST:
-        found = {name: judging.judge(seen) for name, seen in audits(cells, contender, dtype, dtype)}
+        all_seen = dict(audits(cells, contender, dtype, dtype))
+        found = {name: judging.judge(seen) for name, seen in all_seen.items()}
         if not found:
             continue
         alarms = [name for name, each in found.items() if any(check.state != "ok" for check in judging.checks(each))]
@@ -102,8 +107,23 @@ def honest_table(cells: Cells) -> Iterator[str]:
         yield (
             f"| {contender} | {dtype} | {len(found)} | {sum(each.rows for each in found.values())} "
             f"| {sum(each.tokens for each in found.values()):,} | {sum(each.other for each in found.values())} "
-            f"| {worst.largest:.3f} / {worst.allowed.limit:.3f} | {', '.join(alarms) or 'none'} |"
+            f"| {min(each.allowed.limit for each in found.values()):.2f} to "
+            f"{max(each.allowed.limit for each in found.values()):.2f} "
+            f"| {worst.largest:.3f} of {worst.allowed.limit:.3f} | {', '.join(alarms) or 'none'} "
+            f"| {np.mean([shuffled(each, chance) for each in all_seen.values()]):.2%} |"
         )
+
+
+def shuffled(seen: Seen, chance: np.random.Generator) -> float:
+    """The share of false alarms over honest programs whose noise is none of ours: each place gets that of another, and
+    has its second token where that turns the lead round, without any look that would bring it back."""
+    alarms = 0
+    for _ in range(TRIALS):
+        noise = chance.choice(seen.noise, len(seen.leads)) * chance.choice([-1, 1], len(seen.leads))
+        behind = np.where(noise > seen.leads, seen.leads, 0)
+        made = judging.judge(Seen({0: behind}, seen.leads, seen.noise))
+        alarms += bool(made.beyond) or made.total > made.allowed.total
+    return alarms / TRIALS
 
 
 def lies_table(cells: Cells) -> Iterator[str]:
@@ -121,6 +141,22 @@ def lies_table(cells: Cells) -> Iterator[str]:
         alone = sum(len(each.beyond) for each in made) / rows
         rates = " | ".join(f"{caught(found, size, chance):.1%}" for size in SIZES)
         yield f"| {lie} | {rows} | {fail} of {len(made)} | {alone:.1%} | {rates} |"
+
+
+def hidden(cells: Cells, lie: str) -> Iterator[str]:
+    """The sets in which submissions of that lie, of 100 rows, are found less often than 99 times in a hundred."""
+    chance, rates = np.random.default_rng(16), []
+    for name, seen in audits(cells, lie, "float32", "bfloat16"):
+        of = cells.sets[name]
+        own, theirs = cells.answers("ours", "float32", of) or [], cells.answers(lie, "float32", of) or []
+        other = sum(a != b for a, b in zip(own, theirs, strict=True))
+        rates.append((caught([seen], 100, chance), name, f"{other} of {len(own)}"))
+    below = [
+        f"{name} ({rate:.1%}; {other} answers are other than the model's)" for rate, name, other in rates if rate < 0.99
+    ]
+    found = len(rates) - len(below)
+    yield f"Of {lie}, 100 rows are found in at least 99 % of cases in {found} of {len(rates)} sets; not in:"
+    yield ", ".join(below) or "none"
 
 
 def caught(found: Sequence[Seen], size: int, chance: np.random.Generator) -> float:

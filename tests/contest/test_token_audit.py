@@ -20,6 +20,7 @@ from pipeline.contest.audit.looking import Seen, Subject
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.verify import audit_checks, verify
 from pipeline.dataset import fetch, records
+from pipeline.engine.arrays import Floats
 from pipeline.text.chat_template import token_ids
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -110,29 +111,56 @@ def test_our_answers_in_bfloat16_are_honest(asked: Asked) -> None:
 # The allowance
 
 
+def noise_of(scale: float, places: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).laplace(0, scale, places).astype(np.float32)
+
+
+LEADS = np.random.default_rng(1).exponential(3.0, 5_000).astype(np.float32)
+
+
 def test_the_limit_follows_the_noise_and_not_one_odd_place() -> None:
-    noise = np.random.default_rng(0).normal(0, 0.1, 1000).astype(np.float32)
-    quiet = allowance.limit(noise)
-    assert 0.3 < quiet < 0.6
-    assert allowance.limit(np.append(noise, np.float32(50))) < 1.1 * quiet
-    assert allowance.limit(10 * noise) == pytest.approx(10 * quiet)
-    assert allowance.limit(np.zeros(3, np.float32)) == allowance.LEAST_LIMIT
+    noise = noise_of(0.1, 1000)
+    quiet = allowance.limit(noise, LEADS)
+    assert 1.0 < quiet < 1.6
+    assert allowance.limit(np.append(noise, np.float32(50)), LEADS) < 1.1 * quiet
+    assert 8 * quiet < allowance.limit(10 * noise, 10 * LEADS) < 12 * quiet
+    assert allowance.limit(np.zeros(3, np.float32), LEADS) == allowance.LEAST_LIMIT
 
 
-def test_the_sum_allows_what_the_noise_does_at_near_ties() -> None:
+def test_the_limit_grows_with_the_number_of_near_ties() -> None:
+    noise = noise_of(0.1, 1000)
+    limits = [allowance.limit(noise, LEADS[:places]) for places in (50, 500, 5_000)]
+    assert limits == sorted(limits)
+    assert limits[0] < limits[2]
+    assert allowance.limit(noise, np.full(5_000, 8.0, np.float32)) < limits[0]  # nothing can turn these round
+
+
+@pytest.mark.parametrize("places", [60, 300, 3_000])  # of noise: a few answers, and as many as are looked at
+@pytest.mark.parametrize("tokens", [100, 5_000])
+def test_honest_programs_raise_no_alarm(places: int, tokens: int) -> None:
+    """With noise as it was measured, of their own: at most one of two hundred."""
+    chance, alarms = np.random.default_rng(2), 0
+    for turn in range(200):
+        leads = chance.choice(LEADS, tokens)
+        behind = np.where(chance.laplace(0, 0.1, tokens) > leads, leads, 0).astype(np.float32)
+        seen = Seen({0: behind}, leads, noise_of(0.1, places, turn))
+        alarms += state(seen) != HONEST
+    assert alarms <= 1
+
+
+def test_the_sum_allows_what_the_noise_does_at_near_ties_and_little_more() -> None:
     chance = np.random.default_rng(1)
-    noise = chance.normal(0, 0.1, 500).astype(np.float32)
-    leads = chance.exponential(3.0, 20_000).astype(np.float32)
+    noise, leads = noise_of(0.1, 500), chance.choice(LEADS, 20_000)
     allowed = allowance.allowance(noise, leads)
     # An honest program takes the second token where its own noise turns the lead round.
-    honest = [leads[leads < chance.normal(0, 0.1, len(leads))].sum() for _ in range(200)]
+    honest = [leads[leads < chance.laplace(0, 0.1, len(leads))].sum() for _ in range(200)]
     assert 0 < max(honest) < allowed.total < 10 * max(honest)
 
 
 def test_many_small_margins_are_found_by_their_sum() -> None:
     noise = np.full(500, 0.1, np.float32)
     behind = {row: np.full(10, 0.12, np.float32) for row in range(100)}
-    assert state(Seen(behind, np.full(1000, 5.0, np.float32), noise)) == {judging.TOKENS: OK, judging.SUM: FAIL}
+    assert state(Seen(behind, LEADS[:1000], noise)) == {judging.TOKENS: OK, judging.SUM: FAIL}
 
 
 def test_noise_that_hides_everything_is_said() -> None:
@@ -162,26 +190,12 @@ def test_the_good_one_is_valid_and_its_figures_are_kept(ground: Ground, tmp_path
 
 
 @pytest.mark.checkout
-def test_an_answer_of_other_tokens_fails_by_the_audit_alone(ground: Ground, tmp_path: Path) -> None:
-    """Text, tokens and hashes agree, the reference is not asked: only the model knows."""
-    draft = Draft.of(ground.light)
-    donor, row = draft.rows[0], draft.rows[1]
-    row["token_ids"], row["output"] = donor["token_ids"], donor["output"]
-    verdict = audited(draft, tmp_path, Organiser(ground.data, None, str(ground.model), ground.light_organiser.checkout))
-    failed = in_state(verdict, FAIL)
-    if failed & {judging.TOKENS, judging.SUM}:
-        assert verdict.audit is not None
-        assert verdict.audit["rows_beyond"] == [row["index"]]
-    else:  # another check had it before: then there was no audit
-        assert failed
-        assert verdict.audit is None
-
-
-@pytest.mark.checkout
 def test_without_the_model_nobody_can_tell(ground: Ground, tmp_path: Path) -> None:
     draft = Draft.of(ground.light)
     verdict = audited(draft, tmp_path, Organiser(ground.data, ground.reference, None, ground.light_organiser.checkout))
-    assert "audit" in in_state(verdict, UNKNOWN) or verdict.state == verify.INVALID
+    assert in_state(verdict, FAIL) == set()
+    assert "audit" in in_state(verdict, UNKNOWN)
+    assert verdict.audit is None
 
 
 @pytest.mark.checkout

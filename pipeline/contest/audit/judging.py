@@ -13,7 +13,7 @@ from pipeline.contest.audit.looking import Seen
 
 TOKENS, SUM = "audit-tokens", "audit-sum"
 
-BLUNT = 2.0
+BLUNT = 3.0
 """Logits. With a limit beyond it the noise hides what the audit is for, and good answers say nothing."""
 
 

@@ -83,10 +83,11 @@ def seen(subject: Subject, take: Take) -> Seen:
         [each.behind[:, 2] - each.behind[:, 1] - first[row].lead for of in looks for row, each in of.items()]
     )
     behind = {row: each.behind[:, 0] for row, each in first.items()}
-    limit = allowance.limit(noise)
+    leads = np.concatenate([first[row].lead for row in rows])
+    limit = allowance.limit(noise, leads)
     for of in again([row for row in rows if limit < behind[row].max() <= HOPELESS * limit]):
         behind |= {row: np.minimum(behind[row], each.behind[:, 0]) for row, each in of.items()}
-    return Seen(behind, np.concatenate([first[row].lead for row in rows]), noise)
+    return Seen(behind, leads, noise)
 
 
 def submitted(subject: Subject) -> dict[int, Ints]:
