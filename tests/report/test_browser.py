@@ -33,7 +33,7 @@ pytestmark = pytest.mark.browser
 
 SHOTS = paths.ROOT / "screenshots"
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-PAGES = ("report", "reference", "board", "leaderboard", "similarity", "verdict", "verdict-of-evil")
+PAGES = ("report", "reference", "board", "failed", "leaderboard", "similarity", "verdict", "verdict-of-evil")
 EVIL = "<script>document.title = 'taken over'</script><img src=x onerror=\"document.title='taken over'\">"
 
 Open = Callable[..., Any]
@@ -69,6 +69,9 @@ def pages(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
             "reference": running.run(Request(**asked, engine="reference")).folder,
         }
         runs["board"] = on_a_board(runs["report"], folder / "board")
+        made["failed"] = report.make(
+            str(failed(runs["report"], folder / "failed")), to=str(folder / "failed.html")
+        ).path
         made |= {
             name: report.make(str(run), against=str(runs["reference"]), to=str(folder / f"{name}.html")).path
             for name, run in runs.items()
@@ -99,6 +102,18 @@ def pages(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
         made[name] = folder / f"{name}.html"
         html_page.write(made[name], verdict_page.html(verdict))
     return made
+
+
+def failed(run: Path, to: Path) -> Path:
+    """The same run as one that ended early with an error of several lines."""
+    shutil.copytree(run, to)
+    manifest = json.loads((to / "manifest.json").read_text())
+    reason = f"R101 there is no room on the disk\n  where:    {'/long' * 40}\n  do:       make room; then --resume"
+    manifest |= {"state": "failed", "failed": {"kind": "ResourceError", "reason": reason}}
+    for key in ("elapsed_s", "phases_s", "stages_s", "score", "verdict", "telemetry"):
+        manifest.pop(key, None)
+    (to / "manifest.json").write_text(json.dumps(manifest))
+    return to
 
 
 def on_a_board(run: Path, to: Path) -> Path:
@@ -207,9 +222,10 @@ def test_all_text_stands_out_from_its_paper(opened: Open, name: str, scheme: str
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_phone_shows_it_without_scrolling_sideways(opened: Open, name: str) -> None:
-    page = opened(name, viewport=PHONE)
-    shoot(page, f"{name}-phone")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_it_without_scrolling_sideways(opened: Open, name: str, scheme: str) -> None:
+    page = opened(name, viewport=PHONE, scheme=scheme)
+    shoot(page, f"{name}-phone-{scheme}")
     page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
     wide = "[...document.querySelectorAll('main *')].filter((e) => e.getBoundingClientRect().right > innerWidth + 1)"
@@ -265,6 +281,19 @@ def test_ranks_sort_by_time_however_it_is_written(opened: Open) -> None:
     times = [float(text.split()[0]) for text in table.locator("tbody tr > :nth-child(4)").all_inner_texts()]
     assert times == sorted(times)
     assert len(times) == 4
+
+
+def test_a_mark_of_right_or_wrong_stays_on_one_line(opened: Open) -> None:
+    page = opened("report")
+    marks = page.locator("#rows .no, #rows .yes").evaluate_all(
+        "(all) => all.map((each) => each.getClientRects().length)"
+    )
+    assert len(marks) == 12
+    assert set(marks) == {1}
+
+
+def test_a_failed_run_s_error_keeps_its_lines(opened: Open) -> None:
+    assert opened("failed").locator("pre.error").inner_text().splitlines()[-1] == "  do:       make room; then --resume"
 
 
 def test_rows_are_filtered_and_counted(opened: Open) -> None:
