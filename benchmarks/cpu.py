@@ -6,8 +6,9 @@
 
 Every contender runs in a process of its own, so that its peak memory is its own, and is timed as a run
 is: tokenise, generate, decode, on a warm model. The pipe gets its prompts sorted by length, which is the
-best that batching can do; its answers are put back in order. The last line is JSON. With --to FOLDER the table is
-also drawn there, as bench.svg and bench.png.
+best that batching can do; its answers are put back in order. For ours the projections and the head of its passes are
+timed alone too, in the same process: no way of computing these rows is faster. The last line is JSON. With --to FOLDER
+the table is also drawn there, as bench.svg and bench.png.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from pipeline import reference, text_generation  # noqa: E402
 from pipeline.dataset import fetch, records  # noqa: E402
+from pipeline.engine import network, projection  # noqa: E402
+from pipeline.engine.pass_log import PassLog  # noqa: E402
+from pipeline.engine.weights import Weights  # noqa: E402
 from pipeline.model import fetch as setup  # noqa: E402
 from pipeline.record import provenance  # noqa: E402
 from pipeline.report import bench_picture  # noqa: E402
@@ -62,6 +68,7 @@ def contend(name: str, model: str, rows: int, max_new_tokens: int) -> dict[str, 
     elapsed_s, answers = timed(rows)
     passes = None if answers.log is None else len(answers.log.end_s)
     growth = elapsed_s / ((before_s + timed(base_rows)[0]) / 2) if before_s is not None else None
+    alone_s = min(projections_s(pipe.engine.weights, answers.log) for _ in range(2)) if kind == "ours" else None
     texts = [""] * len(chats)
     for index, output in zip(order, answers.outputs, strict=True):
         texts[index] = output[0]["generated_text"]
@@ -72,8 +79,28 @@ def contend(name: str, model: str, rows: int, max_new_tokens: int) -> dict[str, 
         "peak_bytes": provenance.peak_memory()["host_bytes"],
         "growth": growth,
         "passes": passes,
+        "projections_s": alone_s,
         "texts": texts,
     }
+
+
+def projections_s(weights: Weights, log: PassLog) -> float:
+    """Seconds of the projections and the head alone, for passes of the same rows."""
+    shape = weights.shape
+    x, mixed, inner = (
+        torch.randn(max(map(sum, zip(log.prompt_rows, log.answer_rows, strict=True))), width, dtype=weights.dtype)
+        for width in (shape.hidden, shape.heads * shape.head_dim, shape.intermediate)
+    )
+    start = time.perf_counter()
+    with torch.inference_mode():
+        for prompt_rows, answer_rows in zip(log.prompt_rows, log.answer_rows, strict=True):
+            rows = prompt_rows + answer_rows
+            for layer in weights.layers:
+                for values, weight in ((x, layer.qkv), (mixed, layer.o), (x, layer.gate_up), (inner, layer.down)):
+                    projection.linear(values[:rows], weight)
+            for part in x[:answer_rows].split(network.CPU_HEAD_ROWS):
+                projection.linear(part, weights.head)
+    return time.perf_counter() - start
 
 
 def compare(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
@@ -135,6 +162,9 @@ def verdicts(results: dict[str, Any]) -> dict[str, float]:
         found["faster_than_batch_1"] = seconds["pipe-1"] / seconds["ours"]
         found["faster_than_best_batch"] = min(batches) / seconds["ours"]
         found["memory_of_batch_1"] = results["ours"]["peak_bytes"] / results["pipe-1"]["peak_bytes"]
+    for name, result in results.items():
+        if result["projections_s"] is not None:
+            found[f"{name}_over_projections"] = result["elapsed_s"] / result["projections_s"]
     if "ours-500" in results and results["ours-500"]["growth"]:
         found["growth_to_500_rows"] = results["ours-500"]["growth"]
     return {key: round(value, 3) for key, value in found.items()}
