@@ -21,12 +21,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pipeline import paths
-from pipeline.contest.judge import farm
 from pipeline.errors import EnvironmentProblem, UsageError
-from pipeline.queues import attempts, job
+from pipeline.queues import attempts, job, slurm
 from pipeline.queues.driver import Driver, Wanted
 from pipeline.queues.local import Local
 from pipeline.queues.owner import only_one
@@ -67,6 +64,7 @@ def queue_of(kind: str, place: Path) -> Queue:
 
 def drive(kind: str, place: Path) -> None:
     """Until all is settled, or killed."""
+    slurm.PATIENCE_S = 5.0  # a controller that was killed while it answered leaves squeue waiting
     with only_one(place) as owner:
         command = (*PYTHON, __file__, "work")
         driver = Driver(
@@ -106,16 +104,24 @@ def trouble(place: Path, folder: Path, began_s: float) -> None:
     say(began_s, "slurmctld killed 2 s after the submissions")
     controller_is(folder, down=False)
     subprocess.run(["scontrol", "update", "nodename=orin3", "state=drain", "reason=test"], check=True)
-    wait(lambda: any(each.started and each.node == "orin2" and not each.outcome for run in place.glob("runs/*")
-                     for each in attempts.of_run(run)), 20)  # fmt: skip
-    cluster("crash", str(folder), "orin2")
-    say(began_s, "orin2 crashed while it ran one, orin3 drained")
+    found: list[str] = []
+    wait(lambda: found.extend(running_on(place, "orin1", "orin2")) or found, 60)
+    victim = found[0]
+    cluster("crash", str(folder), victim)
+    say(began_s, f"{victim} crashed while it ran one, orin3 drained")
     time.sleep(6)
-    cluster("daemon", str(folder), "orin2")
+    cluster("daemon", str(folder), victim)
     subprocess.run(["scontrol", "update", "nodename=orin3", "state=resume"], check=True)
     controller_is(folder, down=True)
     controller_is(folder, down=False)
-    say(began_s, "orin2 is back, orin3 resumed, slurmctld killed again")
+    say(began_s, f"{victim} is back, orin3 resumed, slurmctld killed again")
+
+
+def running_on(place: Path, *nodes: str) -> list[str]:
+    """Those of the nodes on which a run has begun and not ended."""
+    found = [each.node for run in place.glob("runs/*") for each in attempts.of_run(run)
+             if each.started and not each.outcome]  # fmt: skip
+    return [node for node in nodes if node in found]
 
 
 def controller_is(folder: Path, down: bool) -> None:
@@ -139,6 +145,10 @@ def say(began_s: float, text: str) -> None:
 
 def look_at_the_farm(place: Path, folder: Path) -> None:
     """What is refused before anything is queued, by real jobs on real nodes."""
+    import pytest
+
+    from pipeline.contest.judge import farm
+
     docker = folder / "bin/docker"
     docker.parent.mkdir()
     for each in (docker, docker.with_name("podman")):

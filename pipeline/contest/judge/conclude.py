@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.check import INVALID_RUN, CheckResult, plain, unknown
 from pipeline.contest.checks.organiser import Organiser
-from pipeline.contest.judge import again, classes, measured_file, references
+from pipeline.contest.judge import classes, measured_file, references
 from pipeline.contest.judge.plan import Entry, Plan
 from pipeline.contest.judge.references import Measurement
 from pipeline.contest.judge.work import image_check
@@ -49,10 +49,10 @@ def settled(place: Path, key: str) -> Settled | None:
 def conclude(plan: Plan, entry: Entry, place: Path, organiser: Organiser) -> Verdict:
     """The verdict of a submission whose runs are all settled; written beside its archive."""
     tar = place.parent / entry.file
-    keys = [each.counts for each in again.turns(plan, place) if plan.entry(each.counts) is entry]
+    keys = [each.counts for each in references.turns(plan, place) if plan.entry(each.counts) is entry]
     runs = [done for key in keys if (done := settled(place, key)) is not None]
     made = [each for each in runs if each.one is not None and each.kind != classes.NODE]
-    known = again.reference_times(place)
+    known = references.reference_times(place)
     timed = [(each.node, each.moment_s, each.one.elapsed_s) for each in made
              if each.one is not None and each.one.elapsed_s is not None]  # fmt: skip
     times, drift = references.levelled(timed, known)

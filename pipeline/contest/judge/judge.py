@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline import files, paths
 from pipeline.contest.checks.organiser import Organiser
-from pipeline.contest.judge import again, classes, conclude, entries, farm, references
+from pipeline.contest.judge import classes, conclude, entries, farm, references
 from pipeline.contest.judge import plan as planning
 from pipeline.contest.judge.plan import FOLDER, NET_S, Plan, Size
 from pipeline.contest.verify.again import process as launch
@@ -176,7 +176,7 @@ def _say(text: str, before: str, tell: Callable[[str], None]) -> str:
 
 @dataclass(frozen=True)
 class Begun:
-    turns: list[again.Turns]
+    turns: list[references.Turns]
     runs: Counter[str]
     """How many began on each board."""
     had: dict[str, set[str]]
@@ -194,7 +194,7 @@ class Begun:
 
 
 def _begun(plan: Plan, place: Path) -> Begun:
-    turns = again.turns(plan, place)
+    turns = references.turns(plan, place)
     begun = Begun(turns, Counter(), {}, set(), all(attempts.result(place / "runs" / each.counts) for each in turns))
     latest = max((len(each.keys) for each in turns), default=1)
     for each in turns:

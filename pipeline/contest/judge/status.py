@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from pipeline import table
-from pipeline.contest.judge import again, ordering
+from pipeline.contest.judge import ordering, references
 from pipeline.contest.judge.plan import Plan
 from pipeline.queues import attempts
 from pipeline.table import Column
@@ -38,7 +38,7 @@ class Status:
 
 def look(plan: Plan, place: Path) -> Status:
     states, walls, boards, left = {}, [], set(), []
-    keys = [each.counts for each in again.turns(plan, place)]
+    keys = [each.counts for each in references.turns(plan, place)]
     for key in keys:
         run, entry = place / "runs" / key, plan.entry(key)
         result, made = attempts.result(run), attempts.of_run(run)

@@ -67,13 +67,21 @@ def work(attempt: Path, made: Plan, place: Path) -> dict[str, Any]:
             else:
                 shutil.copyfile(here / name, attempt / name)
         measured_file.write(one, attempt)
-    kind, why = classes.of(one)
+        kind, why = classes.of(one)
+        if was_not_made(one.measured.status, here):
+            kind, why = NODE, f"no container could be made: {one.stderr_tail.strip()[-300:]}"
     board = one.measured.board[0].board
     return {
         "kind": kind, "why": why, "elapsed_s": one.elapsed_s, "ready_s": one.measured.ready_s,
         "wall_s": time.monotonic() - began_s, "cooled_s": waited.waited_s, "image": _plain(found),
         "device": board.title,
     }  # fmt: skip
+
+
+def was_not_made(status: int | None, folder: Path) -> bool:
+    """Whether docker or podman itself failed, before there was a container: a program's own 125 comes from one."""
+    path = folder / "container-id"
+    return status == 125 and not (path.is_file() and path.read_text().strip())
 
 
 def _plain(found: CheckResult) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.contest.judge import again, judge, references, status
+from pipeline.contest.judge import judge, references, status
 from pipeline.contest.judge.plan import Entry, Plan
 from pipeline.queues import attempts
 
@@ -41,7 +41,7 @@ def all_on_two_boards(plan: Plan, place: Path, last_of_b2_s: float) -> None:
 
 def test_steady_boards_have_done_all(plan: Plan, tmp_path: Path) -> None:
     all_on_two_boards(plan, tmp_path, 10.1)
-    assert [each.keys for each in again.turns(plan, tmp_path)] == [(key,) for key in plan.order]
+    assert [each.keys for each in references.turns(plan, tmp_path)] == [(key,) for key in plan.order]
     assert judge._finished(plan, tmp_path, ["b1", "b2"])
 
 
@@ -49,7 +49,12 @@ def test_what_ran_on_a_board_that_drifted_is_done_again_elsewhere(plan: Plan, tm
     all_on_two_boards(plan, tmp_path, 10.3)
     assert not judge._finished(plan, tmp_path, ["b1", "b2"])
     of_b = [f"{B.id}-r{number}-again2" for number in (1, 2)]
-    assert [each.counts for each in again.turns(plan, tmp_path)] == [plan.order[0], of_b[0], plan.order[2], of_b[1]]
+    assert [each.counts for each in references.turns(plan, tmp_path)] == [
+        plan.order[0],
+        of_b[0],
+        plan.order[2],
+        of_b[1],
+    ]
     wanted = {each.key: each for each in judge._wanted(plan, tmp_path, ["b1", "b2"])}
     assert wanted[of_b[0]].avoid == ("b2",)
     assert wanted[of_b[0]].limit_s == wanted[plan.order[0]].limit_s
@@ -73,15 +78,15 @@ def test_a_board_that_never_settles_ends_after_three_turns(
     monkeypatch.setattr(references, "EVERY", 100)
     ended(tmp_path, "ref-b1-1", "b1", 0, 10.0)
     moment_s = 1.0
-    for turn in range(1, again.MOST_TURNS + 1):
+    for turn in range(1, references.MOST_TURNS + 1):
         assert not judge._finished(plan, tmp_path, ["b1"])
-        for each in again.turns(plan, tmp_path):
+        for each in references.turns(plan, tmp_path):
             assert len(each.keys) == turn
             ended(tmp_path, each.counts, "b1", moment_s := moment_s + 1, 20.0)
         last = f"ref-b1-last{turn if turn > 1 else ''}"
         ended(tmp_path, last, "b1", moment_s := moment_s + 1, 10.0 + turn)
     assert judge._finished(plan, tmp_path, ["b1"])
-    assert {len(each.keys) for each in again.turns(plan, tmp_path)} == {3}
+    assert {len(each.keys) for each in references.turns(plan, tmp_path)} == {3}
 
 
 def test_a_run_that_failed_is_not_done_again_for_drift(plan: Plan, tmp_path: Path) -> None:

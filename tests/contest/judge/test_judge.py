@@ -202,6 +202,15 @@ def test_a_hot_board_is_waited_for_and_then_given_up(tmp_path: Path, monkeypatch
     assert "not below 10 °C within 0.05 s" in board_ready.wait(host, 0.05, 0.01).why
 
 
+def test_a_container_that_could_not_be_made_is_not_the_teams_fault(tmp_path: Path) -> None:
+    assert work.was_not_made(125, tmp_path)
+    (tmp_path / "container-id").touch()
+    assert work.was_not_made(125, tmp_path)
+    assert not work.was_not_made(1, tmp_path)
+    (tmp_path / "container-id").write_text("ab" * 32)
+    assert not work.was_not_made(125, tmp_path)
+
+
 class Probed(Here):
     """Whose boards answer a probe as a test says."""
 
