@@ -18,7 +18,7 @@ from pipeline.commands.next_step import then
         "engine": "ours, or reference: transformers' own pipe() under the same clock",
         "limit": "only the first N rows",
         "repeat": "time it N times; the median counts",
-        "batch-size": "of the reference",
+        "batch-size": "how many prompts the reference answers at once",
         "max-new-tokens": "instead of the contest's 500",
         "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
         "device": "cpu or cuda; left out: a GPU where there is one",
@@ -168,7 +168,7 @@ def stress(
     dtype: str = "",
     device: str = "",
 ) -> None:
-    """Answer only the longest prompts, widest branchings and longest answers of a set, before the set is run."""
+    """Answer only a set's hardest rows (longest prompts, most choices, longest answers) before the whole set."""
     from pipeline.dataset import hardest
     from pipeline.runs.request import Request, begin
 
@@ -248,7 +248,7 @@ def reproduce(_context: Context, run: str = "", image: str = "", show: bool = Fa
     positional=["run"],
     help={
         "run": "a run's folder, or its name under runs/",
-        "against": "hold it against this run, row by row: the yardstick, as A in invoke compare",
+        "against": "a baseline: show how much faster this run was, and compare both row by row",
         "to": "the page's file; left out: report.html in the run's folder",
         "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
     },

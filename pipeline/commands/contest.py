@@ -148,7 +148,7 @@ def judge(
 ) -> None:
     """Run all submissions of a folder by your own clock, into verdicts to rank. Example: invoke judge received --data F
 
-    Killed at any moment, the same command goes on: docs/farm.md.
+    If it is killed, the same command goes on from there: docs/farm.md.
     """
     import sys
 

@@ -33,7 +33,7 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke setup --model phi3-medium           only fetch and verify it
   invoke data --list                         the data sets of all 19 benchmarks; --set NAME fetches one
   invoke evaluate --sets obqa,boolq,gsm8k    many sets, one model load, beside the model card's scores
-  invoke stress --set boolq-validation       only the longest and widest rows of a set, before it is run
+  invoke stress --set boolq-validation       only the hardest rows of a set, before the whole is run
   invoke compare RUN_A RUN_B                 two runs row by row, and the contest's 0.5 % rule
   invoke report runs/NAME                    one run as a page: time, passes, power, accuracy, every wrong row
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
@@ -71,7 +71,8 @@ def without_checkout(examples: str) -> str:
 
 def _gathered() -> Collection:
     found = [each for module in (answer, contest, develop, image, prepare) for each in vars(module).values()]
-    return Collection(*(with_defaults(each) for each in (help_, *found) if isinstance(each, Task)))
+    every = dict.fromkeys(each for each in (help_, *found) if isinstance(each, Task))  # one module may import another's
+    return Collection(*map(with_defaults, every))
 
 
 namespace = _gathered()
