@@ -153,7 +153,8 @@ def drive(plan: Plan, place: Path, driver: Driver, period_s: float, owner: Path,
             return False
         try:
             owner.touch()
-            up = [each.name for each in driver.queue.nodes() if each.up]
+            nodes = driver.queue.nodes()
+            up = [each.name for each in nodes if each.up]
             found = driver.look(_wanted(plan, place, up), WINDOW * max(1, len(up)))
             _skip(plan, driver, found)
             if _finished(plan, place, up):
@@ -164,7 +165,8 @@ def drive(plan: Plan, place: Path, driver: Driver, period_s: float, owner: Path,
             found, said = [], _say(f"waiting: {error}", said, tell)
         if found:
             counted = Counter(each.result["kind"] if each.result else each.state for each in found)
-            said = _say(", ".join(f"{count} {state}" for state, count in sorted(counted.items())), said, tell)
+            down = "".join(f"; {each.name} is not used: {each.why}" for each in nodes if not each.up)
+            said = _say(", ".join(f"{count} {state}" for state, count in sorted(counted.items())) + down, said, tell)
         time.sleep(period_s)
 
 
