@@ -14,6 +14,7 @@ from pipeline.process import git
 
 MADE_HERE = (
     *("/.venv*/", "/models/", "/runs/", "/screenshots/", "/dist/", "/team.yaml", "/data/sets/", "/data/downloads/"),
+    "/data/devices/",
     *("/.carry/", "/pipeline/engine/kernels/built/", "__pycache__/", "*.pyc", ".pytest_cache/", ".hypothesis/"),
     *(".ruff_cache/", "*.egg-info/", "/build/", ".mypy_cache/"),
 )
