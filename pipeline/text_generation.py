@@ -27,6 +27,7 @@ except ModuleNotFoundError as error:
 
 from pipeline.dataset import records
 from pipeline.engine import backend, invariance, memory, projection
+from pipeline.engine.cost import PassCost
 from pipeline.engine.device import STREAMED, pick_device
 from pipeline.engine.engine import DoesNotFit, Engine, Progress, Stats
 from pipeline.engine.free_memory import free_bytes
@@ -166,9 +167,14 @@ class TextGenerator:
         (prompt,) = token_ids(self.tokenizer, [chat])
         return self.engine.logits([*prompt, *answered])
 
-    def warm_up(self, on_step: Callable[[int, int], object] = lambda done, all: None) -> None:
-        """Measure the device. Sees no data. `on_step(done, all)` is called between the steps of it."""
-        self.engine.warm_up(on_step)
+    def warm_up(
+        self,
+        on_step: Callable[[int, int], object] = lambda done, all: None,
+        known: PassCost | None = None,
+        few: bool = False,
+    ) -> None:
+        """Measure the device, as `Engine.warm_up`. Sees no data. `on_step(done, all)` is called between its steps."""
+        self.engine.warm_up(on_step, known, few)
         # A full garbage collection walks everything that torch and transformers made, which takes longer than a pass.
         gc.collect()
         gc.freeze()
@@ -191,7 +197,7 @@ class TextGenerator:
                 "passed_over": self.engine.backend.passed_over,
             },
             "invariant": asdict(self.engine.backend.invariance),
-            "cost": {"rows": cost.rows, "elapsed_s": cost.elapsed_s},
+            "cost": {"rows": cost.rows, "elapsed_s": cost.elapsed_s, "from": self.engine.curve_from},
         }
 
     def _warn_of_lengths(

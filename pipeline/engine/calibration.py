@@ -37,26 +37,40 @@ TOKENS_PER_ANSWER = 8
 """So many tokens of the largest pass for one running answer at least: a pass of short prompts begins that many."""
 
 
-def measure(passes: Passes, limits: Limits, on_step: Callable[[int, int], object] = lambda done, all: None) -> PassCost:
-    """The cost curve of this model on this device, in seconds; `on_step(done, all)` between two steps. Raises
-    ResourceError (R304) as any pass does."""
+FEW_SIZES, FEW_ROUNDS = (1, 16, 64, 256), 1
+"""What is timed on a CPU for a small set: a pass of 256 tokens takes as long there as several of its answers."""
+
+HOLDS = 1.5
+"""A curve still holds where its ends have not moved against each other by more than this."""
+
+
+def measure(
+    passes: Passes,
+    limits: Limits,
+    on_step: Callable[[int, int], object] = lambda done, all: None,
+    few: bool = False,
+) -> PassCost:
+    """The cost curve of this model on this device, in seconds; `on_step(done, all)` between two steps. `few`: on a CPU
+    at a few sizes only. Raises ResourceError (R304) as any pass does."""
     weights, computing = passes.weights, passes
     if weights.streamed:
         # What a pass computes is timed with one layer in the place of all, what it reads by one pass.
         layers = (next(iter(weights.layers)),) * weights.shape.layers
         computing = Passes(replace(weights, layers=layers), passes.pool, passes.backend)
     largest = min(limits.chunk_rows or limits.budget_rows, limits.slots)
-    sizes = [n for n in SIZES if n <= largest]
+    few = few and weights.device.type == "cpu" and not weights.streamed
+    sizes = [n for n in (FEW_SIZES if few else SIZES) if n <= largest]
+    rounds = FEW_ROUNDS if few else cost.ROUNDS
     large = [n for n in sizes if n >= LARGE and weights.device.type == "cuda"]
-    few = sizes[: len(sizes) - len(large)]
-    steps = cost.ROUNDS * len(large), (1 + cost.ROUNDS) * len(few)
+    small = sizes[: len(sizes) - len(large)]
+    steps = cost.ROUNDS * len(large), (1 + rounds) * len(small)
 
     ready = {n: _segments(computing, n) for n in large}
     times = cost.measure_in_a_row(
         lambda tokens: computing.run(ready[tokens]).tokens, large, HEAT_UP_S, lambda done, _: on_step(done, sum(steps))
     )
     curve = cost.measure(
-        lambda tokens: _run(computing, tokens), few, lambda done, _: on_step(steps[0] + done, sum(steps))
+        lambda tokens: _run(computing, tokens), small, lambda done, _: on_step(steps[0] + done, sum(steps)), rounds
     )
     curve = cost.PassCost((*curve.rows, *times), (*curve.elapsed_s, *times.values()))
     if weights.streamed:
@@ -64,6 +78,23 @@ def measure(passes: Passes, limits: Limits, on_step: Callable[[int, int], object
         _run(passes, 1)
         curve = curve.reading(time.perf_counter() - start, limits.budget_rows)
     return curve
+
+
+def held_again(
+    passes: Passes,
+    limits: Limits,
+    known: PassCost,
+    on_step: Callable[[int, int], object] = lambda done, all: None,
+) -> PassCost | None:
+    """A curve that was measured here before, as fast or slow as this device is now, if its ends still lie to each other
+    as they did; None if they do not, or if it is of other sizes."""
+    largest = min(limits.budget_rows, limits.slots)
+    if known.rows != tuple(n for n in SIZES if n <= largest) or len(known.rows) < 2:
+        return None
+    ends = known.rows[0], known.rows[-1]
+    now = cost.measure(lambda tokens: _run(passes, tokens), ends, on_step, rounds=1)
+    low, high = sorted(now.elapsed_s[i] / known.elapsed_s[i] for i in (0, -1))
+    return known.scaled((low * high) ** 0.5) if high <= HOLDS * low else None
 
 
 def fitting(limits: Limits, curve: PassCost) -> Limits:

@@ -80,6 +80,10 @@ class PassCost:
         rows = sorted({*self.rows, *(n for n in doubled if n < largest), largest})
         return PassCost(tuple(rows), tuple(max(sweep_s, self.seconds(n)) for n in rows))
 
+    def scaled(self, factor: float) -> PassCost:
+        """The same curve of a device that is so many times as slow."""
+        return PassCost(self.rows, tuple(factor * seconds for seconds in self.elapsed_s))
+
     def _left(self, rows: int) -> int:
         return min(bisect_right(self.rows, rows), len(self.rows) - 1) - 1
 
@@ -96,8 +100,9 @@ def measure(
     run_pass: Callable[[int], None],
     sizes: Sequence[int],
     on_step: Callable[[int, int], object] = lambda done, all: None,
+    rounds: int = ROUNDS,
 ) -> PassCost:
-    """Time `run_pass(rows)` at each of the ascending sizes, in turn from the largest, `ROUNDS` times after a round that
+    """Time `run_pass(rows)` at each of the ascending sizes, in turn from the largest, `rounds` times after a round that
     does not count; the median of each size counts.
 
     In turn, since a device whose clock goes up and down with heat and power would favour whatever came at a good
@@ -105,9 +110,9 @@ def measure(
     of all are done.
     """
     times: dict[int, list[float]] = {size: [] for size in sizes}
-    for turn in range(1 + ROUNDS):
+    for turn in range(1 + rounds):
         for at, size in enumerate(reversed(sizes)):
-            on_step(turn * len(sizes) + at, (1 + ROUNDS) * len(sizes))
+            on_step(turn * len(sizes) + at, (1 + rounds) * len(sizes))
             begun = time.perf_counter()
             while (start := time.perf_counter()) - begun < ROUND_S:
                 run_pass(size)

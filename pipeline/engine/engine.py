@@ -106,6 +106,8 @@ def models_choice(works: Sequence[Work], started: Started) -> list[int]:
 class Engine:
     """A model on a device, ready for sets of prompts."""
 
+    MEASURED, A_FEW, KEPT = "measured", "measured at a few sizes", "kept, and checked at two sizes"
+
     def __init__(
         self,
         weights: Weights,
@@ -127,6 +129,7 @@ class Engine:
         self.limits = limits
         self._most_slots = limits.slots if most_slots is None else most_slots
         self.cost = pass_cost
+        self.curve_from = self.MEASURED
         self.draft_policy, self._choose_tokens = draft_policy, choose_tokens
         self.backend = backend or choose(weights.shape, weights.dtype, weights.device)
         # A pass that reads weights from a disk is as large as can be: what would go into the next belongs into it.
@@ -134,10 +137,18 @@ class Engine:
         self.pool = SlotPool(weights.shape, limits.slots, weights.dtype, weights.device)
         self._passes = make_passes(weights, self.pool, self.backend, limits.chunk_rows)
 
-    def warm_up(self, on_step: Callable[[int, int], object] = lambda done, all: None) -> None:
+    def warm_up(
+        self,
+        on_step: Callable[[int, int], object] = lambda done, all: None,
+        known: cost.PassCost | None = None,
+        few: bool = False,
+    ) -> None:
         """Time passes of made-up tokens, so that limits and drafts follow this device. Sees no data. `on_step(done,
-        all)` is called between the steps of it."""
-        self.cost = calibration.measure(self._passes, self.limits, on_step)
+        all)` is called between the steps of it. `known`: the curve as this device had it before, taken if two of its
+        points hold. `few`: a CPU is timed at a few sizes only."""
+        held = None if known is None else calibration.held_again(self._passes, self.limits, known, on_step)
+        self.cost = held or calibration.measure(self._passes, self.limits, on_step, few)
+        self.curve_from = self.KEPT if held else self.A_FEW if few else self.MEASURED
 
     def generate(
         self,

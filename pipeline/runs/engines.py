@@ -21,6 +21,7 @@ from pipeline.engine.pass_log import PassLog
 from pipeline.model.attest import Attestation
 from pipeline.model.dtype import pick_dtype
 from pipeline.model.lock import Lock
+from pipeline.runs import kept_curve
 from pipeline.runs.progress import loading, warming_up
 from pipeline.runs.request import Request, arguments_of
 
@@ -73,10 +74,14 @@ def load(name: str, model: Path | str, *, dtype: str | None = None, device: str 
         return loaders[name](model, dtype=dtype, device=device, on_bytes=on_bytes)
 
 
-def warm_up(pipe: Pipe) -> None:
-    """The engine's own warm-up, with a bar of its steps on a terminal."""
+def warm_up(pipe: Pipe, prompts: int | None = None) -> None:
+    """The engine's own warm-up, with a bar of its steps on a terminal. `prompts`: how many are to come, if that is
+    known: ours measures a CPU less for few of them."""
     with warming_up() as on_step:
-        pipe.warm_up(on_step)
+        if isinstance(pipe, text_generation.TextGenerator):
+            kept_curve.warm_up(pipe, on_step, prompts)
+        else:
+            pipe.warm_up(on_step)
 
 
 def manifest_head(request: Request, model: Path, lock: Lock, provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,6 +112,8 @@ class Looked:
     model: Path
     longest: Longest | None
     """None for a pipe, which is not opened before the clock, and for the reference, which takes what memory holds."""
+    prompts: int | None = None
+    """How many there are; None for a pipe."""
 
 
 def begin(request: Request, say: Say = print) -> Looked:
@@ -127,7 +129,7 @@ def begin(request: Request, say: Say = print) -> Looked:
     check_data(request, data)
     rows = _rows(request, data)
     model = model_setup.resolve(request.model, say)
-    return Looked(data, model, _longest(request, model, data, rows))
+    return Looked(data, model, _longest(request, model, data, rows), None if stream.is_stream(data) else len(rows))
 
 
 def check_room(request: Request, looked: Looked) -> None:

@@ -82,7 +82,7 @@ def run(
         resume.check_same(unfinished, {**began, **known})
     with _folder(request, unfinished) as folder, _saying_what_is_kept(folder, say):
         folder.begin({**began, **resume.history(unfinished, len(folder.kept))})
-        ready = _prepare(request, model, arguments)
+        ready = _prepare(request, model, arguments, looked.prompts)
         engine = {"name": request.engine, **ready.pipe.describe()}
         if unfinished is not None:
             resume.warn_of_ties(unfinished, {**began, "engine": engine})
@@ -190,8 +190,8 @@ class Ready:
     warm_up_s: float
 
 
-def _prepare(request: Request, model: Path, arguments: dict[str, Any]) -> Ready:
-    """Load and warm up: sections one and two of the organiser's script. Nothing here knows the data set."""
+def _prepare(request: Request, model: Path, arguments: dict[str, Any], prompts: int | None = None) -> Ready:
+    """Load and warm up: sections one and two of the organiser's script. Of the data only their number is known here."""
     rules = settings.run()
     torch.manual_seed(rules.seed)
     device = pick_device(request.device)
@@ -199,7 +199,7 @@ def _prepare(request: Request, model: Path, arguments: dict[str, Any]) -> Ready:
     pipe = engines.load(request.engine, model, dtype=request.dtype, device=request.device)
     synchronize(device)
     loaded = time.perf_counter()
-    engines.warm_up(pipe)
+    engines.warm_up(pipe, prompts)
     pipe.answer([dict(message) for message in rules.warmup_messages], **{**arguments, "max_new_tokens": WARM_UP_TOKENS})
     synchronize(device)
     warm = time.perf_counter()

@@ -80,8 +80,11 @@ def test_the_bar_moves_by_bytes_and_leaves_nothing_behind(tiny: Path) -> None:
     assert written.rstrip("\r").endswith(" "), "the line is wiped"
 
 
-def test_loading_warming_up_and_answering_are_drawn_on_a_terminal(tiny: Path) -> None:
+def test_loading_warming_up_and_answering_are_drawn_on_a_terminal(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The number of answers is right and the time left is known in the first frames, before a pass has run."""
+    monkeypatch.setenv("PIPELINE_DATA", str(tmp_path))  # where no curve is kept
     written = on_a_terminal(ANSWER, tiny)
     assert written.startswith("starting …")
     assert "loading:" in written
