@@ -9,6 +9,7 @@ import yaml
 
 from pipeline import paths, schemas, settings
 from pipeline.contest import team
+from pipeline.contest.checks import device_checks
 from pipeline.contest.rules import rules
 from pipeline.errors import IntegrityError, UsageError
 from pipeline.schemas import devices
@@ -24,6 +25,7 @@ def load(path: Path) -> object:
         "run": schemas.RunConfig,
         "model_card": schemas.ModelCard,
         "rules": rules.Rules,
+        "contest_board": device_checks.Described,
         "team.example": team.Team,
     }
     return settings.load(path, kinds[path.stem if path.parent.name == "configs" else path.parent.name])

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import forgeries
-from support.audited import DECLARED, DIGEST, PAPERS, Ground
+from support import forgeries, papers
+from support.audited import DECLARED, DIGEST, Ground
 from support.drafts_of_submissions import Draft, source_of
 from support.forgeries import LIES, UNSETTLED, UNTOLD
 from support.submissions import Clone
@@ -34,8 +34,7 @@ def draft(ground: Ground) -> Draft:
 @pytest.fixture(autouse=True)
 def quick_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     """test_submit.py makes the real ones, which takes a second each."""
-    monkeypatch.setattr(method, "make", lambda *_: {name: PAPERS[name] for name in PAPERS if name.startswith("m")} | {
-        "leaderboard.png": b"drawn"})  # fmt: skip
+    monkeypatch.setattr(method, "make", lambda manifest, *_: papers.drawn(manifest))
 
 
 def checkout_of(draft: Draft, ground: Ground, folder: Path) -> tuple[Path, Path]:

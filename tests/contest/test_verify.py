@@ -264,7 +264,7 @@ def test_a_reference_of_some_rows_says_so_in_the_same_words_everywhere(ground: G
 def test_a_rule_that_is_met_on_all_rows_says_first_what_was_measured_on_them() -> None:
     seen = {"rows": 30, "rows_of_data": 30, "difference": 1 / 30, "verdict": "cannot tell", "words": "Cannot tell …"}
     found = answer_checks.CHECKS["accuracy"](SimpleNamespace(compared=SimpleNamespace(**seen)))
-    assert (found.state, found.found) == ("ok", "on all 30 rows a gain of 3.33%; on others like them: Cannot tell …")
+    assert (found.state, found.found) == ("ok", "on all 30 rows, which the rule is about: a gain of 3.33%")
 
 
 def test_words_of_strangers_are_made_safe_to_print() -> None:

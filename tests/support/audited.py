@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support import fake_board
+from support import fake_board, papers
 from support.drafts_of_submissions import Draft, source_of
 from support.rows import write_rows
 from support.submissions import Clone, change_manifest, clone
@@ -23,11 +23,13 @@ from pipeline import paths
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.rules import evidence, rules
 from pipeline.contest.rules.evidence import Evidence
+from pipeline.contest.source import sbom, third_party
 from pipeline.contest.submit import pack, redact
 from pipeline.contest.team import Team, TeamWords
-from pipeline.contest.verify import packed_checks, verify
+from pipeline.contest.verify import verify
 from pipeline.contest.verify.verify import Verdict
 from pipeline.model import lock
+from pipeline.record import run_folder
 from pipeline.record.outputs import read_outputs
 from pipeline.runs import timed as running
 from pipeline.runs.request import Request
@@ -37,7 +39,7 @@ WRONG = 4
 """A row whose answer in the file is another one."""
 DIGEST = f"sha256:{'ab' * 32}"
 DECLARED = {rule.id: True for rule in rules.load().rules if rule.by == "declaration"}
-PAPERS = dict.fromkeys(packed_checks.DOCUMENTS, b"Documents that test_submit.py makes for real. " * 30)
+OF_THE_BOARD = {"machine": "aarch64", "processor": "ARMv8 Processor rev 1 (v8l)", "cores": 8}
 NO_NETWORK = {"interfaces": [], "received_bytes": 0, "sent_bytes": 0}
 """As a run in our container sees it."""
 
@@ -93,10 +95,18 @@ def build(tiny: Path, folder: Path) -> Ground:
         reference = running.run(Request(str(data), str(model), "reference"), lambda _: None).folder
         done = checkout.invoke("run", "--dataset", data, "--model", model, "--repeat", 2)
     assert done.returncode == 0, done.stderr
-    change_manifest(checkout.run, network=NO_NETWORK)
+    told = run_folder.read_manifest(checkout.run)
+    change_manifest(
+        checkout.run,
+        network=NO_NETWORK,
+        environment={**told["environment"], **OF_THE_BOARD},
+        telemetry={**told["telemetry"], "others_share": 0.01},
+    )
+    source = {name: (checkout.path / name).read_bytes() for name in (third_party.NAME, *sbom.LOCKS)}
+    documents = papers.make(run_folder.read_manifest(checkout.run), source)
     team = Team(name="Blue", members=("Kim", "Lee"), image="blue/phi3:1", declarations=DECLARED)
     image = pack.Image("blue/phi3:1", DIGEST)
-    packed = {"checkout": checkout.path, "image": image, "names": redact.Names(), "documents": PAPERS}
+    packed = {"checkout": checkout.path, "image": image, "names": redact.Names(), "documents": documents}
     tar = pack.pack(checkout.run, team, folder / "dist", **packed)
     light_checkout = _light(folder / "light")
     draft = Draft.of(tar)
@@ -105,6 +115,7 @@ def build(tiny: Path, folder: Path) -> Ground:
     archived = light_checkout.git("-c", "tar.umask=0022", "archive", "--format=tar", "--output=../light.tar", "HEAD")
     assert archived == ""
     draft.files["source.tar"] = (folder / "light.tar").read_bytes()
+    draft.files |= papers.make(draft.manifest, {name: content for name, (_, content) in source_of(draft).items()})
     return Ground(
         tar=tar,
         light=draft.pack(folder / "dist"),

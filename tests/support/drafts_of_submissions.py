@@ -3,16 +3,21 @@ counts that belong to the lie set right."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support import papers
+
+from pipeline.contest.source import sbom
 from pipeline.contest.submit import pack
+from pipeline.contest.verify import documents
 from pipeline.record.outputs import outputs_digest
 
 
@@ -25,13 +30,17 @@ class Draft:
     rows: list[dict[str, Any]]
     telemetry: list[list[str]]
     """Its lines, the head first."""
+    made: dict[str, bytes] = field(default_factory=dict)
+    """Documents as they were made of the run."""
 
     @classmethod
     def of(cls, tar: Path) -> Draft:
         with tarfile.open(tar) as archive:
             files = {member.name.split("/", 1)[1]: archive.extractfile(member).read() for member in archive}
         del files["MANIFEST.sha256"]
+        made = {name: files[name] for name in (documents.PAPER, sbom.NAME) if name in files}
         return cls(
+            made=made,
             submission=json.loads(files.pop("submission.json")),
             manifest=json.loads(files.pop("run/manifest.json")),
             rows=[json.loads(line) for line in files.pop("run/outputs.jsonl").decode().split("\n")[:-1]],
@@ -60,6 +69,18 @@ class Draft:
         for section in told["sections"]:
             section |= {"answer_tokens": tokens, "outputs_sha256": outputs_digest(outputs)}
         self.log_times()
+        self.make_papers()
+
+    def make_papers(self) -> None:
+        """Paper and bill of materials, where the lie is not in them."""
+        outputs = self.manifest["sections"][0]["outputs_sha256"]
+        for name, make in (
+            (documents.PAPER, lambda: papers.paper(outputs)),
+            (sbom.NAME, lambda: sbom.make(self.manifest, {n: c for n, (_, c) in source_of(self).items()}, 0)),
+        ):
+            if name in self.made and self.files.get(name) == self.made[name]:
+                with contextlib.suppress(KeyError, ValueError, TypeError, tarfile.TarError):  # which is the lie
+                    self.made[name] = self.files[name] = make()
 
     def log_times(self) -> None:
         told = self.manifest

@@ -150,7 +150,7 @@ def negative_phase(d: Draft, tokenizer: Any) -> None:
 
 
 def fewer_sections_than_asked(d: Draft, tokenizer: Any) -> None:
-    d.manifest["request"]["repeat"] = 3
+    d.manifest["request"]["repeat"], d.manifest["command"][-1] = 3, "3"
 
 
 def sections_in_the_wrong_order(d: Draft, tokenizer: Any) -> None:
@@ -193,7 +193,7 @@ def no_log(d: Draft, tokenizer: Any) -> None:
 
 def cached_section(d: Draft, tokenizer: Any) -> None:
     """Two sections of three take no time, since the first one's answers were kept."""
-    d.manifest["engine"]["cost"]["elapsed_s"] = [1e-7] * len(d.manifest["engine"]["cost"]["rows"])
+    d.manifest["engine"]["cost"]["elapsed_s"] = [1e-4] * len(d.manifest["engine"]["cost"]["rows"])
     first_s = d.manifest["phases_s"]["timed"][0]
     told, line = d.manifest, d.manifest["timeline_s"]
     told["phases_s"]["timed"] = [first_s, first_s / 50]
@@ -376,7 +376,7 @@ def two_models(d: Draft, tokenizer: Any) -> None:
 
 
 def model_of_another_name(d: Draft, tokenizer: Any) -> None:
-    d.manifest["model"]["name"] = d.submission["model"]["name"] = "standin"
+    d.manifest["model"]["name"] = d.submission["model"]["name"] = d.manifest["request"]["model"] = "standin"
 
 
 def another_data_set(d: Draft, tokenizer: Any) -> None:
@@ -501,12 +501,12 @@ LIES: dict[Callable[[Draft, Any], None], set[str]] = {
     empty_answers: {"ends", "reference", "accuracy"},
     silent_answers: {"reference", "accuracy"},
     talk_behind_the_end: {"ends", "reference"},
-    endless_answer: {"limit", "reference"},
+    endless_answer: {"limit", "reference", "passes"},
     fewer_tokens_allowed: {"rule-arguments"},
     sampled: {"rule-arguments"},
     higher_score: {"score"},
     careless_edit: {"outputs-hash", "reference"},
-    impossible_time: {"floor"},
+    impossible_time: {"floor", "answer-times", "costs"},
     time_of_a_third: {"phases"},
     negative_phase: {"phases", "timeline"},
     fewer_sections_than_asked: {"phases"},
@@ -579,14 +579,16 @@ LIES: dict[Callable[[Draft, Any], None], set[str]] = {
 """A lie, and every check that must fail."""
 
 BY_CHANCE: dict[Callable[[Draft, Any], None], set[str]] = {
+    talk_behind_the_end: {"passes"},
     sections_in_the_wrong_order: {"passes"},
 }
-"""What may fail as well: passes of the last section do not fit into the first, if that happened to be shorter."""
+"""What may fail as well: more tokens than the passes can have given, if the answer was a long one;
+passes of the last section do not fit into the first, if that happened to be shorter."""
 
 UNTOLD: dict[Callable[[Draft, Any], None], set[str]] = {
     device_not_seen: {"rule-device"},
     power_mode_not_seen: {"board", "rule-power-mode"},
-    telemetry_without_alarms: {"board"},
+    telemetry_without_alarms: {"channels"},
     network_not_seen: {"rule-network"},
 }
 """What was left out rather than lied about: nobody can tell."""

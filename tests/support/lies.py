@@ -6,11 +6,13 @@ holds against single checks.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
+from support import papers
 from support.drafts_of_submissions import Draft, put_source, source_of
 
 Edits = dict[str, Any]
@@ -203,7 +205,7 @@ def section_of_a_third(draft: Draft) -> None:
     pair[1] = pair[0] + timed[1]
     told["elapsed_s"] = sum(timed) / 2
     told["engine"]["stats"]["passes_s"] = timed[1] * 0.9
-    costs(draft, 1e-7)
+    costs(draft, 1e-4)
 
 
 def sections_apart(draft: Draft) -> None:
@@ -254,6 +256,26 @@ def board_with_a_key_more(draft: Draft) -> None:
         moment["board"]["extra"] = 1
 
 
+def on_the_board(draft: Draft, **told: Any) -> None:
+    for moment in draft.manifest["board"].values():
+        moment["board"] |= told
+
+
+def reference_out_of_order(draft: Draft) -> None:
+    engine_without_passes(draft)
+    draft.manifest["request"]["engine"] = "reference"
+    moments = [row["at_s"] for row in draft.rows]
+    draft.rows.sort(key=lambda row: -row["index"])
+    for row, at_s in zip(draft.rows, moments, strict=True):
+        row["at_s"] = at_s
+
+
+def bill_of_another_lock(draft: Draft) -> None:
+    bill = json.loads(draft.files["sbom.cdx.json"])
+    bill["components"][0]["version"] = "0.0.1"
+    draft.files["sbom.cdx.json"] = json.dumps(bill).encode()
+
+
 def throttled(draft: Draft) -> None:
     draft.telemetry[-1][draft.telemetry[0].index("oc3_events")] = "7"
 
@@ -295,6 +317,17 @@ CHANGES: dict[str, Callable[[Draft], None]] = {
     "no counter of throttling": lambda d: without_columns(d, "oc3_events"),
     "one counter of many": lambda d: without_columns(d, "_events", "gpu_2_held", "_crit_alarm"),
     "counters that fall silent": counters_blank_but_first,
+    "a clock of nine gigahertz": lambda d: column(d, "gpu_MHz", "9000"),
+    "a blanked counter of throttling": lambda d: column(d, "oc3_events", ""),
+    "a counter that counts backwards": lambda d: column(d, "oc2_events", "3", first=2),
+    "a PC's kernel": lambda d: on_the_board(d, kernel="6.8.0-48-generic"),
+    "no kernel": lambda d: on_the_board(d, kernel=None),
+    "memory that no board has": lambda d: on_the_board(d, memory_bytes=1 << 40),
+    "a PC's processor": lambda d: put(d, "manifest.environment.machine", "x86_64"),
+    "a pass of a nanosecond": lambda d: costs(d, 1e-9),
+    "a pass of no rows": lambda d: put(d, "manifest.engine.cost.rows", [0]),
+    "no word of drafts": lambda d: d.manifest["engine"]["stats"].pop("drafts_accepted"),
+    "the reference's passes without its order": reference_out_of_order,
     "a clock of one megahertz": lambda d: column(d, "gpu_MHz", "1"),
     "colder than space": lambda d: column(d, "gpu-thermal_C", "-200"),
     "clocks not locked": clocks_unlocked,
@@ -310,6 +343,11 @@ CHANGES: dict[str, Callable[[Draft], None]] = {
     "five seconds more by the wall clock": wall_clock_longer,
     "throttled, and called a rehearsal": both(lambda d: put(d, "submission.rehearsal", True), throttled),
     "a picture that is a script": file("leaderboard.png", b"<svg onload=alert(1)>"),
+    "a picture cut short": file("leaderboard.png", papers.picture()[:-8]),
+    "a picture with a page behind it": file("leaderboard.png", papers.picture() + b"<script>alert(1)</script>"),
+    "a paper of other figures": file("method.pdf", papers.paper("0" * 64)),
+    "a bill of another lock": bill_of_another_lock,
+    "a digest that is a word": lambda d: put(d, "submission.image.digest", "latest"),
     "a paper that is a page": file("method.pdf", b"<html><script>alert(1)</script>"),
     "a bill of materials of nothing": file("sbom.cdx.json", b"{}"),
     "an image of one byte": both(
@@ -326,7 +364,87 @@ CHANGES: dict[str, Callable[[Draft], None]] = {
 }
 """All attacks by name."""
 
+CAUGHT_BY: dict[str, set[str]] = {
+    "a clock of nine gigahertz": {"channels"},
+    "a blanked counter of throttling": {"channels"},
+    "a counter that counts backwards": {"channels"},
+    "a PC's kernel": {"machine"},
+    "no kernel": {"machine"},
+    "memory that no board has": {"machine"},
+    "a PC's processor": {"machine"},
+    "a pass of a nanosecond": {"costs"},
+    "a pass of no rows": {"costs"},
+    "no word of drafts": {"passes"},
+    "the reference's passes without its order": {"passes"},
+    "a picture cut short": {"documents"},
+    "a picture with a page behind it": {"documents"},
+    "a paper of other figures": {"documents"},
+    "a bill of another lock": {"documents"},
+    "a digest that is a word": {"rule-image"},
+    "one pass for all": {"passes"},
+    "costs below nothing": {"costs"},
+    "phases of no time": {"phases"},
+    "all answers in the first nanosecond": {"answer-times"},
+    "a run of 1970": {"wall-clock"},
+    "a run of 2099": {"wall-clock"},
+    "a run of the year one": {"wall-clock"},
+    "an end before the beginning": {"wall-clock"},
+    "the slower section hidden": {"request"},
+    "a section of a third": {"repeats"},
+    "a pause between two sections": {"timeline"},
+    "an idle board": {"channels"},
+    "a channel of no known kind": {"telemetry", "board", "channels"},
+    "numbers beyond all measure": {"board", "channels"},
+    "numbers below nothing": {"board", "channels"},
+    "no counter of throttling": {"channels"},
+    "one counter of many": {"channels"},
+    "counters that fall silent": {"channels"},
+    "a clock of one megahertz": {"channels"},
+    "colder than space": {"channels"},
+    "no answers at all": {"answer-times", "log", "outputs-hash", "rows", "score", "work", "accuracy", "reference"},
+    "throttled, on a board with a key more": {"board"},
+    "sampled, with a key nested without end": {"manifest"},
+    "an engine that makes no passes": {"passes", "request"},
+    "a load of minus nothing": {"phases"},
+    "throttled, and called a rehearsal": {"board"},
+    "a picture that is a script": {"documents"},
+    "a paper that is a page": {"documents"},
+    "a bill of materials of nothing": {"documents"},
+    "an image of one byte": {"documents"},
+    "a program among the run's files": {"listing"},
+    "a hidden letter in a source's name": {"source", "rule-no-secrets", "rule-script", "rule-third-party"},
+    "an H100 in the environment": {"machine"},
+    "more memory used than the board has": {"resident"},
+    "others' share of the processor not said": {"board"},
+    "an image reference without its digest": {"rule-image"},
+    "an argument nested without end": {"manifest"},
+    "an extra key nested without end": {"manifest"},
+    "our engine said to be the reference": {"passes", "request"},
+    "a data set of another name": {"request"},
+    "a data set without a name": {"request"},
+    "two names of the model": {"request"},
+    "two names of the data set": {"request"},
+    "a team's name that reads backwards": {"rule-team"},
+    "a team's name of stacked accents": {"rule-team"},
+    "a time of nearly infinity": {"phases", "timeline"},
+    "a negative time": {"phases"},
+    "a data set of no rows": {"rows", "work"},
+    "a data set of 2^62 rows": {"rows"},
+    "a version with a hidden letter": {"rule-framework"},
+    "bytes received without an interface": {"rule-network"},
+    "fewer than no bytes received": {"rule-network"},
+    "a run that was gone on with": {"manifest"},
+    "another data set asked for": {"request"},
+    "four bits asked for": {"request"},
+    "fewer than no allocations failed": {"manifest"},
+    "weights of eight bits in the engine": {"dtype"},
+    "a name that is markup": {"request"},
+    "a GPU's name that is markup": {"machine"},
+}
+"""An attack, and every check that must fail, or cannot tell for want of what the attack leaves out."""
+
 HARMLESS = {
+    "a board with a key more",
     "clocks not locked",
     "a commit of nowhere",
     "a log with a terminal's escapes",

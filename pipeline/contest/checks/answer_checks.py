@@ -220,8 +220,8 @@ def _accuracy(facts: Facts) -> CheckResult:
     less = stats.coverage(compared.rows, compared.rows_of_data)
     fine = None if compared.verdict == "not scored" or (fine and less) else fine
     words = compared.words
-    if fine and compared.verdict == "cannot tell":  # the rule is about these rows; the verdict is about any like them
-        words = f"on all {compared.rows:,} rows {compare.change(drop)}; on others like them: {words}"
+    if fine and compared.verdict == "cannot tell":  # the rule is about these rows; those words are about any like them
+        words = f"on all {compared.rows:,} rows, which the rule is about: {compare.change(drop)}"
     return decided("accuracy", ACCURACY, fine, words, rule)
 
 

@@ -6,6 +6,7 @@ can only claim.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from itertools import pairwise
 
 from pipeline.check import INVALID_RUN, CheckResult, decided, listed, unknown
@@ -19,9 +20,6 @@ from pipeline.device.telemetry import NAME, PERIOD_S
 
 LONGEST_GAP_S = 3.0
 """Longest gap between two samples, which are due every half second: a busy machine is late, a cut leaves more."""
-
-NEEDED = ("gpu clock", "alarm", "cooling")
-"""Kinds of channels that are needed to tell that a board was not held back."""
 
 
 def _telemetry(facts: Facts) -> CheckResult:
@@ -55,7 +53,7 @@ def _board(facts: Facts) -> CheckResult:
         return decided("board", INVALID_RUN, False, listed(judged.reasons), expected)
     if judged.state != manifest.verdict.state:
         return decided("board", INVALID_RUN, False, f"{judged.state}; the run says {manifest.verdict.state}", expected)
-    unseen = [kind for kind in NEEDED if not any(recording.of_kind(kind).values())]
+    unseen = ["other programs' share"] * (recording.others_share is None)
     unseen += ["power mode"] * (None in (manifest.board.before.mode, manifest.board.after.mode))
     if judged.counts and unseen:
         return unknown("board", INVALID_RUN, f"not to be seen: {listed(unseen)}", expected)
@@ -90,15 +88,20 @@ def _resident(facts: Facts) -> CheckResult:
         needed = memory.streamed_bytes(model.shape, DTYPES[manifest.dtype])
     else:
         needed = model.size_bytes * ITEM_BYTES[manifest.dtype] // ITEM_BYTES[model.dtype]
-    peak = manifest.peak_memory.host_bytes + (manifest.peak_memory.gpu_bytes or 0)
-    return decided(
-        "resident", INVALID_RUN, peak >= needed, f"{peak / 1e6:,.0f} MB", f"{expected}: {needed / 1e6:,.0f} MB"
-    )
+    host_bytes, gpu_bytes = manifest.peak_memory.host_bytes, manifest.peak_memory.gpu_bytes or 0
+    peak, expected = host_bytes + gpu_bytes, f"{expected}: {needed / 1e6:,.0f} MB"
+    most = manifest.board.before.board.memory_bytes
+    if most is not None and max(host_bytes, gpu_bytes) > most:
+        return decided(
+            "resident", INVALID_RUN, False, f"{peak / 1e6:,.0f} MB on a board of {most / 1e6:,.0f}", expected
+        )
+    return decided("resident", INVALID_RUN, peak >= needed, f"{peak / 1e6:,.0f} MB", expected)
 
 
 def _state(state: StateClaim) -> verdict.State:
     mode = None if state.mode is None else Mode(state.mode.id, state.mode.name)
-    return verdict.State(Board(**state.board.model_dump()), mode, state.clocks_locked)
+    told = state.board.model_dump(include={field.name for field in fields(Board)})  # a key more is nobody's
+    return verdict.State(Board(**told), mode, state.clocks_locked)
 
 
 CHECKS: dict[str, Check] = {"telemetry": _telemetry, "board": _board, "resident": _resident}

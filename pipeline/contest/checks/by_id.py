@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from pipeline.check import INVALID_RUN, CheckResult, unknown
-from pipeline.contest.checks import answer_checks, board_checks, provenance_checks, timing_checks
+from pipeline.contest.checks import (
+    answer_checks,
+    board_checks,
+    device_checks,
+    engine_checks,
+    provenance_checks,
+    timing_checks,
+)
 from pipeline.contest.checks.facts import Check, Facts
 from pipeline.errors import PipelineError
 
 CHECKS: dict[str, Check] = {
     **answer_checks.CHECKS,
     **timing_checks.CHECKS,
+    **engine_checks.CHECKS,
     **board_checks.CHECKS,
+    **device_checks.CHECKS,
     **provenance_checks.CHECKS,
 }
 

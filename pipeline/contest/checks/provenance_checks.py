@@ -57,8 +57,13 @@ def _dtype(facts: Facts) -> CheckResult:
     manifest, model = facts.manifest, facts.model
     if model is None or model.dtype is None:
         return unknown("dtype", INVALID_RUN, f"how {manifest.model.name} is stored is not known here", "as stored")
-    fine = manifest.dtype == model.dtype and not manifest.weights.rounded
-    return decided("dtype", INVALID_RUN, fine, f"{manifest.dtype}{', rounded' * manifest.weights.rounded}", model.dtype)
+    from pipeline.engine.device import STREAMED  # noqa: PLC0415 - torch
+
+    lying = manifest.engine.weights
+    strange = lying not in {None, "resident", STREAMED}
+    fine = manifest.dtype == model.dtype and not manifest.weights.rounded and not strange
+    found = f"{manifest.dtype}{', rounded' * manifest.weights.rounded}{f', {lying} in memory' * strange}"
+    return decided("dtype", INVALID_RUN, fine, found, model.dtype)
 
 
 def _commit(facts: Facts) -> CheckResult:

@@ -11,7 +11,8 @@ from pipeline.device import channels
 from pipeline.device.channels import Channel
 from pipeline.device.telemetry import NAME, Recording, Sample
 
-MOST_BYTES = 64 << 20
+MOST_BYTES = 32 << 20
+"""A day of samples of forty channels."""
 
 
 def read(run: Path, manifest: Manifest) -> tuple[Recording | None, str]:

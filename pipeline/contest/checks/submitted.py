@@ -17,6 +17,7 @@ from pipeline.contest.format import RUN
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=4000)]
+Count = Annotated[int, Field(ge=0)]
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
@@ -68,6 +69,8 @@ class Request(Claim):
     batch_size: int | None
     dtype: Text | None
     device: Text | None
+    engine: Text | None = None
+    max_new_tokens: int | None = None
 
 
 class Code(Claim):
@@ -77,6 +80,7 @@ class Code(Claim):
 
 class Environment(Claim):
     python: Text
+    machine: Text | None = None
     cores: int | None
     gpu: Text | None
     processor: Text | None
@@ -121,6 +125,10 @@ class Stats(Claim):
     answer_tokens: int
     passes: int
     passes_s: float
+    prompt_rows: Count | None = None
+    answer_rows: Count | None = None
+    failed_allocations: Count | None = None
+    drafts_accepted: dict[str, Count] | None = None
 
 
 class Cost(Claim):
@@ -192,6 +200,7 @@ class Manifest(Claim):
     """The manifest of a finished run that has a time; a resumed run has none."""
 
     state: Literal["finished"]
+    command: list[Text] | None = None
     request: Request
     arguments: dict[str, Any]
     dtype: Text

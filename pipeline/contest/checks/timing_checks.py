@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from statistics import median
 
 from pipeline import settings
 from pipeline.check import INVALID_RUN, CheckResult, decided, listed, unknown
+from pipeline.contest.checks import device_checks
 from pipeline.contest.checks.facts import Check, Facts
 from pipeline.contest.checks.organiser import ITEM_BYTES
 from pipeline.contest.checks.submitted import Manifest
@@ -22,14 +24,11 @@ from pipeline.device import board
 CLOSE_S = 1e-3
 """Tolerance between two records of one interval."""
 
+MOST_IDLE_S = 2.0
+"""Most between two sections, and between them and the ends of the telemetry: nothing is done there."""
+
 CLOCK_SLACK_S, CLOCK_SLACK_SHARE = 5.0, 0.02
 """Tolerance between the time of day and the interval clock, for corrections by time servers during a run."""
-
-SLOWEST_REPEAT, FASTEST_REPEAT = 3.0, 0.5
-"""Bounds of a section's time as multiples of the median: a faster one did not do the same work."""
-
-FASTEST_PASS = 0.3
-"""Least time of a pass, as a share of the fastest pass that the warm-up measured."""
 
 FASTEST_GPU = (8e12, 2.5e15)
 """Bytes and dense bfloat16 FLOP a second of the fastest GPU on sale (NVIDIA B200, data sheet): the ceiling of a GPU
@@ -54,9 +53,34 @@ def _phases(facts: Facts) -> CheckResult:
     wrong += [f"section {number}" for number, value in enumerate(phases.timed, start=1) if value <= 0]
     wrong += ["the median of the sections"] * (abs(median(phases.timed) - manifest.elapsed_s) > CLOSE_S)
     wrong += ["as many sections as were asked for"] * (len(phases.timed) != manifest.request.repeat)
-    return decided(
-        "phases", INVALID_RUN, not wrong, f"wrong: {listed(wrong)}" if wrong else "consistent", "durations above zero"
-    )
+    whole_s, once_s = _reading_s(facts)
+    wrong += [
+        f"{name} of {value:.3g} s, where reading the weights takes {least_s:.3g}"
+        for name, value, least_s in (
+            ("a load", phases.load, whole_s),
+            ("a warm-up", phases.warm_up, once_s),
+            ("an attestation", phases.attestation, whole_s),
+        )
+        if 0 <= value < least_s
+    ]
+    expected = "durations above zero, with time to read the weights"
+    return decided("phases", INVALID_RUN, not wrong, f"wrong: {listed(wrong)}" if wrong else "consistent", expected)
+
+
+def _reading_s(facts: Facts) -> tuple[float, float]:
+    """Seconds that the device needs at least to read all weights, and those of one pass; 0 where they are not known."""
+    model, rate = facts.model, ceiling(facts.manifest).bytes_per_s
+    if model is None or model.shape is None or model.size_bytes is None:
+        return 0.0, 0.0
+    return model.size_bytes / rate, pass_s(facts)
+
+
+def pass_s(facts: Facts) -> float:
+    """Seconds that one pass needs at least, for reading the layers' weights; 0 where they are not known."""
+    if facts.model is None or facts.model.shape is None:
+        return 0.0
+    item_bytes = ITEM_BYTES.get(facts.manifest.dtype, 2)
+    return facts.model.shape.swept_parameters * item_bytes / ceiling(facts.manifest).bytes_per_s
 
 
 def _timeline(facts: Facts) -> CheckResult:
@@ -74,6 +98,9 @@ def _timeline(facts: Facts) -> CheckResult:
         later < earlier - CLOSE_S for earlier, later in pairwise(order)
     )
     wrong += ["it begins before its zero"] * (order[0] < 0)
+    edges = [line.telemetry[0], *(moment for pair in timed for moment in pair), line.telemetry[1]]
+    idle_s = [later - earlier for earlier, later in zip(edges[::2], edges[1::2], strict=True)]
+    wrong += [f"{max(idle_s):.1f} s around its sections that nothing is told of"] * (max(idle_s) > MOST_IDLE_S)
     wrong += ["not a part for each section"] * (not len(timed) == len(phases.timed) == len(manifest.sections))
     expected = "load, warm-up, telemetry around the timed sections, attestation; each as long as it is told"
     return decided("timeline", INVALID_RUN, not wrong, listed(wrong) or "in order", expected)
@@ -89,6 +116,7 @@ def _answer_times(facts: Facts) -> CheckResult:
         return decided("answer-times", INVALID_RUN, False, "answers without a time", expected)
     wrong = ["not ascending"] * (moments != sorted(moments))
     wrong += ["before the section began"] * (min(moments) <= 0)
+    wrong += ["before a pass can have ended"] * (0 < min(moments) < pass_s(facts))
     wrong += ["after the section ended"] * (max(moments) > section_s)
     return decided(
         "answer-times", INVALID_RUN, not wrong, listed(wrong) or f"{moments[0]:.3f} to {moments[-1]:.3f} s", expected
@@ -100,13 +128,17 @@ def _wall_clock(facts: Facts) -> CheckResult:
     wall_s = (manifest.ended_utc - manifest.began_utc).total_seconds()
     line_s = manifest.timeline_s.attestation[1]
     slack_s = CLOCK_SLACK_S + CLOCK_SLACK_SHARE * max(0.0, wall_s)
-    return decided(
-        "wall-clock",
-        INVALID_RUN,
-        wall_s >= 0 and abs(wall_s - line_s) <= slack_s,  # no slack ends a run before it began, however short it is
-        f"{wall_s:.1f} s by the time of day, {line_s:.1f} s by the interval clock",
-        f"the same within {slack_s:.1f} s",
-    )
+    # No slack ends a run before it began, however short it is.
+    fine = wall_s >= 0 and abs(wall_s - line_s) <= slack_s
+    found = f"{wall_s:.1f} s by the time of day, {line_s:.1f} s by the interval clock"
+    expected = f"the same within {slack_s:.1f} s"
+    board = device_checks.of(facts)
+    begun, ended = manifest.began_utc.replace(tzinfo=None), manifest.ended_utc.replace(tzinfo=None)
+    tomorrow = datetime.now(timezone.utc).replace(tzinfo=None) + timedelta(days=1)
+    if ended > tomorrow or (board is not None and begun.date() < board.since):
+        since = "" if board is None else f", not before {board.since}, when its release came out"
+        return decided("wall-clock", INVALID_RUN, False, f"a run of {begun.date()}", f"a run that has been{since}")
+    return decided("wall-clock", INVALID_RUN, fine, found, expected)
 
 
 def _log(facts: Facts) -> CheckResult:
@@ -125,60 +157,6 @@ def _log(facts: Facts) -> CheckResult:
         for line, (prompts, elapsed_s, tokens) in zip(logged, expected, strict=True)
     )
     return decided("log", INVALID_RUN, fine, listed(f"{line[0]} in {line[1]} s" for line in logged) or "none", form)
-
-
-def _repeats(facts: Facts) -> CheckResult:
-    """Check that sections take alike and each has passes: kept answers would make a later one faster, or idle."""
-    manifest = facts.manifest
-    timed, middle = manifest.phases_s.timed, median(manifest.phases_s.timed)
-    outliers = [t for t in timed if not FASTEST_REPEAT * middle <= t <= SLOWEST_REPEAT * middle]
-    idle = [number for number, each in enumerate(manifest.sections, start=1) if each.passes < 1]
-    idle = idle if manifest.engine.stats is not None else []  # the reference tells of no passes
-    wrong = [f"{t:.3f} s beside a median of {middle:.3f}" for t in outliers]
-    wrong += [f"section {number} without a pass" for number in idle]
-    expected = (
-        f"sections that take {FASTEST_REPEAT} to {SLOWEST_REPEAT} times their median, each with passes of its own"
-    )
-    return decided("repeats", INVALID_RUN, not wrong, listed(wrong) or f"{len(timed)} alike", expected)
-
-
-def _passes(facts: Facts) -> CheckResult:
-    """Check the engine's count and time of passes against the section and its measurements during the warm-up."""
-    manifest = facts.manifest
-    stats, cost = manifest.engine.stats, manifest.engine.cost
-    expected = "passes that fit into the section, none faster than the warm-up's smallest"
-    if stats is None or cost is None or not cost.elapsed_s:
-        fine = manifest.engine.name == "reference"
-        return decided("passes", INVALID_RUN, fine, "the engine tells of none", expected)
-    last_s = manifest.phases_s.timed[-1]
-    least_s = FASTEST_PASS * min(cost.elapsed_s) * stats.passes
-    wrong = [f"{stats.passes_s:.3f} s of passes in {last_s:.3f} s"] * (not 0 < stats.passes_s <= last_s + CLOSE_S)
-    wrong += [f"{stats.passes} passes in {last_s:.4f} s"] * (last_s < least_s)
-    wrong += ["as many passes as the section counted"] * (stats.passes != manifest.sections[-1].passes)
-    actual = f"{stats.passes} in {stats.passes_s:.3f} s"
-    return decided("passes", INVALID_RUN, not wrong, f"not: {listed(wrong)}" if wrong else actual, expected)
-
-
-def _work(facts: Facts) -> CheckResult:
-    """Check the counts of prompt and answer tokens: a prompt that was cut or rewritten has another count."""
-    from pipeline.engine import prefix_tree  # noqa: PLC0415 - torch
-
-    submitted, encoded = facts.submitted, facts.prompts
-    manifest, subject = submitted.manifest, "the tokens of all prompts and answers"
-    answered = sum(len(answer.token_ids) for answer in submitted.answers)
-    counts = {manifest.answer_tokens, *(section.answer_tokens for section in manifest.sections)}
-    stats = manifest.engine.stats
-    if stats is not None:
-        counts.add(stats.answer_tokens)
-    if counts != {answered}:
-        return decided("work", INVALID_RUN, False, f"{answered:,} answer tokens are told as {listed(counts)}", subject)
-    if stats is None or encoded is None:
-        fine = True if stats is None and manifest.engine.name == "reference" else None
-        return decided("work", INVALID_RUN, fine, "the prompts' tokens cannot be counted here", subject)
-    expected = sum(map(len, encoded)), prefix_tree.build(encoded).tokens if encoded else 0
-    fine = (stats.prompt_tokens, stats.tree_tokens) == expected
-    actual = f"{stats.prompt_tokens:,} prompt tokens, {stats.tree_tokens:,} as a tree; {answered:,} answered"
-    return decided("work", INVALID_RUN, fine, actual, f"{expected[0]:,}, {expected[1]:,}")
 
 
 @dataclass(frozen=True)
@@ -219,8 +197,7 @@ def _floor(facts: Facts) -> CheckResult:
         return unknown(
             "floor", INVALID_RUN, f"the shape of {manifest.model.name} is not known here", "no faster than light"
         )
-    shape = model.shape
-    weights_s = shape.swept_parameters * ITEM_BYTES.get(manifest.dtype, 2) / best.bytes_per_s
+    shape, weights_s = model.shape, pass_s(facts)
     arithmetic_s = 0.0
     if encoded:
         rows = prefix_tree.build(encoded).tokens
@@ -236,8 +213,5 @@ CHECKS: dict[str, Check] = {
     "answer-times": _answer_times,
     "wall-clock": _wall_clock,
     "log": _log,
-    "repeats": _repeats,
-    "passes": _passes,
-    "work": _work,
     "floor": _floor,
 }

@@ -6,6 +6,7 @@ passes for being absent.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pipeline.check import CheckResult
@@ -14,6 +15,7 @@ from pipeline.contest.rules.evidence import Evidence, decide, fail, unknown
 from pipeline.device import board
 
 UNSEEN = "cannot be seen"
+VERSION = re.compile(r"[0-9][0-9A-Za-z.+!_-]{0,80}")
 
 
 def device(evidence: Evidence, _contest: Contest) -> CheckResult:
@@ -51,7 +53,8 @@ def framework(evidence: Evidence, contest: Contest) -> CheckResult:
     version = evidence.at("environment.packages.torch")
     if not isinstance(version, str):
         return unknown("torch's version is not recorded", expected)
-    return decide(version.split(".")[0] == str(contest.torch_major), f"torch {version}", expected)
+    fine = version.split(".")[0] == str(contest.torch_major) and VERSION.fullmatch(version) is not None
+    return decide(fine, f"torch {version!a}" if not version.isprintable() else f"torch {version}", expected)
 
 
 def arguments(evidence: Evidence, _contest: Contest) -> CheckResult:
@@ -72,7 +75,8 @@ def network(evidence: Evidence, _contest: Contest) -> CheckResult:
     if not isinstance(interfaces, list | tuple) or not isinstance(received, int) or not isinstance(sent, int):
         return unknown("the run did not look", expected)
     if not interfaces:
-        return decide(True, "there was none", expected)
+        none = received == sent == 0
+        return decide(none, "there was none" if none else f"{received + sent:,} bytes over none", expected)
     over = ", ".join(map(str, interfaces))
     return decide(received == sent == 0, f"{received:,} bytes came and {sent:,} went over {over}", expected)
 

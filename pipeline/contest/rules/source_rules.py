@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import ast
+import re
+import unicodedata
 from collections.abc import Iterator
 
 from pipeline.check import CheckResult
 from pipeline.contest.numbers import Contest
 from pipeline.contest.rules.evidence import Evidence, decide, fail, unknown
-from pipeline.contest.source import imports, secrets, third_party
+from pipeline.contest.source import bounds, imports, secrets, third_party
 from pipeline.contest.team import ADDRESS
 
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 SCRIPT, METHOD = "test_script.py", "docs/method.md"
 FEWEST_WORDS = 150
 """Words that the explanation of the method must have."""
 SHOWN = 3
+MOST_ACCENTS = 2
+"""On one letter, beside the one that it is written with."""
 
 
 def script(evidence: Evidence, _contest: Contest) -> CheckResult:
@@ -23,6 +28,7 @@ def script(evidence: Evidence, _contest: Contest) -> CheckResult:
     if SCRIPT not in evidence.source:
         return fail(f"there is no {SCRIPT}", expected)
     try:
+        bounds.check("Python", evidence.source[SCRIPT])
         tree = ast.parse(evidence.source[SCRIPT])
     except imports.UNREADABLE as error:
         return fail(f"it cannot be read: {error}", expected)
@@ -48,8 +54,12 @@ def image(evidence: Evidence, _contest: Contest) -> CheckResult:
         return fail("no image is named", expected)
     if not ADDRESS.fullmatch(evidence.team.image):
         return fail(f"{evidence.team.image} is no address", expected)
-    if evidence.image_digest is None and "@sha256:" not in evidence.team.image:
-        return unknown(f"{evidence.team.image}, without its digest", expected)
+    named, at, digest = evidence.team.image.partition("@")
+    digests = [each for each in (digest if at else None, evidence.image_digest) if each is not None]
+    if not digests:
+        return unknown(f"{named}, without its digest", expected)
+    if not all(DIGEST.fullmatch(each) for each in digests) or len(set(digests)) > 1:
+        return fail(f"{named}: {' and '.join(digests)[:200] or 'nothing'} is no digest", expected)
     return decide(True, evidence.team.image, expected)
 
 
@@ -87,7 +97,19 @@ def team(evidence: Evidence, contest: Contest) -> CheckResult:
         return fail(f"{evidence.team.name}: {members} members", expected)
     if evidence.team.trouble is not None:
         return fail(evidence.team.trouble, expected)
+    if strange := [name for name in (evidence.team.name, *evidence.team.members) if not _can_be_read(name)]:
+        return fail(f"letters that cannot be seen, or piled up: {strange[0]!a}", expected)
     return decide(True, f"{evidence.team.name}: {members}", expected)
+
+
+def _can_be_read(name: str) -> bool:
+    """No letters that are not seen or turn the others round, and no more accents on one than a language puts there."""
+    piled = 0
+    for each in unicodedata.normalize("NFC", name):
+        piled = piled + 1 if unicodedata.combining(each) else 0
+        if unicodedata.category(each) in {"Cc", "Cf", "Co", "Cn", "Zl", "Zp"} or piled > MOST_ACCENTS:
+            return False
+    return True
 
 
 def _calls(tree: ast.AST) -> Iterator[tuple[str, int]]:

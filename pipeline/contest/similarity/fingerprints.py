@@ -11,12 +11,13 @@ A high share is a reason to look, never a verdict: people decide.
 from __future__ import annotations
 
 import io
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pipeline.contest.similarity import languages, source_tree
@@ -26,6 +27,9 @@ from pipeline.errors import EnvironmentProblem, UsageError
 PIECE = 40
 """Characters of a piece. Pieces of 25 find 4 to 10 % of invoke, Jinja2 and this engine in each other, pieces of 40 at
 most 1.7 %: what unrelated Python has in common is shorter than that."""
+
+MOST_PLACES = 16
+"""Of a piece in a file, and files with it: one that stands everywhere says nothing of where it comes from."""
 
 SHOWN_PAIRS = 100
 """Pairs of files with their passages in one page, at most: those of an engine, then those with most in common."""
@@ -55,8 +59,13 @@ class Print:
 
     def lines(self, start: int, end: int) -> tuple[int, int]:
         """First and last line, from 1, of a stretch of the filtered code."""
-        first, last = (self.text.count("\n", 0, self._in_text(place)) + 1 for place in (start, end - 1))
+        first, last = (bisect_left(self._ends, self._in_text(place)) + 1 for place in (start, end - 1))
         return first, max(first, last)
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """Where the lines end in the text."""
+        return [at for at, letter in enumerate(self.text) if letter == "\n"]
 
     def _in_text(self, place: int) -> int:
         index = bisect_right(self.removed, (place, 1 << 60)) - 1
@@ -128,17 +137,18 @@ def compare(sources: Sequence[str], given: str = "") -> Similarity:
             fix="name each once; rename a folder if need be",
         )
     everyones: set[int] = set()
+    notes: list[str] = []
     if given:
-        for each in _prints(source_tree.read(Path(given).expanduser()), set()):
+        for each in _prints(source_tree.read(Path(given).expanduser()), set(), notes):
             everyones |= each.at.keys()
-    printed = {tree.name: _prints(tree, everyones) for tree in read}
+    printed = {tree.name: _prints(tree, everyones, notes) for tree in read}
     pairs = sorted(
         (_pair(a, b, printed) for a, b in combinations(read, 2)), key=lambda pair: (-pair.highest, pair.a, pair.b)
     )
     paired = {(pair.a, file.path_a) for pair in pairs for file in pair.files}
     paired |= {(pair.b, file.path_b) for pair in pairs for file in pair.files}
     texts = {(name, each.path): each.text for name in names for each in printed[name] if (name, each.path) in paired}
-    notes = [
+    notes += [
         f"{tree.name} has no THIRD_PARTY.yaml that can be read: it cites nothing" for tree in read if not tree.cited
     ]
     notes += [
@@ -177,8 +187,9 @@ def as_json(similarity: Similarity) -> dict[str, Any]:
     }
 
 
-def _prints(tree: Tree, everyones: set[int]) -> list[Print]:
-    """Fingerprints of all source files that have a piece of their own."""
+def _prints(tree: Tree, everyones: set[int], notes: list[str]) -> list[Print]:
+    """Fingerprints of all source files that have a piece of their own, as far as the bounds allow; what they do not is
+    noted."""
     try:
         from copydetect import CodeFingerprint  # noqa: PLC0415 - only this task needs it
     except ImportError as error:
@@ -190,22 +201,14 @@ def _prints(tree: Tree, everyones: set[int]) -> list[Print]:
             fix="pip install --require-hashes -r requirements/host.lock",
         ) from error
     prints = []
-    for path in sorted(tree.files):
-        text, name = languages.code(path, tree.files[path])
-        if not text.strip():
-            continue
+    for path, text, name in languages.chosen(tree.name, tree.files, notes):
         # copydetect looks at the name for the language; the lexer drops an empty beginning, which would move all lines.
         fingerprint = CodeFingerprint(name, PIECE, 1, fp=io.StringIO(text.lstrip("\n")))
         at = {each: places for each, places in fingerprint.hash_idx.items() if each not in everyones}
         if at:
             skipped = len(text) - len(text.lstrip("\n"))
             prints.append(Print(path, text, at, tuple(_removed(fingerprint.offsets, skipped))))
-    return prints
-
-
-def _of_the_engine(path: str) -> bool:
-    """Where a copy is worth most: shown first."""
-    return "engine" in PurePosixPath(path.casefold()).parts
+    return sorted(prints, key=lambda each: each.path)
 
 
 def _removed(offsets: Any, skipped: int) -> Iterator[tuple[int, int]]:
@@ -222,15 +225,17 @@ def _pair(a: Tree, b: Tree, printed: Mapping[str, Sequence[Print]]) -> Pair:
     holders: dict[int, list[int]] = {}
     for number, other in enumerate(of_b):
         for each in other.at:
-            holders.setdefault(each, []).append(number)
+            known = holders.setdefault(each, [])
+            if len(known) < MOST_PLACES:
+                known.append(number)
     alike = Counter(
         (first, second) for first, one in enumerate(of_a) for each in one.at for second in holders.get(each, ())
     )
-    engine = [_of_the_engine(each.path) for each in of_a]
+    engine = [languages.of_the_engine(each.path) for each in of_a]
     most = sorted(alike, key=lambda pair: (not engine[pair[0]], -alike[pair], pair))[:SHOWN_PAIRS]
     files = sorted(
         (_files(of_a[first], of_b[second]) for first, second in most),
-        key=lambda file: (not _of_the_engine(file.path_a), -file.common, file.path_a, file.path_b),
+        key=lambda file: (not languages.of_the_engine(file.path_a), -file.common, file.path_a, file.path_b),
     )
     all_a = {each for one in of_a for each in one.at}
     return Pair(a.name, b.name, _share(of_a, holders.keys()), _share(of_b, all_a), tuple(files), tuple(sorted(both)))
@@ -248,11 +253,13 @@ def _files(one: Print, other: Print) -> FilePair:
     # Each stretch stands beside that one of the other file which holds most of its pieces.
     votes: dict[int, Counter[int]] = {index: Counter() for index in range(len(in_one))}
     for each in common:
-        theirs = {bisect_right(starts_other, place) - 1 for place in other.at[each]}
-        for mine in {bisect_right(starts_one, place) - 1 for place in one.at[each]}:
+        theirs = {bisect_right(starts_other, place) - 1 for place in other.at[each][:MOST_PLACES]}
+        for mine in {bisect_right(starts_one, place) - 1 for place in one.at[each][:MOST_PLACES]}:
             votes[mine].update(theirs)
     passages = []
     for index, counted in votes.items():
+        if not counted:
+            continue  # of pieces that stand in more places than are looked at
         best = min(counted, key=lambda number: (-counted[number], number))
         passages.append(Passage(one.lines(*in_one[index]), other.lines(*in_other[best])))
     return FilePair(

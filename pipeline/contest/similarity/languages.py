@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
+
+from pipeline.check import listed
+
+MOST_FILE_CHARACTERS, MOST_TREE_CHARACTERS = 256 << 10, 6 << 20
+"""What of a file, and of a tree, is compared: time and memory grow with it. Nobody writes as much by hand."""
 
 PYTHON = (".py", ".pyw", ".pyi", ".ipynb")
 LANGUAGES = (
@@ -23,6 +29,33 @@ LANGUAGES = (
     ".go",
     ".sh",
 )
+
+
+def chosen(name: str, files: Mapping[str, bytes], notes: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Path, text, and a name that tells the language, of the files of the tree `name` that are compared: an engine's
+    first, then the smaller ones, so that padding pushes nothing out. What is beyond the bounds is noted."""
+    left, cut, left_out = MOST_TREE_CHARACTERS, [], []
+    for path in sorted(files, key=lambda path: (not of_the_engine(path), len(files[path]), path)):
+        text, language = code(path, files[path])
+        if not text.strip():
+            continue
+        if len(text) > MOST_FILE_CHARACTERS:
+            text = text[:MOST_FILE_CHARACTERS]
+            cut.append(path)
+        if len(text) > left:
+            left_out.append(path)
+            continue
+        left -= len(text)
+        yield path, text, language
+    if cut:
+        notes.append(f"{name}: only the first {MOST_FILE_CHARACTERS:,} characters of {listed(sorted(cut))}")
+    if left_out:
+        notes.append(f"{name}: too much code to compare, without {listed(sorted(left_out))}")
+
+
+def of_the_engine(path: str) -> bool:
+    """Where a copy is worth most."""
+    return "engine" in PurePosixPath(path.casefold()).parts
 
 
 def code(path: str, content: bytes) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from pipeline.contest.rules.source_rules import METHOD as TEMPLATE
 from pipeline.contest.source import sbom, third_party
 from pipeline.contest.submit import pictures
 from pipeline.contest.team import Team
+from pipeline.contest.verify import documents
 from pipeline.errors import FormError
 from pipeline.prepare import container
 from pipeline.schemas import HubModelConfig
@@ -55,7 +56,8 @@ def make(manifest: Mapping[str, Any], source: Mapping[str, bytes], about: About)
         drawn[COST] = pictures.cost(engine["cost"])
     text = fill(template(source), figures(manifest, source, about), drawn)
     title = f"{about.team.name}: method" + ", rehearsal" * about.rehearsal
-    return {**drawn, TEXT: text.encode(), PDF: method_pdf.make(text, drawn, title)}
+    keywords = documents.keywords(manifest["sections"][0]["outputs_sha256"])
+    return {**drawn, TEXT: text.encode(), PDF: method_pdf.make(text, drawn, title, keywords)}
 
 
 def template(source: Mapping[str, bytes]) -> str:

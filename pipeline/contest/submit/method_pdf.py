@@ -97,8 +97,8 @@ class _Place:
         return ParagraphStyle(f"quoted {style.name}", style, textColor=SOFT) if self.quoted else style
 
 
-def make(text: str, pictures: Mapping[str, bytes], title: str) -> bytes:
-    """The PDF. `pictures` are PNG files by the names that the text gives them."""
+def make(text: str, pictures: Mapping[str, bytes], title: str, keywords: str = "") -> bytes:
+    """The PDF. `keywords` stand in its properties; `pictures` are PNG files by the names that the text gives them."""
     file = io.BytesIO()
     page = SimpleDocTemplate(
         file,
@@ -108,6 +108,7 @@ def make(text: str, pictures: Mapping[str, bytes], title: str) -> bytes:
         topMargin=18 * mm,
         bottomMargin=18 * mm,
         title=title,
+        keywords=keywords,
         author="",
         invariant=1,
     )

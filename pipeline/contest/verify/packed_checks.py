@@ -11,13 +11,16 @@ from pipeline.contest.archive import unpack
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.checks.provenance_checks import COMMIT
 from pipeline.contest.checks.submitted import Submitted
-from pipeline.contest.format import MANIFEST, SOURCE, SUBMISSION
+from pipeline.contest.format import IMAGE, MANIFEST, RUN, SOURCE, SUBMISSION
 from pipeline.contest.source import sbom, third_party
+from pipeline.contest.verify import documents as papers
 from pipeline.errors import PipelineError
 from pipeline.process import git
 
-DOCUMENTS = ("method.md", "method.pdf", "leaderboard.png", sbom.NAME, third_party.NAME)
-"""Documents that a submission must have: those the contest requires, and the lists of third-party work."""
+DOCUMENTS = papers.REQUIRED
+OF_A_RUN, OF_A_DOCUMENT = (".csv", ".json", ".jsonl", ".log"), (".md", ".pdf", ".png")
+NAMED = {SUBMISSION, MANIFEST, SOURCE, IMAGE, sbom.NAME, third_party.NAME}
+"""What a submission's files are called: nobody opens another."""
 
 
 def listing(submitted: Submitted) -> CheckResult:
@@ -29,14 +32,23 @@ def listing(submitted: Submitted) -> CheckResult:
         if path.is_file() and (name := path.relative_to(submitted.folder).as_posix()) not in {MANIFEST, SUBMISSION}
     }
     differing = sorted(name for name in claimed.keys() | present.keys() if claimed.get(name) != present.get(name))
+    strange = sorted(name for name in present if not _is_known(name))
     actual = f"not so: {listed(differing)}" if differing else f"{len(present)} files"
-    return decided("listing", INTEGRITY, not differing, actual, "the files that are there, with their sizes")
+    actual = f"no part of a submission: {listed(strange)}" if strange else actual
+    fine = not differing and not strange
+    return decided("listing", INTEGRITY, fine, actual, "the files that are there, with their sizes")
 
 
-def documents(submitted: Submitted) -> CheckResult:
-    missing = [name for name in DOCUMENTS if not submitted.submission.files.get(name)]
-    actual = f"missing: {listed(missing)}" if missing else f"{len(DOCUMENTS)} documents"
-    return decided("documents", FORM, not missing, actual, listed(DOCUMENTS))
+def _is_known(name: str) -> bool:
+    folder, slash, rest = name.partition("/")
+    if slash:
+        return folder == RUN and rest.endswith(OF_A_RUN)
+    return name in NAMED or name.endswith(OF_A_DOCUMENT)
+
+
+def documents(submitted: Submitted, source: Mapping[str, bytes] | None) -> CheckResult:
+    wrong = list(papers.faults(submitted, source))
+    return decided("documents", FORM, not wrong, listed(wrong, 3) or f"{len(DOCUMENTS)} documents", listed(DOCUMENTS))
 
 
 def source(submitted: Submitted, organiser: Organiser) -> tuple[CheckResult, dict[str, bytes] | None]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipeline.check import ACCURACY, FORM, HUMAN, INTEGRITY, INVALID_RUN, OK, UNKNOWN, CheckResult, Kind, plain
+from pipeline.check import ACCURACY, FORM, HUMAN, INTEGRITY, INVALID_RUN, UNKNOWN, WARN, CheckResult, Kind, plain
 from pipeline.contest.checks.submitted import Submitted
 from pipeline.contest.format import IMAGE
 from pipeline.contest.rules import evidence, rules
@@ -83,5 +83,5 @@ def _check(each: CheckResult, submitted: Submitted, no_source: bool) -> CheckRes
     if no_source and each.id in NEED_SOURCE:
         state, actual = UNKNOWN, "the source cannot be read"
     if submitted.submission.rehearsal and rules.is_waived(each):
-        state, actual = OK, f"{actual}; not asked of a rehearsal"
+        state, actual = WARN, f"{actual}; not asked of a rehearsal"
     return CheckResult(f"rule-{each.id}", state, plain(each.expected), plain(actual), kind=kind)

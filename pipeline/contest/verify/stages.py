@@ -137,7 +137,7 @@ def check(submitted: Submitted, organiser: Organiser) -> Checked:
     _warm(facts)
     made: dict[str, Callable[[], CheckResult]] = {id: partial(by_id.made, id, facts) for id in by_id.CHECKS}
     made["listing"] = partial(packed_checks.listing, submitted)
-    made["documents"] = partial(packed_checks.documents, submitted)
+    made["documents"] = lambda: packed_checks.documents(submitted, packed.source[1])
     made["source"] = lambda: packed.source[0]
     for rule in packed.rules.rules:
         made[f"rule-{rule.id}"] = partial(_rule, rule.id, packed)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.html import page
 
-STATES = ("fail", "unknown", "human", "ok")
+STATES = ("fail", "unknown", "human", "warn", "ok")
 """States of checks, in the order in which they deserve a look."""
 
 
@@ -28,8 +28,15 @@ def _facts(verdict: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names and values of the submission's facts, without those that could not be read."""
     team = verdict["team"]
     facts = [("team", team["name"]), ("members", ", ".join(team["members"]))] if team else []
-    keys = ("model", "dataset", "dataset_sha256", "device", "commit", "submitted_utc", "received_utc")
-    return facts + [(key.replace("_", " "), str(verdict[key])) for key in keys if verdict.get(key)]
+    keys = ("model", "dataset", "dataset_sha256", "device", "commit")
+    facts += [(key.replace("_", " "), str(verdict[key])) for key in keys if verdict.get(key)]
+    times = {"ended": verdict.get("submitted_utc"), "received": verdict.get("received_utc")}
+    return facts + [(name, _moment(str(time))) for name, time in times.items() if time]
+
+
+def _moment(utc: str) -> str:
+    """A time in words that break between them, to the second."""
+    return f"{utc[:10]} {utc[11:19]} UTC" if utc.endswith(("+00:00", "Z")) else utc
 
 
 def _rerun_facts(again: Mapping[str, Any]) -> list[tuple[str, str]]:

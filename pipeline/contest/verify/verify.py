@@ -25,6 +25,7 @@ from pipeline.check import (
     INVALID_RUN,
     OK,
     UNKNOWN,
+    WARN,
     CheckResult,
     Kind,
     plain,
@@ -189,7 +190,7 @@ def error_of(verdict: Verdict, what: str, fix: str) -> PipelineError | None:
     return error(code, what, where=plain(verdict.name), actual=reasons, fix=fix)
 
 
-MARKS = {OK: "ok", FAIL: "FAIL", UNKNOWN: "?", HUMAN: "people"}
+MARKS = {OK: "ok", WARN: "waived", FAIL: "FAIL", UNKNOWN: "?", HUMAN: "people"}
 COLOURS = {"ok": "green", "FAIL": "red", "?": "yellow"}
 
 

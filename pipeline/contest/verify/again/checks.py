@@ -99,7 +99,8 @@ def accuracy(told: Submitted, runs: Sequence[One], organiser: Organiser) -> Accu
 def _facts(
     told: Submitted, folder: Path, manifest: Manifest, answers: tuple[Answer, ...], organiser: Organiser
 ) -> Facts:
-    submission = told.submission.model_copy(update={"dataset": manifest.dataset})
+    model = told.submission.model.model_copy(update={"name": manifest.model.name})  # where it is mounted
+    submission = told.submission.model_copy(update={"dataset": manifest.dataset, "model": model})
     return Facts(Submitted(folder / "judged", submission, manifest, answers), organiser)
 
 
