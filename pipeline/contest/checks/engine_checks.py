@@ -158,11 +158,10 @@ def _request(facts: Facts) -> CheckResult:
     )
 
 
-def _option(command: list[str] | None, name: str) -> str | None:
+def _option(command: list[str], name: str) -> str | None:
     """An option's value in a command line; None without it."""
-    given = command or []
-    at = given.index(name) + 1 if name in given else len(given)
-    return given[at] if at < len(given) else None
+    at = command.index(name) + 1 if name in command else len(command)
+    return command[at] if at < len(command) else None
 
 
 CHECKS: dict[str, Check] = {

@@ -200,7 +200,7 @@ class Manifest(Claim):
     """The manifest of a finished run that has a time; a resumed run has none."""
 
     state: Literal["finished"]
-    command: list[Text] | None = None
+    command: Annotated[list[Text], Field(min_length=1)]
     request: Request
     arguments: dict[str, Any]
     dtype: Text

@@ -73,6 +73,7 @@ def replay(
     for name in ("outputs.jsonl", "telemetry.csv", "run.log"):
         source[f"kept/{name}"] = (0o644, draft.contents()[f"run/{name}"])
     put_source(draft, source)
+    draft.make_papers()
     draft.files["source.tar"] = repack(draft.files["source.tar"])
     verdict = verify.verify(draft.pack(folder), ground.light_organiser, Request(1, here=True), folder / "verdict")
     assert verdict.trouble == ""
