@@ -110,6 +110,16 @@ def in_place() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def short_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For runs whose cost curve matters nothing: passes of three sizes are timed, once each, not of seventeen."""
+    from pipeline.engine import calibration, cost
+
+    monkeypatch.setattr(calibration, "SIZES", (1, 64, 512))
+    monkeypatch.setattr(cost, "ROUNDS", 1)
+    monkeypatch.setattr(cost, "ROUND_S", 0.001)
+
+
 @pytest.fixture(scope="session")
 def standin() -> Path:
     """The folder of the stand-in checkpoint."""

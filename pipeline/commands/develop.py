@@ -53,7 +53,7 @@ def _pytest(chosen: str, choice: list[str], at_once: bool) -> None:
         return
     parts = {
         f"({chosen}) and not alone": ["-n", str(workers), "--dist", "worksteal"],
-        f"({chosen}) and alone": ["-p", "no:xdist"],
+        f"({chosen}) and alone": ["-p", "no:xdist", *_files_with("alone")],
     }
     statuses = []
     for marked, how in parts.items():
@@ -67,6 +67,12 @@ def _pytest(chosen: str, choice: list[str], at_once: bool) -> None:
     status = next((status for status in statuses if status not in (0, NO_TESTS)), min(statuses))
     if status:
         raise Exit(code=status)
+
+
+def _files_with(marker: str) -> list[str]:
+    """The test files in which it stands: to collect all others takes longer than these tests."""
+    files = sorted((paths.ROOT / "tests").rglob("test_*.py"))
+    return [str(file) for file in files if f"pytest.mark.{marker}" in file.read_text(encoding="utf-8")]
 
 
 @task(help={"torch": "this torch instead of the locked one: 2.4.1 is the floor (a download of 3 GB on x86)"})

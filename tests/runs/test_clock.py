@@ -21,7 +21,7 @@ from pipeline.model.attest import Attestation
 from pipeline.runs import timed as running
 from pipeline.runs.request import Request
 
-pytestmark = pytest.mark.usefixtures("one_thread", "runs")
+pytestmark = pytest.mark.usefixtures("one_thread", "runs", "short_warm_up")
 
 TEXTS = ["Why?", "Who?", "What?"]
 

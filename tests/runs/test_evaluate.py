@@ -17,7 +17,7 @@ from pipeline.runs import evaluate
 from pipeline.runs import evaluate_table as evaluation
 from pipeline.runs.evaluate import Evaluation, Result
 
-pytestmark = pytest.mark.usefixtures("one_thread", "runs")
+pytestmark = pytest.mark.usefixtures("one_thread", "runs", "short_warm_up")
 
 SETS = ("obqa", "gsm8k-test", "humaneval")
 

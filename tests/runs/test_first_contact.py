@@ -27,7 +27,7 @@ from pipeline.runs.request import ENGINES, Request, begin
 from pipeline.text.chat_template import Prompts
 from pipeline.text.quick_prompts import QuickPrompts
 
-pytestmark = pytest.mark.usefixtures("one_thread", "runs")
+pytestmark = pytest.mark.usefixtures("one_thread", "runs", "short_warm_up")
 
 
 def user(text: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pipeline.runs import margins
 from pipeline.runs import timed as running
 from pipeline.runs.request import Request
 
-pytestmark = pytest.mark.usefixtures("one_thread", "runs")
+pytestmark = pytest.mark.usefixtures("one_thread", "runs", "short_warm_up")
 
 TOLERANCE = 1e-4
 

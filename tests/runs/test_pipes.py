@@ -24,7 +24,7 @@ from pipeline.record.outputs import read_outputs
 from pipeline.runs import reproduce, resume, timed
 from pipeline.runs.request import Request
 
-pytestmark = pytest.mark.usefixtures("one_thread", "runs")
+pytestmark = pytest.mark.usefixtures("one_thread", "runs", "short_warm_up")
 
 ROWS = 4
 

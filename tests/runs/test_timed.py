@@ -34,7 +34,7 @@ from pipeline.runs import summary
 from pipeline.runs import timed as running
 from pipeline.runs.request import ENGINES, Request, arguments_of
 
-pytestmark = pytest.mark.usefixtures("one_thread", "runs")
+pytestmark = pytest.mark.usefixtures("one_thread", "runs", "short_warm_up")
 
 Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
 ROWS = 7

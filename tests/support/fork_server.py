@@ -1,11 +1,12 @@
-"""`python -m invoke …` as a process of its own, without the seconds that importing torch and transformers takes.
+"""`python -m invoke …` and the organiser's script as processes of their own, without the seconds that importing torch
+and transformers takes.
 
 A server of each test process has the heavy packages of other people imported and nothing of ours. Asked for a command,
 it forks: the child takes the folder, the environment and the three streams that it was given, and runs invoke as
-`python -m invoke` does, importing our code anew. What a test sees is what it would see of a process begun in the usual
-way: a pid to send signals to, an exit status, its own memory. Whatever the imports depend on (threads, offline mode,
-locale) must be as it is here; else, and for options of Popen that are not passed on, a process is begun in the usual
-way. So it is for tests marked `alone`, which look at times and memory.
+`python -m invoke` (or the script as `python test_script.py`) does, importing our code anew. What a test sees is what it
+would see of a process begun in the usual way: a pid to send signals to, an exit status, its own memory. Whatever the
+imports depend on (threads, offline mode, locale) must be as it is here; else, and for options of Popen that are not
+passed on, a process is begun in the usual way. So it is for tests marked `alone`, which look at times and memory.
 
 The server begins with the environment that the session began with, not that of the test which happens to be the first
 to want a command: after a test that has changed one of these variables no command would be forked any more.
@@ -93,7 +94,7 @@ class Server:
 
 
 class ForkingPopen(RealPopen):  # type: ignore[misc]
-    """subprocess.Popen, which has an invoke command forked where that comes to the same."""
+    """subprocess.Popen, which has such a command forked where that comes to the same."""
 
     enabled = True
     server: Server | None = None
@@ -140,13 +141,16 @@ class ForkingPopen(RealPopen):  # type: ignore[misc]
 
 
 def arguments_of(command: Any) -> list[str] | None:
-    """Of `python -m invoke ARGUMENTS`, also behind `heeding_interrupts`; None: it is another command."""
+    """`invoke` or the organiser's script and the arguments of `python -m invoke ARGUMENTS`, also behind
+    `heeding_interrupts`, or `python test_script.py ARGUMENTS`; None: it is another command."""
     if not isinstance(command, (list, tuple)):
         return None
     words = [os.fsdecode(word) for word in command]
     if words[:2] == [sys.executable, "-c"] and "os.execv(sys.argv[1]" in words[2]:
         words = words[3:]
-    return words[3:] if words[:3] == [sys.executable, "-m", "invoke"] else None
+    if words[:1] == [sys.executable] and os.path.basename(words[1]) == "test_script.py":
+        return words[1:]
+    return words[2:] if words[:3] == [sys.executable, "-m", "invoke"] else None
 
 
 def _alike(environment: Mapping[str, str], folder: str) -> bool:
@@ -179,7 +183,7 @@ def install() -> None:
 
 
 def serve(asked: socket.socket) -> list[str]:
-    """Returns in each child, with invoke's arguments; the server itself ends here."""
+    """Returns in each child, with its program and arguments; the server itself ends here."""
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -250,7 +254,7 @@ def become(
         )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    sys.path[0] = folder
+    sys.path[0] = folder if arguments[0] == "invoke" else os.path.dirname(os.path.abspath(arguments[0]))
     return arguments
 
 
@@ -264,5 +268,9 @@ if __name__ == "__main__":
     assert not ours, f"they must be imported anew by each command: {ours}"
     assert "torch.utils.cpp_extension" not in sys.modules, "it reads CUDA_HOME, which is each test's own"
     gc.freeze()
-    sys.argv[1:] = serve(socket.socket(fileno=int(sys.argv[1])))
-    runpy.run_module("invoke", run_name="__main__", alter_sys=True)
+    program, *rest = serve(socket.socket(fileno=int(sys.argv[1])))
+    sys.argv = [program, *rest]
+    if program == "invoke":
+        runpy.run_module("invoke", run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(program, run_name="__main__")
