@@ -230,7 +230,7 @@ def signing_key(_context: Context, file: str) -> None:
 
 
 @task(
-    positional=["verdict"],
+    positional=["verdict", "key"],
     help={
         "verdict": "a signed verdict: verdict.dsse.json, or the folder with it",
         "key": "the organiser's public key",
