@@ -21,8 +21,7 @@ from pipeline.queues.owner import only_one
 from pipeline.queues.queue import Queue, QueueSilent
 from pipeline.record.outputs import NAME
 from pipeline.runs.shards import keys
-from pipeline.runs.shards.plan import Plan
-from pipeline.runs.shards.work import ALLOWED
+from pipeline.runs.shards.plan import ALLOWED, Plan
 from pipeline.table import Say
 
 WINDOW = 2

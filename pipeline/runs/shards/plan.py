@@ -15,6 +15,8 @@ from pipeline.dataset import records
 from pipeline.errors import UsageError
 from pipeline.model import config
 from pipeline.queues import attempts
+from pipeline.queues.job import NODE
+from pipeline.queues.states import MOST_STARTED
 from pipeline.runs.request import Request, arguments_of, by_transformers, lines_of
 from pipeline.runs.shards import cut as cutting
 from pipeline.text.chat_template import Chats, prompts_of
@@ -26,6 +28,9 @@ CHARACTERS_A_TOKEN = 4
 """Of an expected answer, about."""
 UNKNOWN_ANSWER = 32
 """Tokens expected of an answer where the file has none: for all rows the same."""
+
+ALLOWED = {NODE: MOST_STARTED}
+"""How often a kind of outcome may be seen before it is the shard's; once unless it is named here."""
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,13 @@ from pipeline.model import lock
 from pipeline.model.attest import attest
 from pipeline.queues import job
 from pipeline.queues.job import NODE
-from pipeline.queues.states import MOST_STARTED
 from pipeline.record import provenance, run_folder
 from pipeline.record.outputs import NAME, whole_rows
 from pipeline.runs import engines
 from pipeline.runs.shards import keys, merge
 from pipeline.runs.shards import plan as planning
 from pipeline.runs.shards.answering import answer
-from pipeline.runs.shards.plan import Part, Plan
-
-ALLOWED = {NODE: MOST_STARTED}
-"""How often a kind of outcome may be seen before it is the shard's; once unless it is named here."""
+from pipeline.runs.shards.plan import ALLOWED, Part, Plan
 
 
 def main(attempt: Path) -> str:
