@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -78,6 +79,8 @@ def tables(cells: Cells) -> str:
         "",
         *honest_table(cells),
         "",
+        *pairs_table(cells),
+        "",
         *lies_table(cells),
         "",
         *hidden(cells, "int4"),
@@ -112,6 +115,17 @@ def honest_table(cells: Cells) -> Iterator[str]:
             f"| {worst.largest:.3f} of {worst.allowed.limit:.3f} | {', '.join(alarms) or 'none'} "
             f"| {np.mean([shuffled(each, chance) for each in all_seen.values()]):.2%} |"
         )
+
+
+def pairs_table(cells: Cells) -> Iterator[str]:
+    """How many rows two honest runs answer differently (docs/exactness.md)."""
+    yield "| rows whose tokens differ | differ | of |"
+    yield "| --- | ---: | ---: |"
+    for one, other in combinations(HONEST, 2):
+        both = [(cells.answers(*one, of), cells.answers(*other, of)) for of in cells.sets.values()]
+        rows = [pair for a, b in both if a is not None and b is not None for pair in zip(a, b, strict=True)]
+        if rows:
+            yield f"| {' '.join(one)} and {' '.join(other)} | {sum(a != b for a, b in rows)} | {len(rows)} |"
 
 
 def shuffled(seen: Seen, chance: np.random.Generator) -> float:
