@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -260,7 +262,8 @@ def test_on_data_that_no_team_has_seen(docker: Docker, ground: Ground, tmp_path:
     organiser = Organiser(
         fresh, None, str(ground.model), ground.light_organiser.checkout, references=[ground.reference]
     )
-    docker.manifest(lambda told: told["dataset"].update(sha256=sha256_of(fresh), name="fresh.jsonl"))
+    docker.manifest(lambda told: told["dataset"].update(sha256=sha256_of(fresh), name="/data/fresh.jsonl"))
+    docker.manifest(lambda told: told["request"].update(dataset="/data/fresh.jsonl"))
     verdict = verify.verify(ground.light, organiser, Request(2, here=False), tmp_path / "verdict")
     assert verdict.trouble == ""
     by_id = {each.id: each for each in verdict.checks}
@@ -315,7 +318,10 @@ def test_an_image_that_cannot_be_named_is_not_run(
 
 def test_an_image_that_is_handed_in_is_loaded(docker: Docker, ground: Ground, tmp_path: Path) -> None:
     draft = Draft.of(ground.light)
-    draft.files["image.tar"] = b"layers"
+    layers = io.BytesIO()
+    with tarfile.open(fileobj=layers, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("manifest.json"))
+    draft.files["image.tar"] = layers.getvalue()
     assert again(ground, tmp_path, tar=draft.pack(tmp_path / "dist")).state == VALID
     (load,) = [call for call in docker.called if call[0] == "load"]
     assert load[-1].endswith("/image.tar")

@@ -251,14 +251,16 @@ def test_the_image_is_saved_by_docker_and_its_digest_asked_of_it(made: Clone, mo
     docker.parent.mkdir()
     docker.write_text(
         "#!/bin/sh\n"
-        'if [ "$1" = save ]; then echo "layers of $4" > "$3"; exit; fi\n'
+        'if [ "$1" = save ]; then\n'
+        'cd "${3%/*}"; echo "layers of $4" > manifest.json; tar cf "$3" manifest.json; exit; fi\n'
         "echo '[\"example.org/blue@sha256:1\"]'\n"
     )
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{docker.parent}:{shutil.os.environ['PATH']}")
     (made.path / "team.yaml").write_text("name: Blue\nmembers: [Kim]\nimage: example.org/blue:final\n")
     found = unpacked(submitted(made, save_image=True).path)
-    assert found["image.tar"] == b"layers of example.org/blue:final\n"
+    with tarfile.open(fileobj=io.BytesIO(found["image.tar"])) as archive:
+        assert archive.extractfile("manifest.json").read() == b"layers of example.org/blue:final\n"
     assert json.loads(found["submission.json"])["image"]["digest"] == "sha256:1"
 
 

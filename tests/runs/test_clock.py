@@ -191,7 +191,7 @@ def test_tokenising_and_decoding_are_timed(
         owner, method = (jinja2.Template, "new_context") if what == "template" else (tokenizer, "decode")
         quick = getattr(owner, method)
         monkeypatch.setattr(owner, method, lambda *a, **k: (time.sleep(0.2), quick(*a, **k))[1])
-        pipe.warm_up = lambda *_: None
+        pipe.warm_up = lambda *_, **__: None
         return pipe
 
     monkeypatch.setattr(module, "load", slow_load)

@@ -113,7 +113,7 @@ def loaded_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(engines, "load", loading)
-        patched.setattr(engines, "warm_up", lambda pipe: None)
+        patched.setattr(engines, "warm_up", lambda *_: None)
         patched.setattr(provenance, "describe", cache(provenance.describe))
         yield
 

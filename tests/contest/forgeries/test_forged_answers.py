@@ -96,8 +96,11 @@ LIES = (int4, another_adapter, truncated_prompts, flipped_token, from_the_key)
 
 
 def put(draft: Draft, answers: Answers, liar: Liar) -> None:
+    stats = draft.manifest["engine"]["stats"]
     for index, tokens in answers.items():
         draft.say(index, liar.tokenizer.decode(tokens, skip_special_tokens=True), tokens)
+        for drafts in (stats["drafts_proposed"], stats["drafts_accepted"]):
+            drafts["lookup"] += len(tokens)  # so that its few passes could have given them
     draft.settle()
 
 
