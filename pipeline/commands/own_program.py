@@ -5,7 +5,6 @@ defaults, and whoever reads only the first lines of an output ends it quietly.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 import sys
 from collections.abc import Iterator
@@ -84,6 +83,8 @@ class OwnProgram(Program):
         helps = f"{self.binary} --help {task}" if task else f"{self.binary} --list"
         if word is None:
             return self._incomplete(str(error), task, helps)
+        from pipeline.settings import nearest  # reads YAML, which a command without a typo need not
+
         if word[1].startswith("-"):
             flags = [flag for flag in getattr(context, "flags", {}) if flag.startswith("--")]
             near = nearest(word[1], flags)
@@ -132,14 +133,6 @@ def quiet_end() -> Iterator[None]:
     except BrokenPipeError:
         let_go_of(sys.stdout, sys.stderr)
         raise Exit(code=CLOSED_PIPE) from None
-
-
-def nearest(name: str, known: list[str]) -> list[str]:
-    """The few names that are most like it, in whatever case; none where none is."""
-    by_folded = {each.casefold(): each for each in known}
-    begin_so = [by_folded[each] for each in by_folded if each.startswith(name.casefold())]
-    near = [by_folded[each] for each in difflib.get_close_matches(name.casefold(), by_folded, n=HELPFUL, cutoff=0.5)]
-    return list(dict.fromkeys([*near, *begin_so]))[:HELPFUL]
 
 
 def _meant(near: list[str]) -> str:
