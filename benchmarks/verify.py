@@ -21,17 +21,20 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from pipeline import paths, table
-from pipeline.contest.archive import strict_json
-from pipeline.contest.checks import read_submitted
-from pipeline.contest.rules import source_rules
-from pipeline.contest.rules.evidence import Evidence
-from pipeline.contest.similarity import fingerprints, languages
-from pipeline.contest.similarity.source_tree import Tree
-from pipeline.contest.source import bounds, secrets, third_party
-from pipeline.contest.verify import apart
-from pipeline.contest.verify.apart import Call, Stopped
-from pipeline.table import Column
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pipeline import paths, table  # noqa: E402
+from pipeline.contest.archive import strict_json  # noqa: E402
+from pipeline.contest.checks import read_submitted  # noqa: E402
+from pipeline.contest.rules import source_rules  # noqa: E402
+from pipeline.contest.rules.evidence import Evidence  # noqa: E402
+from pipeline.contest.similarity import fingerprints, languages  # noqa: E402
+from pipeline.contest.similarity.source_tree import Tree  # noqa: E402
+from pipeline.contest.source import bounds, secrets, third_party  # noqa: E402
+from pipeline.contest.verify import apart  # noqa: E402
+from pipeline.contest.verify.apart import Call, Stopped  # noqa: E402
+from pipeline.table import Column  # noqa: E402
 
 MIB = 1 << 20
 STEPS = (8, 4, 2, 1)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from support.submissions import Clone
 
 # What a host draws, packs and compares with the packages of requirements/host.lock, which an image does not have.
-OF_THE_HOST = [f"report/test_{name}.py" for name in ("browser", "report")]
+OF_THE_HOST = [f"report/test_{name}.py" for name in ("browser", "report", "bench_picture")]
 OF_THE_HOST += [
     f"contest/test_{name}.py" for name in ("method_pdf", "sbom", "similarity", "submit", "submit_verifies", "signed")
 ]
