@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import mean
 
-from pipeline import table
-from pipeline.contest.judge import ordering
-from pipeline.table import Column
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pipeline import table  # noqa: E402
+from pipeline.contest.judge import ordering  # noqa: E402
+from pipeline.table import Column  # noqa: E402
 
 SHORTEST_S, LONGEST_S = 20.0, 2400.0
 LOAD_S, BESIDE_S, NOISE = 60.0, 45.0, 0.01

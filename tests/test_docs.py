@@ -83,3 +83,11 @@ def test_what_is_not_there_is_found() -> None:
     assert absent(text, ROOT / "README.md") == ["pipeline/runs/gone.py", "score.py", "gone.md"]
     assert mistaken(text) == ["invoke runn", "invoke run --datset"]
     assert unknown_codes(text) == ["M999"]
+
+
+@pytest.mark.parametrize("path", sorted((paths.ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_a_benchmark_finds_the_pipeline_when_called_as_the_documents_say(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    imports = [text.find(f"\nfrom {package}") for package in ("pipeline", "benchmarks") if f"\nfrom {package}" in text]
+    if "__main__" in text and imports:
+        assert 0 < text.find("sys.path.insert(0, ") < min(imports)
