@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:
 from pipeline.dataset import records
 from pipeline.engine import backend, invariance, memory, projection
 from pipeline.engine.cost import PassCost
-from pipeline.engine.device import STREAMED, pick_device
+from pipeline.engine.device import pick_device
 from pipeline.engine.engine import DoesNotFit, Engine, Progress, Stats
 from pipeline.engine.free_memory import free_bytes
 from pipeline.engine.pass_log import PassLog
@@ -189,7 +189,7 @@ class TextGenerator:
         cost = self.engine.cost
         return {
             "memory_plan": asdict(self.planned),
-            "weights": STREAMED if self.engine.weights.streamed else "resident",
+            "weights": memory.STREAMED if self.engine.weights.streamed else "resident",
             "limits": asdict(self.engine.limits_in_use()),
             "backend": {
                 "steps": self.engine.backend.ops_name,

@@ -8,9 +8,6 @@ from pipeline.errors import UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-STREAMED = "read from the disk in every pass"
-"""A manifest's word for weights that do not stay on the device."""
-
 
 def pick_device(name: str | None) -> torch.device:
     """The device of that name; without a name a GPU where there is one.

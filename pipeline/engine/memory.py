@@ -38,6 +38,10 @@ CONTEXTS = {"cpu": 2, "cuda": 32}
 """Slots for so many of the longest contexts at most; a CPU's answers are few at a time."""
 
 
+STREAMED = "read from the disk in every pass"
+"""A manifest's word for weights that do not stay on the device."""
+
+
 class Element(Protocol):
     """What is planned about a dtype: a `torch.dtype`, or a `Kind` where torch is not there."""
 

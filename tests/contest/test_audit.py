@@ -28,7 +28,7 @@ from pipeline.contest.checks.submitted import Submission
 from pipeline.contest.rules import rules
 from pipeline.contest.verify import verify
 from pipeline.contest.verify.verify import CANNOT_TELL, INVALID, VALID, Verdict
-from pipeline.engine.device import STREAMED
+from pipeline.engine.memory import STREAMED
 
 pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread", "in_place")]
 

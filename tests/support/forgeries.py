@@ -12,7 +12,7 @@ from typing import Any
 from support.audited import DECLARED, ROWS, WRONG
 from support.drafts_of_submissions import Draft, put_source, source_of
 
-from pipeline.engine.device import STREAMED
+from pipeline.engine.memory import STREAMED
 
 DECLARED_RULES = {f"rule-{name}" for name in DECLARED}
 
@@ -163,7 +163,7 @@ def sections_in_the_wrong_order(d: Draft, tokenizer: Any) -> None:
 
 def data_before_the_warm_up(d: Draft, tokenizer: Any) -> None:
     line = d.manifest["timeline_s"]
-    shift = line["timed"][0][0] - line["warm_up"][0]
+    shift = 1 + line["timed"][0][0] - line["warm_up"][0]  # by more than telemetry is let off, however short the warm-up
     line["timed"][0] = [moment - shift for moment in line["timed"][0]]
 
 

@@ -17,6 +17,7 @@ from pipeline.device import power, verdict
 from pipeline.device.board import Board
 from pipeline.device.power import Mode
 from pipeline.device.telemetry import NAME, PERIOD_S
+from pipeline.engine import memory
 
 LONGEST_GAP_S = 3.0
 """Longest gap between two samples, which are due every half second: a busy machine is late, a cut leaves more."""
@@ -71,9 +72,6 @@ def _resident(facts: Facts) -> CheckResult:
 
     Weights that are streamed from the disk in every pass need room for two layers and the embeddings.
     """
-    from pipeline.engine import memory  # noqa: PLC0415 - torch
-    from pipeline.engine.device import DTYPES, STREAMED  # noqa: PLC0415 - torch
-
     manifest, model = facts.manifest, facts.model
     expected = "a peak of memory that holds the weights in the claimed dtype"
     if (
@@ -84,8 +82,8 @@ def _resident(facts: Facts) -> CheckResult:
         or manifest.dtype not in ITEM_BYTES
     ):
         return unknown("resident", INVALID_RUN, f"the size of {manifest.model.name} is not known here", expected)
-    if manifest.engine.weights == STREAMED:
-        needed = memory.streamed_bytes(model.shape, DTYPES[manifest.dtype])
+    if manifest.engine.weights == memory.STREAMED:
+        needed = memory.streamed_bytes(model.shape, memory.Kind(ITEM_BYTES[manifest.dtype], "cuda"))
     else:
         needed = model.size_bytes * ITEM_BYTES[manifest.dtype] // ITEM_BYTES[model.dtype]
     host_bytes, gpu_bytes = manifest.peak_memory.host_bytes, manifest.peak_memory.gpu_bytes or 0

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from pipeline.check import INTEGRITY, INVALID_RUN, CheckResult, decided, listed, unknown
 from pipeline.contest import numbers
 from pipeline.contest.checks.facts import Check, Facts
+from pipeline.engine import memory
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -57,10 +58,8 @@ def _dtype(facts: Facts) -> CheckResult:
     manifest, model = facts.manifest, facts.model
     if model is None or model.dtype is None:
         return unknown("dtype", INVALID_RUN, f"how {manifest.model.name} is stored is not known here", "as stored")
-    from pipeline.engine.device import STREAMED  # noqa: PLC0415 - torch
-
     lying = manifest.engine.weights
-    strange = lying not in {None, "resident", STREAMED}
+    strange = lying not in {None, "resident", memory.STREAMED}
     fine = manifest.dtype == model.dtype and not manifest.weights.rounded and not strange
     found = f"{manifest.dtype}{', rounded' * manifest.weights.rounded}{f', {lying} in memory' * strange}"
     return decided("dtype", INVALID_RUN, fine, found, model.dtype)
