@@ -50,15 +50,14 @@ def measure(
     on_step: Callable[[int, int], object] = lambda done, all: None,
     few: bool = False,
 ) -> PassCost:
-    """The cost curve of this model on this device, in seconds; `on_step(done, all)` between two steps. `few`: on a CPU
-    at a few sizes only. Raises ResourceError (R304) as any pass does."""
+    """The cost curve of this model on this device, in seconds; `on_step(done, all)` between two steps. `few`: at a
+    few sizes only, as is enough for a small set on a CPU. Raises ResourceError (R304) as any pass does."""
     weights, computing = passes.weights, passes
     if weights.streamed:
         # What a pass computes is timed with one layer in the place of all, what it reads by one pass.
         layers = (next(iter(weights.layers)),) * weights.shape.layers
         computing = Passes(replace(weights, layers=layers), passes.pool, passes.backend)
     largest = min(limits.chunk_rows or limits.budget_rows, limits.slots)
-    few = few and weights.device.type == "cpu" and not weights.streamed
     sizes = [n for n in (FEW_SIZES if few else SIZES) if n <= largest]
     rounds = FEW_ROUNDS if few else cost.ROUNDS
     large = [n for n in sizes if n >= LARGE and weights.device.type == "cuda"]

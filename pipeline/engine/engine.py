@@ -146,6 +146,7 @@ class Engine:
         """Time passes of made-up tokens, so that limits and drafts follow this device. Sees no data. `on_step(done,
         all)` is called between the steps of it. `known`: the curve as this device had it before, taken if two of its
         points hold. `few`: a CPU is timed at a few sizes only."""
+        few = few and self.weights.device.type == "cpu" and not self.weights.streamed
         held = None if known is None else calibration.held_again(self._passes, self.limits, known, on_step)
         self.cost = held or calibration.measure(self._passes, self.limits, on_step, few)
         self.curve_from = self.KEPT if held else self.A_FEW if few else self.MEASURED

@@ -163,7 +163,8 @@ def _work(calls: Sequence[Call], ours: int, theirs: int) -> NoReturn:
         os._exit(0)
     except MemoryError:
         os._exit(_NO_MEMORY)
-    except BaseException:
+    except BaseException as error:
+        print(f"a call apart ended: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         os._exit(1)
 
 
@@ -190,3 +191,7 @@ def _result(call: Call) -> Any:
         return call.make()
     except (PipelineError, KeyboardInterrupt) as error:
         return _Raised(type(error), dict(error.__dict__), error.args)
+    except MemoryError:
+        raise
+    except Exception as error:  # a fault of ours: its words are all that is known of it outside
+        return Stopped(f"{type(error).__name__}: {error}")

@@ -68,7 +68,7 @@ def _best(ends: Sequence[int], shared: Sequence[int], edges: Sequence[bool], low
     """The place of a cut from `low` to `high`: where what is repeated and what it is off the even share are least.
     Between two passages, unless that is more than half a piece away."""
     target = share * ends[-1]
-    even = share * ends[-1] - ends[low - 1]
+    even = target - ends[low - 1]
 
     def loss(at: int) -> float:
         return shared[at] + abs(ends[at] - target)
