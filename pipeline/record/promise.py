@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.record.run_folder import value_at
+
 SAME = (
     ("model.lock_sha256", "weights"),
     ("arguments", "arguments"),
@@ -34,23 +36,16 @@ class Promise:
 def between(a: Mapping[str, Any], b: Mapping[str, Any]) -> Promise:
     """The promise that the manifests of two runs make together; each may be damaged or of a release without it."""
     for name, manifest in (("the first", a), ("the second", b)):
-        invariant = _at(manifest, "engine.invariant")
+        invariant = value_at(manifest, "engine.invariant")
         if not isinstance(invariant, Mapping) or invariant.get("holds") is not True:
             why = invariant.get("why") if isinstance(invariant, Mapping) else None
             return Promise(
                 False, f"{name} run does not promise that answers depend on prompts alone ({why or 'no word of it'})"
             )
     for key, name in SAME:
-        if _at(a, key) != _at(b, key):
-            return Promise(False, f"other {name}: {_short(_at(a, key))} and {_short(_at(b, key))}")
+        if value_at(a, key) != value_at(b, key):
+            return Promise(False, f"other {name}: {_short(value_at(a, key))} and {_short(value_at(b, key))}")
     return Promise(True, "both runs tried that answers depend on their prompts alone, on the same kind of device")
-
-
-def _at(manifest: Mapping[str, Any], key: str) -> Any:
-    value: Any = manifest
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
 
 
 def _short(value: Any) -> str:

@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -238,3 +239,11 @@ def _make_folder(parent: Path, name: str) -> Path:
 
 def _trouble(error: OSError, path: Path) -> Exception:
     return files.resource_trouble(error, path) or error
+
+
+def value_at(manifest: Mapping[str, Any] | None, path: str) -> Any:
+    """The manifest's value at a dotted path, such as `board.before.mode`; None if there is none."""
+    value: Any = manifest
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value

@@ -25,6 +25,7 @@ from pipeline.contest.source.imports import Imports
 from pipeline.contest.team import TeamWords, read_team
 from pipeline.errors import PipelineError
 from pipeline.record import run_folder
+from pipeline.record.run_folder import value_at
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Evidence:
 
     def at(self, path: str) -> Any:
         """The manifest's value at a dotted path, such as `board.before.mode`; None if there is none."""
-        return _at(self.manifest, path)
+        return value_at(self.manifest, path)
 
     def checked(self, id: str, *, of_the_contest: bool) -> CheckResult:
         """One of the checks of a run. `of_the_contest`: as for the contest itself, also if the run is a rehearsal."""
@@ -127,7 +128,7 @@ def of_run(
     if claims is not None and answers is not None:
         submitted = Submitted(run, _as_submission(claims, team, rehearsal), claims, answers, run_folder=run)
         facts = Facts(submitted, organiser)
-    found = made_by.doubt or f"commit {str(_at(manifest, 'code.commit'))[:12]}"
+    found = made_by.doubt or f"commit {str(value_at(manifest, 'code.commit'))[:12]}"
     expected = "the commit of a tree without changes, and that commit here"
     of_source = decided("source", INTEGRITY, made_by.doubt is None and bool(made_by.files), found, expected)
     read = {each.id: each for each in (of_manifest, of_form, of_source)}
@@ -149,16 +150,16 @@ def arguments() -> dict[str, Any]:
 
 def why_rehearsal(manifest: Mapping[str, Any]) -> str:
     """Reason why a run cannot be one of the contest's; empty if it can."""
-    if _at(manifest, "board.before.board.is_jetson") is False:
+    if value_at(manifest, "board.before.board.is_jetson") is False:
         return "this machine is not a Jetson"
-    model = _at(manifest, "model.name")
+    model = value_at(manifest, "model.name")
     return f"the model is {model}" if model in settings.model_names() and model != numbers.load().model else ""
 
 
 def organiser_for(run: Path, manifest: Mapping[str, Any], checkout: Path = paths.ROOT) -> Organiser:
     """The organiser's side for judging one's own run: the data and model that the run named by path, and the newest
     reference run beside it. Raises what `Organiser` raises."""
-    data, model = (Path(str(_at(manifest, f"request.{key}"))).expanduser() for key in ("dataset", "model"))
+    data, model = (Path(str(value_at(manifest, f"request.{key}"))).expanduser() for key in ("dataset", "model"))
     named_data = data if settings.dataset_name(str(data)) not in settings.dataset_names() and data.is_file() else None
     named_model = str(model) if str(model) not in settings.model_names() and model.is_dir() else None
     return Organiser(named_data, reference_of(run, manifest), named_model, checkout)
@@ -168,20 +169,20 @@ def newest_run() -> Path | None:
     """Folder of the newest finished run that is not the reference's; None without one."""
     for path in sorted(paths.runs().glob("*/manifest.json"), key=lambda path: path.parent.name, reverse=True):
         manifest = _manifest(path.parent)
-        if _is_finished(manifest) and _at(manifest, "engine.name") not in {None, "reference"}:
+        if _is_finished(manifest) and value_at(manifest, "engine.name") not in {None, "reference"}:
             return path.parent
     return None
 
 
 def reference_of(run: Path, manifest: Mapping[str, Any]) -> Path | None:
     """The newest run of transformers' own pipe() beside this run, on the same rows and model; itself if it is one."""
-    if _at(manifest, "engine.name") == "reference":
+    if value_at(manifest, "engine.name") == "reference":
         return run
     for path in sorted(run.resolve().parent.glob("*/manifest.json"), reverse=True):
         other = _manifest(path.parent)
         same = all(key in other and other[key] == manifest.get(key) for key in ("model", "dataset", "dtype"))
         whole = _is_finished(other) and (path.parent / "outputs.jsonl").is_file()
-        if same and whole and _at(other, "engine.name") == "reference":
+        if same and whole and value_at(other, "engine.name") == "reference":
             return path.parent
     return None
 
@@ -195,13 +196,6 @@ def _manifest(run: Path) -> Mapping[str, Any]:
 
 def _is_finished(manifest: Mapping[str, Any]) -> bool:
     return manifest.get("state") == run_folder.FINISHED
-
-
-def _at(manifest: Mapping[str, Any] | None, path: str) -> Any:
-    value: Any = manifest
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
 
 
 def _as_submission(manifest: Manifest, team: TeamWords, rehearsal: bool) -> Submission:

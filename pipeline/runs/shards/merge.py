@@ -11,6 +11,7 @@ from pipeline import paths
 from pipeline.errors import IntegrityError
 from pipeline.record import run_folder
 from pipeline.record.outputs import NAME, whole_rows
+from pipeline.record.run_folder import value_at
 from pipeline.runs import resume
 from pipeline.runs.shards.plan import Part
 
@@ -79,15 +80,15 @@ def check(part: Part, shards: Sequence[Shard]) -> None:
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """Keys in which two manifests are of different runs."""
-    return [key for key in ALIKE if _at(a, key) != _at(b, key)]
+    return [key for key in ALIKE if value_at(a, key) != value_at(b, key)]
 
 
 def _of_another_run(first: Shard, other: Shard, keys: Sequence[str]) -> IntegrityError:
     return IntegrityError(
         "M743", "two shards were made on different devices, or with different packages or weights",
         where=f"{paths.shown(other.folder)}: {', '.join(keys)}",
-        expected=f"as in shard {first.number}: {', '.join(str(_at(first.manifest, key)) for key in keys)}",
-        actual=", ".join(str(_at(other.manifest, key)) for key in keys),
+        expected=f"as in shard {first.number}: {', '.join(str(value_at(first.manifest, key)) for key in keys)}",
+        actual=", ".join(str(value_at(other.manifest, key)) for key in keys),
         fix="give a partition of one kind of device, with one installation; then run it anew",
     )  # fmt: skip
 
@@ -116,10 +117,3 @@ def merge(part: Part, shards: Sequence[Shard], path: Path, command: Sequence[str
             "elapsed_s": None, "answer_tokens": tokens,
             "shards": {"time": NO_TIME, "repeated": part.repeated, "longest": part.longest, "each": told}, **more,
         })  # fmt: skip
-
-
-def _at(manifest: Mapping[str, Any], key: str) -> Any:
-    value: Any = manifest
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
