@@ -199,7 +199,7 @@ def _why_no_answer(url: str) -> str | None:
 def _hub_failure(source: HubSource, reason: str) -> EnvironmentProblem:
     return EnvironmentProblem(
         "E103",
-        "a file of the Hugging Face hub could not be had",
+        "a file could not be fetched from the Hugging Face hub",
         where=f"{source.repo}/{source.member} at {source.revision[:10]}",
         actual=" ".join(reason.split()),
         fix="check the network, then run the same command again",
@@ -215,7 +215,7 @@ def github_file(source: GithubSource, member: str) -> bytes:
     except (OSError, http.client.HTTPException) as error:
         raise EnvironmentProblem(
             "E104",
-            "a file of GitHub could not be had",
+            "a file could not be fetched from GitHub",
             where=f"{source.repo}/{member} at {source.revision[:10]}",
             actual=error,
             fix="check the network, then run the same command again",

@@ -84,7 +84,7 @@ def passes(program: str) -> bool:
     if status == _NO_FILTER:
         raise EnvironmentProblem(
             "E311",
-            "generated programs cannot be run here, as the network cannot be taken from them",
+            "generated programs cannot be run here: nothing would cut them off from the network",
             expected="Linux on x86-64 or aarch64 that lets a process limit itself and install a seccomp filter",
             actual=sys.platform,
             fix="score this set on such a machine, or leave --execute-code out",

@@ -134,7 +134,7 @@ def whole(option: str, text: str) -> int | None:
     except ValueError:
         raise UsageError(
             "U401",
-            f"--{option} is a whole number",
+            f"--{option} must be a whole number",
             expected="digits",
             actual=text,
             fix=f"write for instance --{option} 10",

@@ -41,7 +41,7 @@ def collect(names: Sequence[str], mirror: Path | None = None, say: Say = print) 
     if mirror is not None and not mirror.is_dir():
         raise UsageError(
             "U114",
-            "the mirror is no folder",
+            "--from does not name a folder",
             where=paths.shown(mirror),
             expected="a folder in which FOLDER/KEY/MEMBER is a source's file, KEY being `mirror:` in the set's YAML",
             fix="name the folder, or leave --from out",

@@ -104,7 +104,7 @@ def check_repeats(converted: Sequence[Converted], rows: Sequence[Located], expec
     if len(repeats) != expected:
         raise FormError(
             "F304",
-            "another number of prompts repeat than the set has",
+            "the set repeats more or fewer prompts than expected",
             where="; ".join(repeats[:3]) or None,
             expected=f"{expected} rows whose prompt an earlier row has",
             actual=len(repeats),

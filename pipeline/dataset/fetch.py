@@ -106,7 +106,7 @@ def obtain(name: str, say: Say = print, mirror: Path | None = None) -> Obtained:
         raise wrong[-1]
     raise EnvironmentProblem(
         "E110",
-        f"the data set {name} could not be had from any of its sources",
+        f"the data set {name} could not be fetched from any of its sources",
         where=paths.shown(place(name)),
         expected=f"one of {len(config.sources)} sources to yield {config.rows} rows",
         actual="\n            ".join(reasons),
@@ -182,7 +182,7 @@ def _built(config: DatasetConfig, origin: Origin, pinned: _Pinned, say: Say) -> 
     if len(converted) != config.rows:
         raise IntegrityError(
             "M132",
-            f"{origin} has another number of rows",
+            f"{origin} has the wrong number of rows",
             where=f"{config.name}: {sources.place(source)}",
             expected=f"{config.rows} rows",
             actual=f"it has {len(converted)} rows, not {config.rows}",
@@ -197,7 +197,7 @@ def _built(config: DatasetConfig, origin: Origin, pinned: _Pinned, say: Say) -> 
         if sha256 is not None and actual != sha256:
             raise IntegrityError(
                 "M131",
-                f"the rows of {origin} make another file than the pinned one",
+                f"the file made from {origin} differs from the pinned one",
                 where=f"{config.name}: {sources.place(source)}",
                 expected=f"sha256 {sha256}, as {paths.shown(pinned.by)} says",
                 actual=f"sha256 {actual}",

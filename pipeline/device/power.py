@@ -162,7 +162,7 @@ def _need_rights(host: Host, command: str) -> None:
     if not host.may_change:
         raise ResourceError(
             "R501",
-            "the board's settings are root's to change",
+            "only root may change the board's settings",
             actual="not root",
             fix=f"on the host: {command}",
         )

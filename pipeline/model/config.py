@@ -134,7 +134,7 @@ def check_generation(folder: Path, transformers_version: str | None = None) -> N
         if keys:
             raise IntegrityError(
                 "M310",
-                "this checkpoint asks for another way of decoding than the greedy one, which pipe() follows",
+                "this checkpoint asks for more than greedy decoding: pipe() would follow it, the engine does not",
                 where=paths.shown(where),
                 expected="only keys that change no greedy answer",
                 actual=", ".join(f"{key} {json.dumps(value)[:60]}" for key, value in sorted(keys.items())),
@@ -266,7 +266,7 @@ def _positive_float(path: Path, config: dict[str, Any], key: str, default: float
 def _nonsense(path: Path, key: str, expected: str, actual: object) -> IntegrityError:
     return IntegrityError(
         "M309",
-        f"{path.name}: {key} is missing" if actual is None else f"{path.name}: {key} cannot be so",
+        f"{path.name}: {key} is missing" if actual is None else f"{path.name}: {key} has a wrong value",
         where=paths.shown(path),
         expected=f"{key}: {expected}",
         actual="nothing" if actual is None else repr(actual),

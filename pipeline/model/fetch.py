@@ -66,7 +66,7 @@ def _no_fetching_by_id(hub_id: str) -> UsageError:
     fetched = f"hf download {hub_id} --local-dir {folder}, then name {folder}"
     return UsageError(
         "U105",
-        "a model of the hub is not loaded by its id, as a run works without a network",
+        "a model cannot be loaded by its id on the hub, since a run works without a network",
         where=hub_id,
         expected="a checkpoint's folder, or a known model",
         fix=f"that one is --model {known[0]}; invoke setup --model {known[0]} fetches it" if known else fetched,

@@ -145,7 +145,7 @@ def refuse_unlisted(folder: Path, lock: Lock) -> None:
             meant = "delete them: the model is whole without them, as it is fetched"
         raise IntegrityError(
             "M207",
-            "files lie beside the locked ones that would change what the model is asked or answers",
+            "files beside the locked ones would change prompts or answers",
             where=", ".join(lie),
             expected=f"only files that {paths.shown(folder / NAME)} lists",
             fix=f"move them elsewhere (mv {' '.join(lie)} …), or {meant}",

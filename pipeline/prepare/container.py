@@ -149,7 +149,10 @@ def call(command: Sequence[str]) -> None:
     print(text(command), flush=True)
     if shutil.which(command[0]) is None:
         raise EnvironmentProblem(
-            "E321", "there is no docker here", where=os.environ.get("PATH"), fix="paste the command where there is one"
+            "E321",
+            "there is no docker here",
+            where=os.environ.get("PATH"),
+            fix="run the command on a machine that has docker",
         )
     for folder in (paths.models(), paths.data(), paths.runs()):
         folder.mkdir(parents=True, exist_ok=True)  # docker would make them root's
@@ -161,5 +164,5 @@ def call(command: Sequence[str]) -> None:
             "docker ended with an error",
             where=text(command),
             actual=f"status {status}",
-            fix="its words are above; invoke doctor looks at docker and its runtime",
+            fix="its output is above; invoke doctor looks at docker and its runtime",
         )

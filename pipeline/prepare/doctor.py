@@ -98,5 +98,5 @@ def conclude(results: Sequence[CheckResult]) -> None:
             "E310",
             f"{len(failed)} checks failed" if len(failed) > 1 else "a check failed",
             where=", ".join(each.id for each in failed),
-            fix="do what stands beside each, or let invoke doctor --fix try",
+            fix="do what the table says below each, or try invoke doctor --fix",
         )

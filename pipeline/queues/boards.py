@@ -87,7 +87,7 @@ def _judged(node: Node, told: dict[str, Any] | None, began_s: float, folder: Pat
         )
     if not told.get("linked"):
         raise EnvironmentProblem(
-            "E635", "the shared folder has no hard links for this board, and results are settled by one",
+            "E635", "the shared folder has no hard links on this board, and every result needs one",
             where=f"{node.name}: {paths.shown(folder)}", fix="use a file system that has them, such as NFS or ext4",
         )  # fmt: skip
     now_s = time.time()

@@ -35,10 +35,10 @@ def only_one(folder: Path) -> Iterator[Path]:
             told = read(owner) or {}
             raise UsageError(
                 "U732",
-                "another one drives this already",
+                "another process works on this folder already",
                 where=paths.shown(folder),
                 actual=f"process {told.get('process', '?')} on {told.get('host', '?')}",
-                fix="let it go on, or end it; --status looks without driving",
+                fix="wait for it, or end it; --status only looks",
             )
         files.write_json(
             owner, {"host": socket.gethostname(), "boot_id": boot_id(), "process": os.getpid()}, durable=False

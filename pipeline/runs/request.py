@@ -81,7 +81,7 @@ def check(request: Request) -> None:
     if request.batch_size is not None and request.engine == "ours":
         raise UsageError(
             "U303",
-            "--batch-size is the reference's",
+            "--batch-size is only for the reference",
             expected="--engine reference",
             actual="--engine ours, which packs passes by itself",
             fix="leave --batch-size out",

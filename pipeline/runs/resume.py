@@ -48,7 +48,7 @@ def find(name_or_path: str, asked: Request) -> Unfinished:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             "U313",
-            "this folder does not say what the run was asked",
+            "this folder does not say how the run was started",
             where=paths.shown(path / "manifest.json"),
             expected="the manifest that a run writes when it begins",
             actual=f"{type(error).__name__}: {error}",
@@ -85,11 +85,11 @@ def check_same(unfinished: Unfinished, now: Mapping[str, Any]) -> None:
     before = {key: unfinished.began[key] for key in keys}
     _refuse_differing(
         "U315",
-        "the run cannot go on: what it answers from is not what it was",
+        "the run cannot go on: its model, data or environment has changed since it began",
         unfinished.path,
         before,
         {key: now[key] for key in keys},
-        "bring that back to what it was, or start a new run",
+        "restore what changed, or start a new run",
     )
 
 
@@ -110,7 +110,7 @@ def history(unfinished: Unfinished | None, kept: int) -> dict[str, Any]:
     now = {
         "kept": kept,
         "code": began["code"],
-        "after": began["failed"]["reason"] if "failed" in began else "the process ended without a word",
+        "after": began["failed"]["reason"] if "failed" in began else "the process ended without saying why",
     }
     known = {key: began[key] for key in ("command", "dataset") if key in began}
     return {**known, "resumed": [*began.get("resumed", []), now]}

@@ -33,7 +33,7 @@ def check_repeats(repeats: list[list[Any]]) -> None:
         if differing:
             raise InvalidRun(
                 "I102",
-                f"repeat {turn} answers otherwise than the first",
+                f"repeat {turn} gave other answers than the first",
                 where=f"rows {', '.join(map(str, differing[:10]))}",
                 expected="the same outputs",
                 actual=f"{len(differing)} of {len(outputs)} rows differ",

@@ -68,7 +68,7 @@ def refuse(max_new_tokens: int | None, do_sample: bool, unknown: dict[str, Any])
     if max_new_tokens is None:
         raise UsageError(
             "U207",
-            "pipe() has no number of new tokens of its own for this checkpoint",
+            "this checkpoint does not say how many new tokens pipe() would make",
             expected="max_new_tokens, or a generation_config.json that names it",
             actual="max_length, which counts the prompt as well",
             fix="pass max_new_tokens=500, for instance",
@@ -76,7 +76,7 @@ def refuse(max_new_tokens: int | None, do_sample: bool, unknown: dict[str, Any])
     if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise UsageError(
             "U205",
-            "at least one new token",
+            "max_new_tokens must be at least 1",
             expected="max_new_tokens ≥ 1",
             actual=max_new_tokens,
             fix="ask for one or more",

@@ -88,7 +88,7 @@ def prompts_of(
         if max(ids) >= vocabulary:
             raise FormError(
                 "F206",
-                "a prompt has a token of which the model has no embedding",
+                "a prompt has a token that the model has no embedding for",
                 where=place(index),
                 expected=f"token ids below {vocabulary:,}",
                 actual=max(ids),

@@ -189,7 +189,7 @@ def scenario(kind: str, place: Path, folder: Path) -> None:
     driver = started(kind, place)
     second = subprocess.run([sys.executable, __file__, "drive", kind, str(place)], capture_output=True, text=True,
                             env={**os.environ, "PYTHONPATH": str(paths.ROOT)}, check=False)  # fmt: skip
-    assert "another one drives this already" in second.stderr, second.stderr
+    assert "another process works on this folder already" in second.stderr, second.stderr
     say(began_s, "a second driver was refused")
     if kind == "slurm":
         trouble(place, folder, began_s)

@@ -148,7 +148,7 @@ def test_gone_on_with_it_answers_the_rest_and_has_no_time(killed: Path, whole: l
     assert (done.folder, done.rows, done.kept, done.elapsed_s) == (killed, ROWS, kept, None)
     told = manifest(killed)
     assert told["state"] == "finished"
-    assert told["resumed"] == [{"kept": kept, "code": code, "after": "the process ended without a word"}]
+    assert told["resumed"] == [{"kept": kept, "code": code, "after": "the process ended without saying why"}]
     assert told["command"][:2] == ["invoke", "run"]
     assert told["elapsed_s"] is None
     assert told["phases_s"]["timed"] == []

@@ -179,7 +179,7 @@ def _check_end(file: BinaryIO, left: int, where: str) -> None:
 def _truncated(where: str, actual: str) -> FormError:
     return FormError(
         "F402",
-        "the archive ends early, or goes on behind its end",
+        "the archive ends too early, or has more bytes after its end",
         where=where,
         actual=actual,
         fix="have it sent again; compare its size and sha256 with the sender's",
@@ -189,7 +189,7 @@ def _truncated(where: str, actual: str) -> FormError:
 def _extension(where: str, actual: str) -> FormError:
     return FormError(
         "F403",
-        "the archive uses an extension of tar that has no place in a submission",
+        "the archive uses an extension of tar that a submission may not use",
         where=where,
         expected="pax headers for long names and large files only",
         actual=actual,

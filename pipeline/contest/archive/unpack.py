@@ -70,7 +70,10 @@ def unpack(tar: Path, into: Path, bounds: Bounds = Bounds()) -> Unpacked:
     for name in REQUIRED:
         if name not in present:
             raise FormError(
-                "F406", "a file of every submission is missing", where=f"{tar.name}: {name}", fix="have it packed anew"
+                "F406",
+                "a file that every submission must have is missing",
+                where=f"{tar.name}: {name}",
+                fix="have it packed anew",
             )
     return Unpacked(top, into, hashes)
 
@@ -93,7 +96,7 @@ def checked(members: Iterable[Member], where: str, bounds: Bounds, exempt: str =
         if same in seen or is_both:
             raise IntegrityError(
                 "M703",
-                "two members of the archive would be one file",
+                "two members of the archive would be written to one file",
                 where=f"{where}: {_shown(name)}",
                 expected="names that differ by more than capitals",
                 fix="do not unpack it by other means; have it packed by invoke submit",
@@ -134,7 +137,7 @@ def check_is_meant(tar: Path) -> None:
     if tar.suffix != ".tar" and head[257:262] != b"ustar":
         raise UsageError(
             "U602",
-            "this file is no submission",
+            "this file is not a submission",
             where=paths.shown(tar),
             expected="a tar file that invoke submit wrote",
             fix="name the team's .tar file",
@@ -231,7 +234,7 @@ def _listed(folder: Path, top: str) -> dict[str, str]:
             "F405",
             "the list of the submission's files cannot be read",
             where=f"{top}/{MANIFEST}",
-            expected="a line '<sha256>  <path>' a file, sorted by path",
+            expected="one line '<sha256>  <path>' for each file, sorted by path",
             actual=error,
             fix="have it packed by invoke submit",
         ) from error
@@ -239,7 +242,7 @@ def _listed(folder: Path, top: str) -> dict[str, str]:
     if top.rpartition("-")[2] != digest:
         raise IntegrityError(
             "M707",
-            "the submission's name is not that of its content",
+            "the submission's name does not match its content",
             where=top,
             expected=f"<team>-{digest}",
             fix="have it packed anew: a packed submission is never edited",
@@ -251,10 +254,10 @@ def _check_hashes(folder: Path, hashes: dict[str, str], present: set[str]) -> No
     for name in sorted(hashes.keys() ^ present):
         raise IntegrityError(
             "M705",
-            "the list of files is not the files that are there",
+            "the list of files does not match the files in the archive",
             where=f"{MANIFEST}: {_shown(name)}",
             expected="every file but the list itself, and no other",
-            actual="listed and not there" if name in hashes else "there and not listed",
+            actual="listed, but not in the archive" if name in hashes else "in the archive, but not listed",
             fix="have it packed anew: a packed submission is never edited",
         )
     for name, expected in hashes.items():
@@ -262,9 +265,9 @@ def _check_hashes(folder: Path, hashes: dict[str, str], present: set[str]) -> No
         if actual != expected:
             raise IntegrityError(
                 "M706",
-                "a file of the submission is not what its list says",
+                "a file of the submission differs from what its list says",
                 where=name,
                 expected=expected,
                 actual=actual,
-                fix="have it sent again; if it comes so again, packed again",
+                fix="have it sent again; if it is still wrong, have it packed again",
             )

@@ -172,7 +172,7 @@ def _model(name: str, own: Path | None) -> Model | None:
         if stored is not None and stored.lock_sha256 not in {None, pinned.root}:
             raise IntegrityError(
                 "M711",
-                "the organiser's own copy of the model is not what is pinned",
+                "the organiser's own copy of the model differs from the pinned one",
                 where=paths.shown(folder),
                 expected=pinned.root,
                 actual=stored.lock_sha256,

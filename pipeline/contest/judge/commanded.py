@@ -21,7 +21,7 @@ def data(name: str) -> Path:
     """Raises UsageError (U742) where none is named."""
     if not name:
         raise UsageError(
-            "U742", "all submissions are run on one file of yours", where="--data",
+            "U742", "--data is missing: all submissions are run on one data file of yours", where="--data",
             fix="name it: --data FILE.jsonl, best one that no team has seen",
         )  # fmt: skip
     return paths.given(name)

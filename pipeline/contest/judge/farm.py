@@ -31,7 +31,7 @@ def check(queue: Queue, place: Path, python: Sequence[str], tell: Callable[[str]
     for node, told in answers:
         if told["engine"]:
             raise EnvironmentProblem(
-                "E637", "a board cannot run containers, and nothing else runs a stranger's program", where=node.name,
+                "E637", "a board cannot run containers, and a stranger's program runs only in one", where=node.name,
                 actual=told["engine"], fix="install docker or podman there, or drain the board: scontrol update "
                 f"nodename={node.name} state=drain reason=containers",
             )  # fmt: skip

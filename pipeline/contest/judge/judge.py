@@ -53,7 +53,7 @@ def request(
     """Raises UsageError: U736 a number of repeats that cannot be, and what `opening.check` does."""
     if not repeat or not 1 <= repeat <= 9:
         raise UsageError(
-            "U736", "--repeat is how often each is run", expected="1 to 9", actual=repeat, fix="give 3"
+            "U736", "--repeat, how often each is run, is out of range", expected="1 to 9", actual=repeat, fix="give 3"
         )  # fmt: skip
     opening.check(on, partition)
     slow = on == "slurm"
@@ -88,7 +88,7 @@ def judge(asked: Request, organiser: Organiser, tell: Callable[[str], None]) -> 
             boards = [each.name for each in queue.nodes()]
         if len(boards) > 1 and asked.yardstick is None:
             raise UsageError(
-                "U739", "several boards are compared by a reference run on each", where="--yardstick",
+                "U739", "several boards can be compared only by a yardstick that runs on each", where="--yardstick",
                 expected="a submission of your own, packed by invoke submit", fix="pack one, and name its tar file",
             )  # fmt: skip
         plan = before or _plan(asked, place, size, own_sha256, model.folder, archives, organiser, tell)
@@ -132,7 +132,7 @@ def _plan(
         own = entries.check(asked.yardstick, own_sha256, place, organiser, size, tell)
         if own is None:
             raise UsageError(
-                "U741", "the yardstick is no valid submission itself", where=paths.shown(asked.yardstick),
+                "U741", "the yardstick itself is not a valid submission", where=paths.shown(asked.yardstick),
                 fix="see what invoke verify says of it",
             )  # fmt: skip
     checked = [

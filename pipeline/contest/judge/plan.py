@@ -137,7 +137,7 @@ def read(place: Path) -> Plan | None:
     except (AssertionError, ValueError, TypeError, KeyError):
         raise UsageError(
             "U733",
-            "this plan is of another version of the program, or no plan",
+            "this is not a plan, or another version of the program wrote it",
             where=paths.shown(place / NAME),
             expected=f"schema {SCHEMA}",
             fix="go on with the version that made it, or judge the archives in a new folder",
@@ -151,7 +151,7 @@ def check_is_the_same(
     if plan.data_sha256 != data_sha256:
         raise IntegrityError(
             "M731",
-            "these are not the data that the plan is for",
+            "the plan was made for other data",
             where=paths.shown(place / NAME),
             expected=plan.data_sha256,
             actual=data_sha256,
@@ -163,7 +163,7 @@ def check_is_the_same(
                        if plan.archives.get(name) != archives.get(name))  # fmt: skip
         raise UsageError(
             "U734",
-            "the plan that is here is for other archives, repeats or another yardstick",
+            "the plan in this folder was made for other archives, another --repeat or another yardstick",
             where=paths.shown(place / NAME),
             expected=f"{len(plan.archives)} archives, --repeat {plan.repeat}",
             actual=f"{len(archives)} archives, --repeat {repeat}; differing: {', '.join(other) or 'none'}",

@@ -49,7 +49,7 @@ def head_of(text: str) -> Head:
         return Head(int(entries), sha256)
     raise UsageError(
         "U754",
-        "this is no head of a log",
+        "this is not the head of a log",
         where="--head",
         expected="the number of entries, a colon, 64 hexadecimal digits",
         actual=text[:100],
@@ -71,7 +71,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
                 "the leaderboard's log was altered",
                 where=f"{paths.shown(path)}, line {number + 1}",
                 actual=why,
-                fix="take the log from a copy, and find out who can write here; what stands above this line holds",
+                fix="restore the log from a copy, and find out who can write here; the lines above this one are intact",
             )
         entries.append(json.loads(line))
         previous = entries[-1]["hash"]
@@ -88,11 +88,11 @@ def check(folder: Path, head: Head | None = None) -> Head:
         missing = head.entries - len(entries)
         raise IntegrityError(
             "M755",
-            "the leaderboard's log does not go on from this head",
+            "the leaderboard's log does not continue from this head",
             where=paths.shown(folder / NAME),
             expected=str(head),
             actual=f"{missing} entries are missing at its end" if missing > 0 else f"entry {head.entries} is {there}",
-            fix="take the log from a copy: entries were taken from its end, or it was written anew",
+            fix="restore the log from a copy: entries were removed from its end, or it was rewritten",
         )
     return _head(entries)
 

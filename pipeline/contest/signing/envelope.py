@@ -76,7 +76,7 @@ def read(path: Path, public: Path, of: str) -> Statement:
     except (ValueError, RecursionError) as error:
         raise IntegrityError(
             "M751",
-            "this is not a statement that the key signed",
+            "this is not a statement signed with this key",
             where=paths.shown(path),
             expected=f"a DSSE envelope with a statement of {of}, signed by {paths.shown(public)}",
             actual=error,

@@ -30,7 +30,7 @@ def make(path: Path) -> Path:
     if taken := next((each for each in (path, public) if each.exists()), None):
         raise UsageError(
             "U751",
-            "there is a file already, and a key is never written over",
+            "there is a file of this name already, and a key is never overwritten",
             where=paths.shown(taken),
             fix="name another file, or move this one away: what it signed can be checked only with its public half",
         )
@@ -66,7 +66,7 @@ def read_private(path: Path) -> Ed25519PrivateKey:
         actual = str(error)
     raise UsageError(
         "U752",
-        "this is no private key to sign with",
+        "this is not a private key to sign with",
         where=paths.shown(path),
         expected="an ed25519 key in PEM, as invoke signing-key makes it",
         actual=actual,
@@ -88,7 +88,7 @@ def read_public(path: Path) -> Ed25519PublicKey:
         actual = str(error)
     raise UsageError(
         "U753",
-        "this is no public key to check with",
+        "this is not a public key to check with",
         where=paths.shown(path),
         expected="the public half of an ed25519 key in PEM: FILE.pub, as invoke signing-key makes it",
         actual=actual,

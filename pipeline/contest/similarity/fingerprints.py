@@ -125,14 +125,18 @@ def compare(sources: Sequence[str], given: str = "") -> Similarity:
     """
     if len(sources) < 2:
         raise UsageError(
-            "U722", "one submission is like itself", expected="two or more", actual=len(sources), fix="name another one"
+            "U722",
+            "one submission alone cannot be compared",
+            expected="two or more",
+            actual=len(sources),
+            fix="name another one",
         )
     read = [source_tree.read(Path(source).expanduser()) for source in sources]
     names = [tree.name for tree in read]
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise UsageError(
             "U723",
-            "two submissions have one name",
+            "two submissions have the same name",
             actual=", ".join(twice),
             fix="name each once; rename a folder if need be",
         )

@@ -113,7 +113,7 @@ def _cited(files: dict[str, bytes]) -> ThirdParty | None:
 def _too_large(where: str, size_bytes: int) -> IntegrityError:
     return IntegrityError(
         "M715",
-        "a source archive is too large to be one",
+        "a source archive is too large",
         where=where,
         expected=f"{2 * LARGEST_BYTES:,} bytes at most",
         actual=f"{size_bytes:,} bytes",

@@ -46,7 +46,7 @@ def of_run(manifest: Mapping[str, Any], checkout: Path) -> Source:
     if code.get("dirty") is not False:
         raise IntegrityError(
             "M612",
-            "the run was made from files that no commit holds",
+            "the run was made from files that are in no commit",
             where=f"commit {code['commit'][:12]} and {_some(code.get('changed')) or 'changes'}",
             expected="every file that takes part in a run as a commit has it; data of your own may lie anywhere",
             fix="git add and git commit them (or git stash --include-untracked), run again, and submit that run",

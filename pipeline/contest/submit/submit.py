@@ -244,7 +244,7 @@ def _drawing() -> tuple[ModuleType, ModuleType]:
             "E623",
             "the documents of a submission cannot be made here",
             actual=str(error),
-            fix="pip install --require-hashes -r requirements/host.lock, which make does by itself",
+            fix="pip install --require-hashes -r requirements/host.lock (make does this by itself)",
         ) from error
     return method, pictures
 

@@ -89,7 +89,11 @@ def request(times: int | None, here: bool) -> Request:
     """The request for `times` runs. Raises UsageError (U612) for a number out of range."""
     if not times or not 1 <= times <= MOST_TIMES:
         raise UsageError(
-            "U612", "--times is how often to run it again", expected=f"1 to {MOST_TIMES}", actual=times, fix="give 3"
+            "U612",
+            "--times, how often to run it again, is out of range",
+            expected=f"1 to {MOST_TIMES}",
+            actual=times,
+            fix="give 3",
         )
     return Request(times, here)
 

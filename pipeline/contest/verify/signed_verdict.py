@@ -53,7 +53,7 @@ def check(path: Path, public: Path, tar: Path | None = None) -> Statement:
     if tar is not None and sha256_of(tar) != statement.sha256:
         raise IntegrityError(
             "M752",
-            "the signed verdict is of another file",
+            "the signed verdict is about another file",
             where=paths.shown(tar),
             expected=f"sha256 {statement.sha256}, of {statement.name}",
             actual=sha256_of(tar),
@@ -65,7 +65,7 @@ def check(path: Path, public: Path, tar: Path | None = None) -> Statement:
             "M753",
             "verdict.json is not what was signed",
             where=paths.shown(beside),
-            fix="believe the signed one, or verify again with --sign",
+            fix="trust the signed one, or verify again with --sign",
         )
     return statement
 

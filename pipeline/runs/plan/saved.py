@@ -59,7 +59,7 @@ def _newest() -> tuple[Path, dict[str, Any], Shape]:
             continue
     raise UsageError(
         "U122",
-        "there is no finished run whose warm-up measured this device",
+        "there is no finished run that measured this device",
         where=paths.shown(paths.runs()),
         expected="a run of --engine ours whose model is here",
         fix="invoke run, then the same again",

@@ -123,7 +123,7 @@ def _answered(run: Path) -> Path:
         return run / str(result["attempt"])
     log = next((each.folder / "job.log" for each in reversed(attempts.of_run(run))), run)
     raise ResourceError(
-        "R441", f"shard {keys.number_of(run.name)} came to no answers", where=paths.shown(log),
+        "R441", f"shard {keys.number_of(run.name)} ended without answers", where=paths.shown(log),
         expected="a job that ends well", actual=result.get("why"),
         fix="mend that; then go on by --resume, which keeps all whole answers",
     )  # fmt: skip

@@ -63,7 +63,7 @@ def check(part: Part, shards: Sequence[Shard]) -> None:
         if foreign or missing:
             of_others = [f"row {index} of shard {seen.get(index, 'none')}" for index in foreign[:5]]
             raise IntegrityError(
-                "M742", "a shard does not have the rows that are its own", where=paths.shown(each.folder),
+                "M742", "a shard answered other rows than its own", where=paths.shown(each.folder),
                 expected=f"{len(piece)} rows", actual=f"missing: {missing[:5] or 'none'}; not its own: "
                 f"{', '.join(of_others) or 'none'}", fix="remove this shard's folder, then --resume",
             )  # fmt: skip
@@ -73,7 +73,7 @@ def check(part: Part, shards: Sequence[Shard]) -> None:
     lacking = sorted(set(range(part.rows)) - seen.keys())
     if lacking:
         raise IntegrityError(
-            "M744", "rows are in no shard", where=part.name, expected=f"all of {part.rows}", actual=lacking[:5],
+            "M744", "some rows are in no shard", where=part.name, expected=f"all of {part.rows}", actual=lacking[:5],
             fix="the plan of the shards is damaged: start a new run",
         )  # fmt: skip
 

@@ -65,8 +65,9 @@ def check(count: int, rows: int) -> None:
     """Raises UsageError (U345) for a number of shards that cannot be."""
     if not 1 <= count <= rows:
         raise UsageError(
-            "U345", "so many shards cannot be", where="--shards", expected=f"1 to {rows}, the rows that there are",
-            actual=count, fix="give as many as there are GPUs or boards",
+            "U345", "this number of shards is not possible", where="--shards",
+            expected=f"1 to {rows}, the rows that there are", actual=count,
+            fix="give as many as there are GPUs or boards",
         )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def check(request: Request, how: How) -> None:
     opening.check(how.on, how.partition)
     if request.repeat > 1:
         raise UsageError(
-            "U344", "shards have no time of the contest, so there is nothing to repeat", where="--repeat",
+            "U344", "a run in shards has no time for the contest, so there is nothing to repeat", where="--repeat",
             expected="1", actual=request.repeat, fix="leave --repeat or --shards out",
         )  # fmt: skip
 
@@ -67,7 +67,7 @@ def check_used(shards: int | None, on: str, partition: str, *, resumed: bool) ->
     """Raises UsageError (U347) for a queue without shards."""
     if shards is None and not resumed and (on != "local" or partition):
         raise UsageError(
-            "U347", "only shards go through a queue", where="--on, --partition", expected="--shards N",
+            "U347", "--on and --partition need --shards", where="--on, --partition", expected="--shards N",
             fix="give --shards too, or leave these out",
         )  # fmt: skip
 
