@@ -19,14 +19,14 @@ from pipeline.commands.next_step import then
         "limit": "only the first N rows",
         "repeat": "time it N times; the median counts",
         "batch-size": "how many prompts the reference answers at once",
-        "max-new-tokens": "instead of the contest's 500",
+        "max-new-tokens": "the most tokens of an answer; left out: 500, as in the contest",
         "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
         "device": "cpu or cuda; left out: a GPU where there is one",
         "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
-        "resume": "go on with a run that was cut off: its folder, or its name under runs/",
-        "shards": "cut the file into N jobs, each with a load of its own; such a run has no time of the contest",
-        "on": "where shards run. local: here, each GPU for one at a time; slurm: on the boards of a partition",
-        "partition": "of Slurm; left out: the default one",
+        "resume": "finish a run that was cut off: its folder, or its name under runs/",
+        "shards": "cut the file into N jobs that each load the model; such a run has no valid time for the contest",
+        "on": "where shards run. local: on this machine, one a GPU at a time; slurm: on the boards of a partition",
+        "partition": "a partition of Slurm; left out: the default one",
     }
 )
 @guarded
@@ -95,14 +95,14 @@ def run(
         "engine": "ours, reference, or both by a comma",
         "model": "a name under configs/models, or a checkpoint's folder",
         "limit": "only the first N rows of each set",
-        "max-new-tokens": "instead of the contest's 500",
+        "max-new-tokens": "the most tokens of an answer; left out: 500, as in the contest",
         "dtype": "float32 or bfloat16; left out: as the checkpoint is stored",
         "device": "cpu or cuda; left out: a GPU where there is one",
         "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
-        "resume": "go on with an evaluation that was cut off: its folder, or its name under runs/",
-        "shards": "N jobs an engine, each with one load and a piece of every set",
-        "on": "where shards run. local: here, each GPU for one at a time; slurm: on the boards of a partition",
-        "partition": "of Slurm; left out: the default one",
+        "resume": "finish an evaluation that was cut off: its folder, or its name under runs/",
+        "shards": "cut each engine's work into N jobs, which load the model once and take a piece of every set",
+        "on": "where shards run. local: on this machine, one a GPU at a time; slurm: on the boards of a partition",
+        "partition": "a partition of Slurm; left out: the default one",
     }
 )
 @guarded
@@ -188,10 +188,10 @@ def stress(
     positional=["run_a", "run_b"],
     help={
         "run_a": "the yardstick: a run's folder, or its name under runs/",
-        "run_b": "the run that is held against it",
+        "run_b": "the run to compare with it",
         "execute-code": "run answers to HumanEval and MBPP as programs, in a sandbox, to score them",
-        "margins": "load run A's model and say how near to a tie it was where two answers part",
-        "json": "for programs: every row that differs",
+        "margins": "load run A's model and show, where two answers first differ, how near a tie it was",
+        "json": "print JSON, for programs, with every row that differs",
     },
 )
 @guarded
@@ -221,7 +221,7 @@ def compare(
 @task(
     help={
         "run": "a finished run's folder, or its name under runs/",
-        "image": "in this image instead of here",
+        "image": "run it in this image instead of here",
         "show": "with --image: only print the docker command",
     }
 )
@@ -255,7 +255,7 @@ def reproduce(_context: Context, run: str = "", image: str = "", show: bool = Fa
 )
 @guarded
 def report(_context: Context, run: str, against: str = "", to: str = "", execute_code: bool = False) -> None:
-    """Write one run as one page that needs nothing else. Example: invoke report NAME --against BASELINE"""
+    """Write a run as a web page in one file. Example: invoke report NAME --against BASELINE"""
     from pipeline.report import report as reporting
 
     made = reporting.make(run, against, to, execute_code)

@@ -14,13 +14,13 @@ from pipeline.commands.next_step import then
 @task(
     help={
         "run": "a finished run's folder, or its name under runs/; left out, the newest one",
-        "json": "for programs",
+        "json": "print JSON, for programs",
     }
 )
 @guarded
 @on_checkout
 def rules(_context: Context, run: str = "", json: bool = False) -> None:
-    """Every rule of the contest, who decides it, and how this checkout and a run stand to it."""
+    """List the contest's rules, who decides each, and whether this checkout and a run meet them."""
     from pipeline.contest.rules import evidence
     from pipeline.contest.rules import rules as asking
     from pipeline.record import run_folder
@@ -38,7 +38,7 @@ def rules(_context: Context, run: str = "", json: bool = False) -> None:
         "run": "a finished run's folder, or its name under runs/; left out, the newest one",
         "rehearsal": "pack although rules about board, model or team are not met; the file is marked as a rehearsal",
         "save-image": "pack the image itself too (gigabytes)",
-        "json": "for programs",
+        "json": "print JSON, for programs",
     }
 )
 @guarded
@@ -64,14 +64,14 @@ def submit(
         "data": "the organiser's own copy of the data, or with --rerun data that no team saw; left out: the known set",
         "reference": "reference runs for the 0.5 % rule, by commas, one a data set: folders, or names under runs/",
         "model": "the organiser's own copy of the model; left out: the known model of that name on this disk",
-        "audit": "let your copy of the model look at every token that was handed in: minutes, no generation",
+        "audit": "let your copy of the model check every submitted token; it generates nothing and takes minutes",
         "device": "where the audit computes: cpu or cuda; left out: a GPU where there is one",
         "rerun": "run it again from its image, in fresh containers without a network",
         "rerun-here": "run it again from its source on this machine, without a container: for teams that you trust",
         "times": "how often it is run again",
-        "sign": "your key's file (invoke signing-key): the verdict is also written signed, as verdict.dsse.json",
+        "sign": "your key's file (invoke signing-key): also write the verdict signed, as verdict.dsse.json",
         "out": "where the verdict goes; left out: beside the file",
-        "json": "for programs",
+        "json": "print JSON, for programs",
     },
 )
 @guarded
@@ -118,17 +118,17 @@ def verify(
 @task(
     positional=["folder"],
     help={
-        "folder": "where the archives are, and the verdicts will be; on a farm, one that every board has",
-        "data": "the organiser's file that all are run on",
+        "folder": "the folder with the archives, where the verdicts go too; on a farm, one that all boards share",
+        "data": "your data file, on which all submissions are run",
         "repeat": "how often each is run",
         "on": "local: on this machine; slurm: on the boards of a partition",
-        "partition": "whose boards are used; left out: the default one",
-        "yardstick": "a submission of your own for the reference runs; with several boards it is needed",
+        "partition": "the partition of Slurm to use; left out: the default one",
+        "yardstick": "a submission of your own, run on each board for comparison; needed with several boards",
         "reference": "reference runs for the 0.5 % rule, by commas, one a data set: folders, or names under runs/",
         "model": "your copy of the model, where every board has it; left out: phi3-medium under models/",
         "status": "only show how far it is, and the time left",
-        "cancel": "end what runs and take back what waits; what is settled stays",
-        "json": "for programs",
+        "cancel": "stop the jobs that run and remove those that wait; finished runs are kept",
+        "json": "print JSON, for programs",
     },
 )
 @guarded
@@ -146,7 +146,7 @@ def judge(
     cancel: bool = False,
     json: bool = False,
 ) -> None:
-    """Run all submissions of a folder by your own clock, into verdicts to rank. Example: invoke judge received --data F
+    """Run all submissions of a folder under your clock, and write verdicts. Example: invoke judge received --data F
 
     If it is killed, the same command goes on from there: docs/farm.md.
     """
@@ -180,11 +180,11 @@ def judge(
     help={
         "folder": "where the verdicts are: folders that invoke verify wrote",
         "to": "where index.html, leaderboard.json and the log go; left out: the same folder",
-        "sign": "your key's file: the log's head is also written signed, as leaderboard.head.dsse.json",
-        "check": "rank nothing; say whether every line of the log is as it was written, in its place",
-        "head": "with --check: a head that was printed before, or a signed one's file with --key",
+        "sign": "your key's file: also write the log's head signed, as leaderboard.head.dsse.json",
+        "check": "only check that no line of the log was changed, removed or moved",
+        "head": "with --check: a head that was printed earlier, or the file of a signed one (then with --key)",
         "key": "with --check: the public key that the head's file was signed with",
-        "json": "print it for programs",
+        "json": "print JSON, for programs",
     },
 )
 @guarded
@@ -198,7 +198,7 @@ def leaderboard(
     key: str = "",
     json: bool = False,
 ) -> None:
-    """Rank verified submissions by time, as a page, as JSON and here. Example: invoke leaderboard dist"""
+    """Rank verified submissions by time, here and as a page. Example: invoke leaderboard dist"""
     from pipeline.contest.ranking import leaderboard as ranking
     from pipeline.contest.ranking import log, page
 
@@ -234,13 +234,13 @@ def signing_key(_context: Context, file: str) -> None:
     help={
         "verdict": "a signed verdict: verdict.dsse.json, or the folder with it",
         "key": "the organiser's public key",
-        "file": "the submission that it should be of; left out: it is not looked at",
-        "json": "print the verdict for programs",
+        "file": "the submission that the verdict should be about; left out: not checked",
+        "json": "print the verdict as JSON, for programs",
     },
 )
 @guarded
 def check_signed(_context: Context, verdict: str, key: str, file: str = "", json: bool = False) -> None:
-    """Whether an organiser's key signed this verdict of this file. Example: invoke check-signed V --key K.pub"""
+    """Check that a verdict was signed with an organiser's key. Example: invoke check-signed V --key K.pub"""
     from pipeline.contest.verify import signed_verdict
 
     statement = signed_verdict.check(paths.given(verdict), paths.given(key), paths.given(file) if file else None)
@@ -255,7 +255,7 @@ def check_signed(_context: Context, verdict: str, key: str, file: str = "", json
         "b": "another one, and as many further ones as there are",
         "given": "a folder or tar of what all teams were given: left out of every comparison",
         "to": "the page's file; left out: similarity.html beside the first one",
-        "json": "print it for programs",
+        "json": "print JSON, for programs",
     },
 )
 @guarded

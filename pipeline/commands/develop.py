@@ -23,9 +23,9 @@ NO_TESTS = 5
 
 @task(
     help={
-        "slow": "the slow tests instead",
-        "gpu": "those that need a CUDA device instead",
-        "browser": "those of pages in Chromium instead; .ci/browser installs what they need",
+        "slow": "run the slow tests instead (exactness on hundreds of rows)",
+        "gpu": "run those that need a CUDA device instead",
+        "browser": "run those of pages in Chromium instead; .ci/browser installs what they need",
         "only": "a file or a test, as pytest names it",
         "match": "pytest's -k",
     }
@@ -35,8 +35,7 @@ NO_TESTS = 5
 def test(
     _context: Context, slow: bool = False, gpu: bool = False, browser: bool = False, only: str = "", match: str = ""
 ) -> None:
-    """Run the tests; by --slow and in CI the slow ones (exactness on hundreds of rows), by --browser and in CI those of
-    pages in Chromium, by --gpu those for a GPU."""
+    """Run the fast tests, or instead the slow ones, those in a browser or those for a GPU."""
     kinds = {"slow": slow, "gpu": gpu, "browser": browser}
     chosen = next((kind for kind, asked in kinds.items() if asked), " and ".join(f"not {kind}" for kind in kinds))
     chosen += " and not checkout" * paths.in_image()
@@ -107,7 +106,7 @@ def test_oldest(_context: Context, torch: str = "") -> None:
 @guarded
 @on_checkout
 def lint(_context: Context) -> None:
-    """Style, imports, that nothing needs more than Python 3.10, and all types of pipeline/."""
+    """Check style, imports, types, and that nothing needs more than Python 3.10."""
     call([sys.executable, "-m", "ruff", "check", "."])
     call([sys.executable, "-m", "ruff", "format", "--check", "."])
     call([sys.executable, "-m", "mypy"])
@@ -118,13 +117,13 @@ def lint(_context: Context) -> None:
     help={
         "model": "a name under configs/models",
         "rows": "rows of obqa-validation",
-        "max-new-tokens": "tokens of an answer at most",
+        "max-new-tokens": "the most tokens of an answer",
     }
 )
 @guarded
 @on_checkout
 def bench(_context: Context, model: str = "standin", rows: str = "100", max_new_tokens: str = "48") -> None:
-    """Ours and transformers' pipe() side by side on this CPU: a table, a line of JSON, and the table as a picture."""
+    """Time ours and transformers' pipe() side by side on this CPU: a table, JSON, and a picture."""
     from pipeline.record import run_folder
 
     folder = run_folder.make_stamped(paths.runs(), f"bench-{Path(model).name[:60]}")

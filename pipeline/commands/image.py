@@ -38,7 +38,7 @@ docs/jetson.md of the repository goes from a flashed board to a submitted result
 @task(
     help={
         "name": "the image's name",
-        "torch-sha256": "of NVIDIA's wheel, as an earlier build told it",
+        "torch-sha256": "the hash of NVIDIA's wheel, as an earlier build printed it",
         "show": "only print the command",
     }
 )
@@ -57,8 +57,8 @@ def image(_context: Context, name: str = "phi3-pipeline", torch_sha256: str = ""
     help={
         "image": "its name",
         "task": "a task and its options in quotes, as 'run --dataset obqa'; left out, a shell",
-        "host": "with the whole host at /host, as set-up and doctor want it",
-        "network": "with a network, as set-up wants it to fetch a model",
+        "host": "mount the whole host at /host, which set-up and doctor need on a board",
+        "network": "allow the network, which set-up needs to fetch a model",
         "show": "only print the command",
     }
 )
@@ -71,7 +71,7 @@ def shell(
     network: bool = False,
     show: bool = False,
 ) -> None:
-    """A shell in the image, or one task of it, without a network; prints the docker command."""
+    """Open a shell in the image, or run one task there, without a network. Prints the docker command."""
     from shlex import split
 
     from pipeline.device import host as device_host

