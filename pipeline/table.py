@@ -8,6 +8,7 @@ or forge lines, are shown as �. Colours appear only on a terminal that shows t
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import unicodedata
@@ -21,6 +22,9 @@ Say = Callable[[str], object]
 GAP = "  "
 NARROWEST = 12
 """Columns of text that a wrapped column keeps on a narrow terminal."""
+
+LABEL = 12
+"""Columns of a message's label, as PipelineError writes it."""
 
 COLOURS = {"red": 31, "green": 32, "yellow": 33, "bold": 1, "faint": 2}
 
@@ -73,9 +77,14 @@ def per_second(count: int, elapsed_s: float | None) -> str:
 
 
 def labelled(head: str, lines: Sequence[tuple[str, str]]) -> str:
-    """A heading, and below it aligned labels with what they stand for."""
-    longest = max((display_width(label) for label, _ in lines), default=0)
-    return "\n".join(["", head, *(f"  {_padded(label, max(longest, 7))}{GAP}{value}" for label, value in lines)])
+    """A heading, and below it aligned labels with what they stand for, folded on a terminal that is narrower."""
+    longest = max([7, *(display_width(label) for label, _ in lines)])
+    start, width = longest + 2 * len(GAP), terminal_width()
+    shown = ["", head]
+    for label, value in lines:
+        parts = wrapped(value, max(NARROWEST, width - start)) if width else [value]
+        shown.append(f"{GAP}{_padded(label, longest)}{GAP}" + f"\n{' ' * start}".join(parts))
+    return "\n".join(shown)
 
 
 def terminal_width() -> int | None:
@@ -113,6 +122,19 @@ def wrapped(text: str, width: int) -> list[str]:
             rest = rest[len(lines[-2]) :]
         lines[-1] = rest
     return lines
+
+
+def folded(message: object) -> str:
+    """A message of several lines for stderr: on a terminal broken at blanks, each line below its text."""
+    if not sys.stderr.isatty():
+        return str(message)
+    width = shutil.get_terminal_size().columns
+    lines = []
+    for line in str(message).splitlines():
+        label = line[:LABEL] if re.match(r"  \w+: +\S| {12}\S", line) else ""
+        first, *rest = wrapped(line[len(label) :], max(NARROWEST, width - len(label)))
+        lines += [label + first, *(" " * len(label) + each for each in rest)]
+    return "\n".join(lines)
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> list[int]:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import paths, table
+from pipeline.errors import UsageError
 from pipeline.table import Column
 
 COLUMNS = [Column("team"), Column("s", right=True), Column("why", wrap=20)]
@@ -135,3 +136,20 @@ def test_a_table_too_wide_for_the_terminal_is_printed_without_loss(monkeypatch: 
     assert lines[0] == "  set       a-name-that-is-never-broken"
     assert "  number 3  1,000,003" in lines
     assert lines.count("") == 1
+
+
+def test_messages_and_labels_are_folded_on_a_narrow_terminal_and_lose_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(table, "terminal_width", lambda: 40)
+    monkeypatch.setenv("COLUMNS", "40")
+    long = " ".join(["several", "words", "of", "advice"] * 4)
+    error = UsageError("U999", long, where=f"runs/one\n{' ' * 12}runs/two", fix=long)
+    for folded, whole in (
+        (table.folded(error), str(error)),
+        (table.labelled("head", [("time", long)]), f"head time {long}"),
+    ):
+        assert folded.split() == whole.split()
+        assert max(map(len, folded.splitlines())) <= 40
+    lines = table.folded(error).splitlines()
+    assert "            runs/two" in lines
+    assert lines[-1].startswith(" " * 12)

@@ -12,6 +12,7 @@ from typing import Any
 
 from invoke import Exit, ParseError, Program, Task
 
+from pipeline import table
 from pipeline.errors import CLOSED_PIPE, UsageError, let_go_of
 
 TAKES_MANY = "similarity"
@@ -69,12 +70,12 @@ class OwnProgram(Program):
             yield
         except ParseError as error:
             trouble = self._usage(error)
-            raise Exit(f"\n{trouble}", code=trouble.exit_status) from error
+            raise Exit(f"\n{table.folded(trouble)}", code=trouble.exit_status) from error
         except ValueError as error:
             trouble = UsageError(
                 "U406", "a value is of the wrong kind", actual=error, fix=f"{self.binary} --help TASK has every option"
             )
-            raise Exit(f"\n{trouble}", code=trouble.exit_status) from error
+            raise Exit(f"\n{table.folded(trouble)}", code=trouble.exit_status) from error
 
     def _usage(self, error: ParseError) -> UsageError:
         context = error.context

@@ -176,7 +176,7 @@ def test_the_command_prints_a_table_or_json(
     file = write_rows(tmp_path / "mine.jsonl", 4)
     done = invoke("plan", "--dataset", file)
     assert done.returncode == 0, done.stderr
-    assert "predicted" in done.stdout
+    assert "Predicted time" in done.stdout
     found = json.loads(invoke("plan", "--dataset", file, "--json").stdout)
     assert found["prediction"] is True
     assert found["sets"][0]["prompts"] == 4

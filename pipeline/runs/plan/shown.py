@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
 from pipeline import table
 from pipeline.runs.plan import MIB, Plan, Seconds, SetPlan
 from pipeline.schemas.devices import Range
-from pipeline.table import Column, lay_out
+from pipeline.table import Column
 
 NAMES = ("low", "likely", "high")
 
 
 def text(planned: Plan) -> str:
-    """For the terminal: what was assumed, then a row a set for its counts and one for its seconds."""
+    """For the terminal: the seconds of each set, their work, the memory, and what all that rests on."""
     device = planned.device
     unseen = device.measured is None
     left = device.memory_mib - device.in_use_mib - planned.weights_bytes / MIB
@@ -25,16 +25,19 @@ def text(planned: Plan) -> str:
         ("device", device.title),
         ("memory", f"{device.memory_mib:,} MiB, {device.in_use_mib:,} in use, weights {weights_mib}, left {left:,.0f}"),
         ("plan", planned.memory.text()),
-        (
-            "weights",
-            f"read in {planned.sweep_s * 1e3:.0f} ms, as long as {planned.break_even_rows:,.0f} rows take",
-        ),
+        ("weights", f"read in {planned.sweep_s * 1e3:.0f} ms, the time that {planned.break_even_rows:,.0f} rows take"),
         ("tokens", f"counted with the tokenizer of {planned.tokenizer}"),
-        *_rests_on(planned),
     ]
     head = f"{planned.model} on {device.name}: a PREDICTION" + "; nothing here was measured on that device" * unseen
-    counts = lay_out(COUNTS, [_counts(each) for each in planned.sets])
-    return "\n".join([head, *_folded(facts), "", *counts, "", *_seconds_table(planned)])
+    parts = {
+        "The work of each set:": [table.text(COUNTS, [_counts(each) for each in planned.sets])],
+        "The device and its memory:": _labelled(facts),
+        "What the times rest on:": _labelled(_rests_on(planned)),
+    }
+    lines = [*_folded(head), "", *_seconds_table(planned)]
+    for title, part in parts.items():
+        lines += ["", title, *part]
+    return "\n".join(lines)
 
 
 COUNTS = (
@@ -49,18 +52,21 @@ def _counts(each: SetPlan) -> list[str]:
     return [each.name, *(f"{count:,}" for count in counts)]
 
 
-def _seconds_table(planned: Plan) -> list[str]:
+def _seconds_table(planned: Plan) -> Iterator[str]:
     modes = list(planned.sets[0].modes) if planned.sets else []
-    heads = [f"predicted, {modes[0]}".rstrip(", "), *modes[1:]] if modes else []
-    columns = (Column("set"), *(Column(title, right=True) for title in heads), Column("bound by"))
+    several = any(seconds.fastest < seconds.slowest for each in planned.sets for seconds in each.modes.values())
+    title = "Predicted time" + ", likely (from the fastest to the slowest)" * several
+    yield from _folded(title + ", in each power mode:" if len(modes) > 1 else f"{title}:")
+    columns = (Column("set"), *(Column(mode or "time", right=True) for mode in modes), Column("bound by"))
     rows = [[each.name, *(_range(each.modes[mode]) for mode in modes), each.bound_by] for each in planned.sets]
-    return lay_out(columns, rows)
+    yield table.text(columns, rows)
 
 
 def _range(seconds: Seconds) -> str:
+    digits = 1 if seconds.likely >= 1 else 2
     if seconds.fastest == seconds.slowest:
-        return f"{seconds.likely:.1f} s"
-    return f"{seconds.likely:.1f} s ({seconds.fastest:.1f} to {seconds.slowest:.1f})"
+        return f"{seconds.likely:.{digits}f} s"
+    return f"{seconds.likely:.{digits}f} s ({seconds.fastest:.{digits}f} to {seconds.slowest:.{digits}f})"
 
 
 def _rests_on(planned: Plan) -> Iterator[tuple[str, str]]:
@@ -71,28 +77,39 @@ def _rests_on(planned: Plan) -> Iterator[tuple[str, str]]:
     if device.measured is not None:
         yield "rests on", f"rates of another model, {device.measured.model}, on this device: {device.measured.source}"
         return
-    where, gb_per_s = f" in {device.mode}" * bool(device.mode), f"{device.bytes_per_s / 1e9:.0f} GB/s"
-    yield from _rates("products", device.flops_share, f"of {device.flops_per_s / 1e12:.1f} TFLOP/s{where}")
-    yield from _rates("reading", device.bytes_share, f"of {gb_per_s}{where}")
-    for name, mode in device.modes.items():
-        yield name, f"products by the same shares of {mode.flops_per_s / 1e12:.1f} TFLOP/s; reading:"
-        yield from _rates("", mode.bytes_share, f"of {gb_per_s}")
+    peak = f"{device.bytes_per_s / 1e9:,.0f} GB/s"
+    modes = [(device.mode, device.flops_per_s, device.bytes_share), *(
+        (name, mode.flops_per_s, mode.bytes_share) for name, mode in device.modes.items()
+    )]  # fmt: skip
+    for name, flops_per_s, bytes_share in modes:
+        same = "the same shares" if name in device.modes else "shares"
+        mode = f"{name}: " * bool(name)
+        yield "", f"{mode}arithmetic reaches {same} of the peak of {flops_per_s / 1e12:.1f} TFLOP/s"
+        if name not in device.modes:
+            yield from _rates(device.flops_share)
+        yield "", f"{mode}reading memory reaches shares of the peak of {peak}"
+        yield from _rates(bytes_share)
     if device.assumption:
         yield "assumed", device.assumption
 
 
-def _rates(title: str, shares: Range, of: str) -> Iterator[tuple[str, str]]:
+def _rates(shares: Range) -> Iterator[tuple[str, str]]:
     if shares.low is None and shares.high is None:
-        yield title, f"{shares.likely.value:.0%} {of}: {shares.likely.source}"
+        yield "likely", f"{shares.likely.value:.0%}: {shares.likely.source}"
         return
     for name in NAMES:
-        yield title if name == NAMES[0] else "", f"{name:<6} {shares.at(name).value:.0%} {of}: {shares.at(name).source}"
+        yield name, f"{shares.at(name).value:.0%}: {shares.at(name).source}"
 
 
-def _folded(facts: list[tuple[str, str]]) -> Iterator[str]:
-    width = max(60, min(table.terminal_width() or 120, 120))
+def _labelled(facts: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Each label with its words folded beside it; words without a label stand as a line of their own."""
     for label, words in facts:
-        yield from textwrap.wrap(f"  {label:<8} {words}", width, subsequent_indent=" " * 11, break_long_words=False)
+        yield from _folded(f"  {label:<8} {words}" if label else f"  {words}", " " * (11 if label else 4))
+
+
+def _folded(words: str, indent: str = "") -> list[str]:
+    width = max(40, min(table.terminal_width() or 120, 120))
+    return textwrap.wrap(words, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def as_json(planned: Plan) -> dict[str, Any]:
