@@ -96,7 +96,7 @@ def test_a_plan_says_a_range_for_each_mode_and_what_it_rests_on(standin: Path, t
     assert one.modes["MAXN"].likely == pytest.approx(one.forecast.elapsed_s)
     assert one.modes["MAXN"].likely < one.modes["40W"].likely < one.modes["30W"].likely
     text = " ".join(shown.text(planned).split())
-    assert f"{one.modes['MAXN'].fastest:.1f} to {one.modes['MAXN'].slowest:.1f}" in text
+    assert f"{one.modes['MAXN'].fastest:.2f} to {one.modes['MAXN'].slowest:.2f}" in text
     for share in (planned.device.flops_share.low, planned.device.bytes_share.high):
         assert share.source in text
     assert "power mode that is not stated" in text
