@@ -63,6 +63,10 @@ CLOSED_PIPE = 141
 """128 and SIGPIPE: the status of a program whose reader has gone."""
 
 
+OF_THE_TESTS = ("pytest", "hypothesis", "ruff", "mypy")
+"""Packages that `make run` does not install."""
+
+
 def let_go_of(*streams: TextIO) -> None:
     """Whatever of their buffers nobody reads goes nowhere, so that Python does not complain of it at its own end."""
     for stream in streams:
@@ -76,12 +80,13 @@ def missing_package(error: ModuleNotFoundError) -> PipelineError:
     """The error for a Python without our packages (E332); an ImportError too, for who imports us and expects one."""
     if isinstance(error, MissingPackage):
         return error
+    maker = "make test" if error.name in OF_THE_TESTS else "make run"
     missing = MissingPackage(
         "E332",
         f"this Python has no {error.name}",
         where=sys.executable,
-        expected="the environment that make run makes",
-        fix="run make run once, then call with .venv/bin on the path (.venv/bin/python …)",
+        expected=f"the environment that {maker} makes",
+        fix=f"run {maker} once, then call with .venv/bin on the path (.venv/bin/python …)",
     )
     missing.name = error.name
     return missing

@@ -46,6 +46,7 @@ def test(
 
 def _pytest(chosen: str, choice: list[str], at_once: bool) -> None:
     """The chosen tests; with `at_once` on all cores, but for those that look at the machine, which come after."""
+    _need("pytest")
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
     if not at_once or workers == 1 or importlib.util.find_spec("xdist") is None:
         call([sys.executable, "-m", "pytest", "-m", chosen, *choice])
@@ -74,6 +75,12 @@ def _files_with(marker: str) -> list[str]:
     return [str(file) for file in files if f"pytest.mark.{marker}" in file.read_text(encoding="utf-8")]
 
 
+def _need(package: str) -> None:
+    """Raises ModuleNotFoundError, which becomes E332, where the tests' packages are not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise ModuleNotFoundError(name=package)
+
+
 @task(help={"torch": "this torch instead of the locked one: 2.4.1 is the floor (a download of 3 GB on x86)"})
 @guarded
 @on_checkout
@@ -86,7 +93,7 @@ def test_oldest(_context: Context, torch: str = "") -> None:
     if not ready.exists() or any(lock.stat().st_mtime > ready.stat().st_mtime for lock in locks):
         print(f"Making {folder.name}")
         call([sys.executable, "-m", "venv", str(folder)])
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
         call([*install, "--require-hashes", "-r", str(locks[0])])
         call([*install, *([f"torch=={torch}"] if torch else ["-r", str(locks[1])])])
         ready.touch()
@@ -107,6 +114,7 @@ def test_oldest(_context: Context, torch: str = "") -> None:
 @on_checkout
 def lint(_context: Context) -> None:
     """Check style, imports, types, and that nothing needs more than Python 3.10."""
+    _need("ruff")
     call([sys.executable, "-m", "ruff", "check", "."])
     call([sys.executable, "-m", "ruff", "format", "--check", "."])
     call([sys.executable, "-m", "mypy"])
