@@ -64,6 +64,7 @@ def queue_of(kind: str, place: Path) -> Queue:
 
 def drive(kind: str, place: Path) -> None:
     """Until all is settled, or killed."""
+    slurm.HANDED_ON += ("TMPDIR",)  # all that jobs leave lies in the test's own folder
     slurm.PATIENCE_S = 5.0  # a controller that was killed while it answered leaves squeue waiting
     with only_one(place) as owner:
         command = (*PYTHON, __file__, "work")
@@ -230,6 +231,8 @@ def main(kind: str) -> None:
     with tempfile.TemporaryDirectory(prefix="farm-") as made:
         place, folder = Path(made) / "judge", Path(made) / "cluster"
         place.mkdir()
+        os.environ["TMPDIR"] = made
+        slurm.HANDED_ON += ("TMPDIR",)
         if kind == "local":
             return scenario(kind, place, folder)
         try:
