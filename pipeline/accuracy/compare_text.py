@@ -24,7 +24,7 @@ def text(made: Comparison) -> str:
     if made.note:
         lines.append(f"  note: {made.note}")
     lines += ["", f"  {made.speed.headline}", "", f"  {'byte-equal':<22}{made.byte_equal:>8,} of {made.rows:,} outputs"]
-    lines.append(f"  equal bytes are {'demanded' if made.promise.equal else 'not demanded'}: {made.promise.why}")
+    lines.append(f"  equal bytes are {'required' if made.promise.equal else 'not required'}: {made.promise.why}")
     if made.scored:
         lines += _table(made)
     lines += ["", f"  The 0.5 % rule. {made.words}"]
@@ -76,7 +76,7 @@ def _table(made: Comparison) -> list[str]:
     cells += [
         ("accuracy A, B", f"{share_a:.2%}", f"and {share_b:.2%} of {made.scored:,} scored"),
         (
-            "B less A",
+            "B minus A",
             f"{(made.difference or 0.0) * 100:+.2f}",
             f"points, 95 % interval {low * 100:+.2f} to {high * 100:+.2f}",
         ),

@@ -262,4 +262,4 @@ def report(_context: Context, run: str, against: str = "", to: str = "", execute
     for line in made.missing:
         print(f"not on the page: {line}")
     print(f"written: {paths.shown(made.path)}")
-    then("report")
+    then("report" + " --against" * bool(against))

@@ -19,6 +19,7 @@ NEXT: Mapping[str, str] = {
     "stress": "invoke run --dataset {dataset} answers the whole set",
     "compare": "invoke report {run} --against {other} shows it as a page",
     "reproduce": "invoke submit --run {run} packs it to hand in",
+    "report --against": "open it in a browser",
     "report": "open it in a browser; --against BASELINE adds how much faster it was than another run",
     "setup": "invoke doctor --model {model} looks at all that can spoil a run; then invoke run --model {model}",
     "doctor": "invoke run --model {model} --dataset {dataset}",

@@ -40,7 +40,8 @@ def between(a: Mapping[str, Any], b: Mapping[str, Any]) -> Promise:
         if not isinstance(invariant, Mapping) or invariant.get("holds") is not True:
             why = invariant.get("why") if isinstance(invariant, Mapping) else None
             return Promise(
-                False, f"{name} run does not promise that answers depend on prompts alone ({why or 'no word of it'})"
+                False,
+                f"{name} run does not promise that answers depend on prompts alone ({why or 'the manifest is silent'})",
             )
     for key, name in SAME:
         if value_at(a, key) != value_at(b, key):

@@ -40,7 +40,7 @@ class Against:
         ratio = self.speed.ratio
         if ratio is None or self.speed.a is None or self.speed.b is None:
             return "–", "", f"{self.speed.why_not}."
-        times = f"{shown_s(self.speed.b.middle_s)}, the other {shown_s(self.speed.a.middle_s)}"
+        times = f"{shown_s(self.speed.b.middle_s)} against {shown_s(self.speed.a.middle_s)}"
         if abs(ratio - 1) < DIFFERENT:
             return "1.0 ×", "as fast", f"{times}: within {DIFFERENT:.0%}"
         if ratio > 1:
@@ -69,7 +69,7 @@ class Against:
         a, b = self.speed.a, self.speed.b
         if a is None or b is None or a.energy_j is None or b.energy_j is None:
             return None
-        return f"{b.energy_j:,.0f} J, the other {a.energy_j:,.0f} J"
+        return f"{b.energy_j:,.0f} J against {a.energy_j:,.0f} J"
 
 
 def read(against: str, seen: Facts, execute_code: bool) -> Against:
@@ -88,7 +88,7 @@ def read(against: str, seen: Facts, execute_code: bool) -> Against:
 
 def _one_or_both(this: object, other: object, most: int = 60) -> str:
     this, other = (str(each)[:most] if each else "unknown" for each in (this, other))
-    return f"{this}, both" if this == other else f"{this}; the other {other}"
+    return f"{this}, both" if this == other else f"{this}; the baseline {other}"
 
 
 def _bars(times: Speed, this: str, other: str) -> Plot | None:
@@ -96,7 +96,7 @@ def _bars(times: Speed, this: str, other: str) -> Plot | None:
         return None
     pairs: list[tuple[str, Times, str]] = [
         (f"this run, {this}", times.b, SERIES[0]),
-        (f"the other, {other}", times.a, SERIES[5]),
+        (f"the baseline, {other}", times.a, SERIES[5]),
     ]
 
     def draw(axes: Axes) -> None:

@@ -181,7 +181,7 @@ def _floor(seen: Facts) -> dict[str, Any] | None:
     before = told["read"] + told["tokenise"] + told["plan"]
     pieces = [
         ("rows at the device's best rate", min(least, measured), 1),
-        ("more, as passes are smaller than the best", max(0.0, min(by_model, measured) - least), 4),
+        ("more, because passes are small", max(0.0, min(by_model, measured) - least), 4),
         ("more than the cost model says", max(0.0, measured - by_model), 2),
         ("before the first pass", before, 3),
         ("after the last", max(0.0, timed[-1] - before - measured), 6),
@@ -218,9 +218,7 @@ def _drafts(seen: Facts) -> list[dict[str, Any]]:
     proposed, accepted = seen.get("engine.stats.drafts_proposed") or {}, seen.get("engine.stats.drafts_accepted") or {}
     return [
         {
-            "source": {"choices": "from the prompt's choices", "lookup": "from what stood there before"}.get(
-                source, source
-            ),
+            "source": {"choices": "from the prompt's choices", "lookup": "from earlier text"}.get(source, source),
             "whole": count,
             "parts": [
                 Part("accepted", accepted[source], f"{accepted[source]:,} = {accepted[source] / count:.0%}", 3),

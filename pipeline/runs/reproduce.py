@@ -88,7 +88,7 @@ def text(result: Reproduction) -> str:
         time += f"; recorded {result.recorded_s:.2f} s, {result.elapsed_s / result.recorded_s - 1:+.1%}"
     lines = [
         ("answers", f"{result.rows - len(result.differing)} of {result.rows} are the same, to the token"),
-        ("equal bytes", f"{'demanded' if result.promise.equal else 'not promised'}: {result.promise.why}"),
+        ("equal bytes", f"{'required' if result.promise.equal else 'not promised'}: {result.promise.why}"),
         ("time", time),
         ("written", paths.shown(result.folder / NAME)),
     ]

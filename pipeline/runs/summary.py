@@ -47,7 +47,7 @@ def _verdict(summary: Summary) -> list[tuple[str, str]]:
     if judged.counts:
         return [("verdict", "; ".join((judged.state, *judged.reasons, *judged.notes)))]
     slowed = [note for note in judged.notes if verdict.OTHERS in note]
-    return [("beside it", "; ".join(slowed))] if slowed else []
+    return [("note", "; ".join(slowed))] if slowed else []
 
 
 def _pace(summary: Summary) -> str:

@@ -161,7 +161,7 @@ def test_runs_that_promise_equal_bytes_are_held_to_it(make: MAKE) -> None:
     make("other", {**TEXTS_A, 3: "twofold"}, **INVARIANT)
     comparison.check_kept(compare("a", "same"))
     differing = compare("a", "other")
-    assert "equal bytes are demanded" in comparison.text(differing)
+    assert "equal bytes are required" in comparison.text(differing)
     with pytest.raises(AccuracyError) as caught:
         comparison.check_kept(differing)
     assert (caught.value.code, caught.value.exit_status) == ("A102", 7)
@@ -173,7 +173,7 @@ def test_runs_that_do_not_promise_it_are_not_and_the_reason_is_told(make: MAKE) 
     make("other", {**TEXTS_A, 3: "twofold"}, dtype="bfloat16")
     differing = compare("a", "other")
     comparison.check_kept(differing)
-    assert "equal bytes are not demanded: the second run does not promise" in comparison.text(differing)
+    assert "equal bytes are not required: the second run does not promise" in comparison.text(differing)
 
 
 # What cannot be compared

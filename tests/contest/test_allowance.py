@@ -34,7 +34,7 @@ def test_two_runs_that_promise_equal_bytes_may_not_differ_at_all() -> None:
         (manifest(holds=False), "two sizes had other bits"),
         (manifest(gpu="H100"), "other kinds of device"),
         (manifest(bits="abd"), "other orders of sums"),
-        ({"dtype": "bfloat16"}, "no word of it"),
+        ({"dtype": "bfloat16"}, "the manifest is silent"),
     ],
 )
 def test_any_other_pair_may_differ_by_rounding_and_the_reason_is_said(other: dict[str, Any], why: str) -> None:

@@ -44,7 +44,7 @@ def test_it_shows_all_that_the_verdict_says() -> None:
     ):
         assert part in seen, part
     assert "1 failed, 1 cannot tell, 1 people decide, 1 ok." in seen
-    for part in ("rows answered otherwise 3, 7", "median of the runs 10.50 s", "1.071", "Run 2, the end of stderr"):
+    for part in ("rows with other answers 3, 7", "median of the runs 10.50 s", "1.071", "Run 2, the end of stderr"):
         assert part in seen, part
     assert "Run 1, the end of stderr" not in seen  # it wrote nothing there
 

@@ -272,7 +272,7 @@ def test_a_channel_that_gave_nothing_is_named_and_not_drawn(ours: Path) -> None:
     page = page_of(ours)
     assert 'aria-label="Power' not in page
     assert "VDD_IN_W: it is there and cannot be read" in words(page)
-    assert "Not measured, which is not zero" in words(page)
+    assert "Not measured (that does not mean zero)" in words(page)
 
 
 def test_a_gap_stays_a_gap(ours: Path) -> None:
@@ -351,11 +351,11 @@ def test_the_speed_up_is_a_tile_and_a_bar(runs_of: dict[str, Path], ours: Path, 
     page = page_of(ours, against=str(other))
     check(page)
     read = words(page)
-    assert "against the other 4 × as fast 10.00 s, the other 40.00 s" in read
+    assert "against the baseline 4 × as fast 10.00 s against 40.00 s" in read
     assert "equal answers 4 of 4 the same bytes" in read
     assert "this run, ours: 10.00 s (9.00 s to 12.00 s in 3 sections)" in read
-    assert "the other, reference: 40.00 s (one section)" in read
-    assert "energy 50 J, the other 200 J" in read
+    assert "the baseline, reference: 40.00 s (one section)" in read
+    assert "energy 50 J against 200 J" in read
     commit = json.loads((ours / "manifest.json").read_text())["code"]["commit"][:12]
     assert f"commit {commit}" in read[: read.index("began")]
     assert "in float32 ·" in read[: read.index("began")]

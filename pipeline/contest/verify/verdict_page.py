@@ -48,4 +48,4 @@ def _rerun_facts(again: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("spread of the runs", page.percent(again["spread"])),
         ]
     rows = ", ".join(map(str, again["differing"])) or "none"
-    return [*facts, ("rows answered otherwise", rows)]
+    return [*facts, ("rows with other answers", rows)]
