@@ -352,7 +352,7 @@ def test_the_speed_up_is_a_tile_and_a_bar(runs_of: dict[str, Path], ours: Path, 
     check(page)
     read = words(page)
     assert "against the baseline 4 × as fast 10.00 s against 40.00 s" in read
-    assert "equal answers 4 of 4 the same bytes" in read
+    assert "equal answers 4 of 4 byte for byte as the baseline's" in read
     assert "this run, ours: 10.00 s (9.00 s to 12.00 s in 3 sections)" in read
     assert "the baseline, reference: 40.00 s (one section)" in read
     assert "energy 50 J against 200 J" in read
