@@ -126,7 +126,7 @@ class Engine:
         most_slots: to which the pool grows for a prompt that is too long for it; left out: it stays as `limits` say.
         """
         self.weights = weights
-        self.limits = limits
+        self._planned = limits
         self._most_slots = limits.slots if most_slots is None else most_slots
         self.cost = pass_cost
         self.curve_from = self.MEASURED
@@ -271,6 +271,11 @@ class Engine:
         size = min(rows, limits.budget_rows)
         return Progress(0, prompts, 0, self.cost.seconds(size) * rows / size, 0)
 
+    @property
+    def limits(self) -> Limits:
+        """As planned, with the slots that the pool has by now."""
+        return replace(self._planned, slots=self.pool.slots)
+
     def limits_in_use(self) -> Limits:
         """`limits` as far as the measured cost makes use of them: `calibration.fitting`."""
         return calibration.fitting(self.limits, self.cost)
@@ -279,7 +284,7 @@ class Engine:
         """Beyond the longest context that the pool was made for it grows as far as memory lets it: rotation goes on."""
         longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
         tokens = len(prompts[longest])
-        need, slots = tokens + max_new_tokens, self.limits.slots
+        need, slots = tokens + max_new_tokens, self.pool.slots
         if need <= slots:
             return
         if need > self._most_slots:
@@ -290,4 +295,3 @@ class Engine:
         except ResourceError as error:
             raise DoesNotFit(longest, tokens, max_new_tokens, slots) from error
         logger.info("the K/V memory grew from {:,} to {:,} tokens for a prompt of {:,}", slots, grown, tokens)
-        self.limits = replace(self.limits, slots=grown)

@@ -55,6 +55,7 @@ def test_passes_are_evened_out_so_that_none_is_a_sliver() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_on_this_machine(tmp_path: Path) -> None:
     rows = [[[*range(5, 40), 41 + i, 50], 2 + i % 3] for i in range(6)]
     file = tmp_path / "ids.json"

@@ -99,6 +99,7 @@ def test_a_compiler_that_may_not_be_run_is_a_reason(sources: Path, monkeypatch: 
         build.build((8, 7))
 
 
+@pytest.mark.slow
 def test_the_command_builds_or_says_why_not(tmp_path: Path) -> None:
     """With the compiler of this machine, where it has one: for JetPack's device, and without a GPU."""
     ignored = shutil.ignore_patterns("built", "__pycache__")
