@@ -503,6 +503,7 @@ LOOK = "assert sys.modules.get('accelerate') is None\n"
 @pytest.mark.parametrize(
     "before", ["", NO_ACCELERATE, NO_DISTRIBUTED], ids=["as it is", "no accelerate", "no torch.distributed"]
 )
+@pytest.mark.slow
 def test_answers_without_accelerate_and_torch_distributed(mine: TextGenerator, small: Path, before: str) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", before + ANSWER_ONE + LOOK, str(small)],

@@ -223,6 +223,7 @@ def test_a_name_with_a_typo(make: MAKE) -> None:
     assert "first" in caught.value.what
 
 
+@pytest.mark.slow
 def test_on_the_command_line(make: MAKE, invoke: Callable) -> None:
     make("a", TEXTS_A)
     make("b", TEXTS_B)

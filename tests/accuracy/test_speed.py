@@ -90,5 +90,6 @@ anything = st.recursive(
 
 
 @given(key=st.sampled_from(sorted(manifest(1.0))), value=anything)
+@pytest.mark.slow
 def test_no_manifest_stops_it(key: str, value: Any) -> None:
     assert said(manifest(10.0), manifest(1.0, **{key: value})).endswith(".")

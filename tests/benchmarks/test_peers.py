@@ -135,6 +135,7 @@ def test_generate_refuses_a_script_that_cannot_be_played(answers: list[list[int]
 
 
 @pytest.mark.parametrize("window", [None, 64])
+@pytest.mark.slow
 def test_continuous_batching_writes_as_many_tokens(window: int | None) -> None:
     """On the CPU it runs too, with a cache of a given size. 34 tokens are the same in all prompts: two blocks."""
     model = peers.build(random_weights(window=window))

@@ -33,6 +33,7 @@ def makefile_calls() -> dict[str, list[str]]:
 
 
 @pytest.mark.alone
+@pytest.mark.slow
 def test_listing_costs_little_more_than_invoke_itself() -> None:
     def seconds(*command: str) -> float:
         """Processor time, the least of five: other programs' does not count, a slow machine is slow on both sides."""
@@ -206,6 +207,7 @@ def test_in_the_image_help_says_how_to_call_docker(invoke: Invoke, monkeypatch: 
     assert set(named) <= set(TASKS)
 
 
+@pytest.mark.slow
 def test_in_the_image_tests_that_need_a_checkout_are_left_out(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     one = ("test", "--only", "tests/runs/test_timed.py", "--match", "commit_in_the_manifest")
     monkeypatch.setenv("PIPELINE_IMAGE", "yes")

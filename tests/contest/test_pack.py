@@ -44,6 +44,7 @@ def source_names(found: dict[str, bytes]) -> set[str]:
         return {member.name for member in archive if member.isreg()}
 
 
+@pytest.mark.slow
 def test_two_packs_of_one_run_are_the_same_bytes(original: Clone, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere" / "checkout"
     shutil.copytree(original.path, moved)

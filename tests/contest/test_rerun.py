@@ -254,6 +254,7 @@ def one(board: board_verdict.State, elapsed_s: float, own_s: float) -> rerun_che
     return rerun_checks.One(Path(), measured, "", "", SimpleNamespace(elapsed_s=own_s), ())
 
 
+@pytest.mark.slow
 def test_on_data_that_no_team_has_seen(docker: Docker, ground: Ground, tmp_path: Path) -> None:
     """The submission's own claims are judged by its data, what comes of running it by the new ones."""
     fresh = tmp_path / "fresh.jsonl"

@@ -52,6 +52,7 @@ def trouble(bill: bytes) -> str:
 
 
 @pytest.mark.parametrize(("lock", "named"), [("jetpack6", "jetpack6"), ("cpu", "cpu"), ("oldest", "jetpack6")])
+@pytest.mark.slow
 def test_it_is_one_by_the_schema(lock: str, named: str) -> None:
     """Of the image and of hosts; the image's versions are also the oldest ones."""
     bill = sbom.make(manifest(lock), SOURCE, 1728216000)

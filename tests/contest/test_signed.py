@@ -136,6 +136,7 @@ def test_verifying_again_without_a_key_leaves_no_signature_of_the_old_verdict(si
     assert not signed.path.exists()
 
 
+@pytest.mark.slow
 def test_as_it_is_called(
     signed: Signed, invoke: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

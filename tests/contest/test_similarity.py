@@ -206,6 +206,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, names: list[str], co
     assert caught.value.code == code
 
 
+@pytest.mark.slow
 def test_the_result_does_not_depend_on_pythons_hash_seed(tmp_path: Path) -> None:
     a = tree(tmp_path / "a", {"a.py": COPIED, "own.py": OTHER})
     b = tree(tmp_path / "b", {"b.py": disguised(COPIED), "rest.py": THIRD})
@@ -235,6 +236,7 @@ def test_the_page_shows_passages_side_by_side_as_text(tmp_path: Path) -> None:
     assert "b.py, lines " in page
 
 
+@pytest.mark.slow
 def test_a_shells_star_names_as_many_as_there_are(invoke: Invoke, tmp_path: Path) -> None:
     names = [str(tree(tmp_path / name, {"tree.py": COPIED})) for name in ("a", "b", "c d")]
     done = invoke("similarity", *names, "--to", tmp_path / "page.html", "--json")
@@ -246,6 +248,7 @@ def test_a_shells_star_names_as_many_as_there_are(invoke: Invoke, tmp_path: Path
     assert behind.stdout == done.stdout
 
 
+@pytest.mark.slow
 def test_as_a_user_calls_it(invoke: Invoke, tmp_path: Path) -> None:
     a, b = tree(tmp_path / "a", {"a.py": COPIED}), tree(tmp_path / "b", {"b.py": COPIED})
     c = tree(tmp_path / "with blank", {"c.py": OTHER})

@@ -83,6 +83,7 @@ def unpacked(path: Path) -> dict[str, bytes]:
         return {member.name.split("/", 1)[1]: archive.extractfile(member).read() for member in archive}
 
 
+@pytest.mark.slow
 def test_make_run_and_make_submit_on_a_laptop_give_a_rehearsal(original: Clone) -> None:
     done = original.invoke("submit")
     assert (done.returncode, done.stderr) == (0, "")
@@ -159,6 +160,7 @@ def test_the_same_can_be_rehearsed_where_it_is_asked_for(made: Clone, monkeypatc
     assert done.why_rehearsal == "as was asked for"
 
 
+@pytest.mark.slow
 def test_a_rehearsal_too_is_refused_for_what_is_not_the_contests_own(made: Clone) -> None:
     row = json.loads((made.run / "outputs.jsonl").read_text().splitlines()[0])
     lines = (made.run / "outputs.jsonl").read_text().splitlines()
@@ -170,6 +172,7 @@ def test_a_rehearsal_too_is_refused_for_what_is_not_the_contests_own(made: Clone
     assert not (made.path / "dist").exists()
 
 
+@pytest.mark.slow
 def test_without_a_run_it_says_how_to_make_one(made: Clone) -> None:
     shutil.rmtree(made.path / "runs")
     done = made.invoke("submit")
@@ -177,6 +180,7 @@ def test_without_a_run_it_says_how_to_make_one(made: Clone) -> None:
     assert "make run" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_there_is_named_like_elsewhere(made: Clone) -> None:
     done = made.invoke("submit", "--run", "nothing")
     assert (done.returncode, "U311" in done.stderr) == (2, True)
@@ -226,6 +230,7 @@ def test_without_the_libraries_that_draw_it_says_which_lock_has_them(
     assert "requirements/host.lock" in caught.value.fix
 
 
+@pytest.mark.slow
 def test_in_an_image_it_says_to_submit_in_a_clone(made: Clone) -> None:
     """An image has neither a history nor what draws."""
     shutil.rmtree(made.path / ".git")
@@ -236,6 +241,7 @@ def test_in_an_image_it_says_to_submit_in_a_clone(made: Clone) -> None:
     assert "call invoke submit --run in a clone" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_image_that_nobody_has_cannot_be_saved(made: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{made.path}:{shutil.which('git').rsplit('/', 1)[0]}")
     monkeypatch.setattr(submit.process, "docker", lambda *arguments: None)
@@ -245,6 +251,7 @@ def test_an_image_that_nobody_has_cannot_be_saved(made: Clone, monkeypatch: pyte
     assert list((made.path / "dist").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_image_is_saved_by_docker_and_its_digest_asked_of_it(made: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     """A docker that writes down what it is asked, in the place of the real one."""
     docker = made.path.parent / "bin" / "docker"
@@ -264,6 +271,7 @@ def test_the_image_is_saved_by_docker_and_its_digest_asked_of_it(made: Clone, mo
     assert json.loads(found["submission.json"])["image"]["digest"] == "sha256:1"
 
 
+@pytest.mark.slow
 def test_an_explanation_may_be_written_after_the_run(made: Clone) -> None:
     template = made.path / method.TEMPLATE
     template.write_text(template.read_text() + "\nWritten later.\n")
@@ -274,6 +282,7 @@ def test_an_explanation_may_be_written_after_the_run(made: Clone) -> None:
         assert b"Written later." not in archive.extractfile(method.TEMPLATE).read()
 
 
+@pytest.mark.slow
 def test_rules_are_shown_without_a_run_and_with_one(made: Clone) -> None:
     seen = json.loads(made.invoke("rules", "--run", made.run.name, "--json").stdout)
     assert {each["id"]: each["state"] for each in seen}["output-form"] == "ok"

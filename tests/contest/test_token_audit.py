@@ -199,6 +199,7 @@ def test_without_the_model_nobody_can_tell(ground: Ground, tmp_path: Path) -> No
 
 
 @pytest.mark.checkout
+@pytest.mark.slow
 def test_as_it_is_called(
     ground: Ground, invoke: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

@@ -114,6 +114,7 @@ def test_an_organiser_who_has_nothing_cannot_tell(ground: Ground, invoke: Invoke
         (("README.md", "--rerun-here", "--times", "0"), "U612"),
     ],
 )
+@pytest.mark.slow
 def test_what_the_organiser_gets_wrong_is_no_verdict(
     arguments: tuple[str, ...], code: str, invoke: Invoke, tmp_path: Path
 ) -> None:

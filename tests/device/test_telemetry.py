@@ -255,6 +255,7 @@ def test_elsewhere_nothing_is_invalid(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.slow
 def test_a_run_on_the_board_writes_its_telemetry_and_ends_with_8_in_the_wrong_mode(
     board: FakeBoard, tiny: Path, invoke: Any, runs: Path, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def test_what_torch_does_otherwise_at_small_sizes_is_done_by_what_is_in_the_clas
     assert choose(run, propose) == {size: Way(OURS if size <= 64 else TORCH) for size in SIZES}
 
 
+@pytest.mark.slow
 def test_small_sizes_take_the_fastest_of_the_class_and_large_ones_what_is_clearly_faster() -> None:
     run, propose = device(whole, {CUBLASLT: in_parts, OURS: whole})
     faster = choose(run, propose, {TORCH: 1.0, CUBLASLT: 0.1, OURS: 0.9})

@@ -176,6 +176,7 @@ def test_does_not_fit(shipped: adapter.Adapter) -> None:
 # --- set-up -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_set_up_merges_and_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the conversion replaced: what reaches it, and that a wrong hash stops before it."""
     asked = []

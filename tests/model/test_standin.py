@@ -42,6 +42,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(archive.extract(config.source.member, tmp_path_factory.mktemp("gguf")))
 
 
+@pytest.mark.slow
 def test_without_the_adapter_the_logits_are_those_of_the_original(source: Path, tmp_path: Path) -> None:
     """LlamaForCausalLM on the GGUF's tensors, put together here; the difference must be 0.0."""
     reader = gguf.GGUFReader(source)
@@ -98,6 +99,7 @@ def test_without_the_adapter_the_logits_are_those_of_the_original(source: Path, 
         assert tokenizer.decode(phi3(ids).logits[0, -1].argmax()) == " Paris"
 
 
+@pytest.mark.slow
 def test_tokenizer(folder: Path, source: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for text in TEXTS:
@@ -139,6 +141,7 @@ def test_written_as_safetensors_writes(tmp_path: Path, dtype: str) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_transform_sees_each_projection_once(source: Path) -> None:
     seen: list[str] = []
     reader = gguf.GGUFReader(source)
@@ -199,6 +202,7 @@ def test_idempotent(copy: Path, converted: list, said: list[str]) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "altered", "truncated"])
+@pytest.mark.slow
 def test_repairs_only_what_is_damaged(copy: Path, converted: list, said: list[str], damage: str) -> None:
     path = copy / "tokenizer_config.json"
     good = path.read_bytes()
@@ -229,6 +233,7 @@ def test_the_lock_is_made_anew(copy: Path, converted: list, said: list[str], dam
     assert (copy / "lock.json").read_bytes() == good
 
 
+@pytest.mark.slow
 def test_interrupted(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (copy / "config.json").unlink()
     before = sorted(path.name for path in copy.iterdir())
@@ -248,6 +253,7 @@ def test_interrupted(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hidden(copy) == []
 
 
+@pytest.mark.slow
 def test_result_that_is_not_what_is_pinned(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = settings.model("standin")
     other = config.model_copy(update={"files": {**config.files, "config.json": "0" * 64}})
@@ -258,6 +264,7 @@ def test_result_that_is_not_what_is_pinned(copy: Path, monkeypatch: pytest.Monke
     assert (copy / "config.json").is_symlink()  # what was there stays
 
 
+@pytest.mark.slow
 def test_no_disk_space(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (copy / "model.safetensors").unlink()
     usage = shutil.disk_usage(copy)._replace(free=200_000_000)

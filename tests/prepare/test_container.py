@@ -89,6 +89,7 @@ def test_the_build_is_labelled_with_the_commit(monkeypatch: pytest.MonkeyPatch) 
     "command",
     [("image",), ("shell",), ("shell", "--task", "doctor --json"), ("reproduce", "--run", "x", "--image", "img")],
 )
+@pytest.mark.slow
 def test_what_is_printed_is_what_is_called(docker: Path, invoke: Invoke, command: tuple[str, ...]) -> None:
     shown = invoke(*command, "--show")
     assert (shown.returncode, shown.stderr) == (0, "")

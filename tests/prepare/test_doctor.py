@@ -362,6 +362,7 @@ def test_a_failure_ends_with_the_status_of_the_environment() -> None:
         doctor.conclude([CheckResult("a", FAIL, "", ""), CheckResult("b", FAIL, "", "")])
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_or_json_and_fails_on_a_board_in_the_wrong_mode(
     board: FakeBoard, invoke: Any, standin: Path
 ) -> None:
@@ -453,6 +454,7 @@ def test_the_plan_of_the_contests_model_names_its_size_and_licence(tmp_path: Pat
     assert planned[-1].do is None
 
 
+@pytest.mark.slow
 def test_the_command_plans_without_doing_and_unlocks(board: FakeBoard, invoke: Any, standin: Path) -> None:
     board.boot_into("MODE_40W")
     done = invoke("setup", "--plan")

@@ -333,6 +333,7 @@ def test_the_page_of_many_passes_is_small(ours: Path) -> None:
     assert "20,000 passes of" in words(page)
 
 
+@pytest.mark.slow
 def test_as_a_user_calls_it(invoke: Invoke, ours: Path, runs: Path) -> None:
     done = invoke("report", ours, "--to", ours.parent / "mine.html")
     assert done.returncode == 0, done.stderr

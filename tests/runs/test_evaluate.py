@@ -34,6 +34,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("outputs.jsonl")}
 
 
+@pytest.mark.slow
 def test_a_table_of_sets_and_engines(tiny: Path) -> None:
     what = asked(tiny, engines=("ours", "reference"))
     folder = evaluate.begin(what)
@@ -63,6 +64,7 @@ def test_its_run_folders_can_be_compared(tiny: Path) -> None:
     assert {name for name, _, _ in made.manifests} == {"request.engine", "engine.name"}
 
 
+@pytest.mark.slow
 def test_each_engine_is_loaded_once_and_not_at_all_when_nothing_is_left(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +80,7 @@ def test_each_engine_is_loaded_once_and_not_at_all_when_nothing_is_left(
     assert loads == ["ours", "reference"]
 
 
+@pytest.mark.slow
 def test_what_was_cut_off_goes_on_within_a_set(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     what = asked(tiny)
     whole = evaluate.begin(what)
@@ -161,6 +164,7 @@ def test_prompts_beyond_the_context_are_answered_and_named(small: Path) -> None:
     assert all(f"boolq-validation.jsonl line {number}" in lines[0] for number in (1, 2, 3))
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tiny: Path, invoke: Callable, runs: Path) -> None:
     done = invoke("evaluate", "--sets", "obqa,gsm8k-test", "--model", tiny, "--limit", "2", "--max-new-tokens", "2")
     assert (done.returncode, done.stderr) == (0, "")
@@ -174,6 +178,7 @@ def test_on_the_command_line(tiny: Path, invoke: Callable, runs: Path) -> None:
     assert "did you mean boolq" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_a_benchmark_s_plain_name_is_that_of_a_set(tiny: Path, invoke: Callable, runs: Path) -> None:
     sets = "obqa,gsm8k,gsm8k-test"
     done = invoke("evaluate", "--sets", sets, "--model", tiny, "--limit", "1", "--max-new-tokens", "1")

@@ -108,6 +108,7 @@ def test_another_model_by_now_is_refused(pair: tuple[Path, Path]) -> None:
     assert "0" * 64 in caught.value.expected
 
 
+@pytest.mark.slow
 def test_on_the_command_line(pair: tuple[Path, Path], invoke: Callable) -> None:
     done = invoke("compare", *pair, "--margins")
     assert done.returncode == 0, done.stderr

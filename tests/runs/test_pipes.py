@@ -163,6 +163,7 @@ def test_a_run_that_was_cut_off_before_the_pipe_had_data_is_refused_too(tiny: Pa
     assert caught.value.code == "U316"
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_substituted_process(tiny: Path, file: Path, runs: Path) -> None:
     line = " ".join(map(str, invoke_command("run", "--model", tiny, "--max-new-tokens", 4)))
     done = subprocess.run(
@@ -173,6 +174,7 @@ def test_the_command_takes_a_substituted_process(tiny: Path, file: Path, runs: P
     assert f"for {ROWS} prompts" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_organisers_script_reads_a_pipe(tiny: Path, file: Path, pipe: Path) -> None:
     Writer(pipe, file.read_bytes())
     done = subprocess.run(

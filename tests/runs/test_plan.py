@@ -170,6 +170,7 @@ def test_an_unknown_device_gets_the_nearest_names() -> None:
         plan.plan("orin-32", "phi3-medium", "obqa", quiet)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_or_json(
     invoke: Callable[..., subprocess.CompletedProcess[str]], standin: Path, tmp_path: Path
 ) -> None:

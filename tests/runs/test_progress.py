@@ -80,6 +80,7 @@ def test_the_bar_moves_by_bytes_and_leaves_nothing_behind(tiny: Path) -> None:
     assert written.rstrip("\r").endswith(" "), "the line is wiped"
 
 
+@pytest.mark.slow
 def test_loading_warming_up_and_answering_are_drawn_on_a_terminal(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +97,7 @@ def test_loading_warming_up_and_answering_are_drawn_on_a_terminal(
     assert {total for _, total, _ in frames} == {"3"}
 
 
+@pytest.mark.slow
 def test_transformers_reports_no_bytes_and_the_line_only_says_that_it_loads(tiny: Path) -> None:
     assert set(re.findall(r"loading: \S+", on_a_terminal(LOAD, "reference", tiny))) == {"loading: 0.00B"}
 

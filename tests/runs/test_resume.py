@@ -278,6 +278,7 @@ def test_the_reference_goes_on_too(tiny: Path, file: Path, runs: Path) -> None:
         pytest.param(signal.SIGTERM, 143, "stopped (SIGTERM)", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_interrupted_it_says_why_and_how_to_go_on(
     tiny: Path,
     file: Path,
@@ -340,6 +341,7 @@ def small_disk(runs: Path) -> Iterator[SmallDisk]:
     disk.end()
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_fits_and_with_room_it_goes_on(
     small_disk: SmallDisk, tiny: Path, file: Path, runs: Path, whole: list[dict[str, Any]]
 ) -> None:
@@ -378,6 +380,7 @@ def test_a_data_file_that_vanishes_before_it_is_read(tiny: Path, tmp_path: Path,
     assert go_on(folder).rows == 20
 
 
+@pytest.mark.slow
 def test_a_data_file_that_vanishes_once_it_is_read_is_not_missed(
     tiny: Path, tmp_path: Path, runs: Path, whole: list[dict[str, Any]]
 ) -> None:
@@ -457,6 +460,7 @@ def test_a_data_file_that_changed(killed: Path, file: Path) -> None:
     assert manifest(killed)["state"] == "unfinished"
 
 
+@pytest.mark.slow
 def test_a_model_that_changed(tiny: Path, tmp_path: Path, runs: Path) -> None:
     file = write_rows(tmp_path / "rows.jsonl", 300)
     model = Path(shutil.copytree(tiny, tmp_path / "model"))
@@ -518,6 +522,7 @@ def test_a_run_that_is_finished(killed: Path) -> None:
     assert refused(killed).code == "U312"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_still_going_on(tiny: Path, file: Path, runs: Path, whole: list[dict[str, Any]]) -> None:
     process = start("--dataset", file, "--model", tiny, "--max-new-tokens", TOKENS)
     wait_for(process, lambda: rows_in(runs) >= 5)

@@ -608,6 +608,7 @@ def test_an_altered_shard_on_the_command_line(invoke: Invoke, copy: Path, file: 
     assert "model-00002-of-00002.safetensors" in said
 
 
+@pytest.mark.slow
 def test_runs_below_a_file_on_the_command_line(
     invoke: Invoke, tiny: Path, file: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -616,6 +617,7 @@ def test_runs_below_a_file_on_the_command_line(
     assert "PIPELINE_RUNS" in complaint(invoke("run", "--dataset", file, "--model", tiny), 5, "R102")
 
 
+@pytest.mark.slow
 def test_no_room_in_the_middle_on_the_command_line(invoke: Invoke, tiny: Path, tmp_path: Path, runs: Path) -> None:
     """The system itself refuses to write beyond 4,000 bytes of a file."""
     file = write_rows(tmp_path / "rows.jsonl", 100)
@@ -631,6 +633,7 @@ def test_no_room_in_the_middle_on_the_command_line(invoke: Invoke, tiny: Path, t
     assert manifest(folder)["failed"]["kind"] == "ResourceError"
 
 
+@pytest.mark.slow
 def test_runs_without_permission(tiny: Path, file: Path, tmp_path: Path, as_nobody: Callable[..., str]) -> None:
     (tmp_path / "locked").mkdir(mode=0o555)
     shutil.copytree(tiny, tmp_path / "model", copy_function=shutil.copyfile)
@@ -648,6 +651,7 @@ def test_runs_without_permission(tiny: Path, file: Path, tmp_path: Path, as_nobo
     assert "Permission denied" in said
 
 
+@pytest.mark.slow
 def test_a_model_folder_that_may_not_be_read_gives_a_message(
     tiny: Path, file: Path, tmp_path: Path, as_nobody: Callable[..., str]
 ) -> None:

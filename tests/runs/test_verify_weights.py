@@ -20,6 +20,7 @@ from pipeline.runs import verify_weights as verify
 Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.mark.slow
 def test_a_sound_model_on_the_command_line(invoke: Invoke, tiny: Path) -> None:
     done = invoke("verify-weights", "--model", tiny)
     assert done.returncode == 0, done.stderr

@@ -123,6 +123,7 @@ def test_the_honest_one_passes(ground: Ground, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.__name__)
+@pytest.mark.slow
 def test_it_is_caught_by_the_audit_and_by_nothing_else(
     lie: Callable[[Liar], Answers], liar: Liar, ground: Ground, tmp_path: Path
 ) -> None:
