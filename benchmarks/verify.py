@@ -21,19 +21,21 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from pipeline import paths, table  # noqa: E402
+from pipeline.contest import apart  # noqa: E402
+from pipeline.contest.apart import Call, Stopped  # noqa: E402
 from pipeline.contest.archive import strict_json  # noqa: E402
 from pipeline.contest.checks import read_submitted  # noqa: E402
 from pipeline.contest.rules import source_rules  # noqa: E402
 from pipeline.contest.rules.evidence import Evidence  # noqa: E402
-from pipeline.contest.similarity import fingerprints, languages  # noqa: E402
+from pipeline.contest.similarity import fingerprints, languages, prints  # noqa: E402
 from pipeline.contest.similarity.source_tree import Tree  # noqa: E402
 from pipeline.contest.source import bounds, secrets, third_party  # noqa: E402
-from pipeline.contest.verify import apart  # noqa: E402
-from pipeline.contest.verify.apart import Call, Stopped  # noqa: E402
 from pipeline.table import Column  # noqa: E402
 
 MIB = 1 << 20
@@ -76,7 +78,7 @@ def _similarity(size: int) -> None:
     each = (line * (languages.MOST_FILE_CHARACTERS // len(line))).encode()
     count = max(1, size // len(each))
     a, b = (Tree(name, {f"m{i}.py": each for i in range(count)}, None) for name in "ab")
-    printed = {tree.name: fingerprints._prints(tree, set(), []) for tree in (a, b)}
+    printed = {tree.name: prints.of_tree(tree, np.zeros(0, np.int64))[0] for tree in (a, b)}
     fingerprints._pair(a, b, printed)
 
 

@@ -275,4 +275,6 @@ def similarity(_context: Context, a: str, b: str, given: str = "", to: str = "",
     show(compared, comparing.as_json, page.text, json)
     if not json:
         print(f"\nwritten: {paths.shown(out)}")
+    comparing.conclude(compared)
+    if not json:
         then("similarity")

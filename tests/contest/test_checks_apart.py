@@ -15,9 +15,10 @@ from support.audited import Ground, in_state
 from support.drafts_of_submissions import Draft
 
 from pipeline.check import FAIL, UNKNOWN
+from pipeline.contest import apart
+from pipeline.contest.apart import Call, Stopped
 from pipeline.contest.checks import by_id
-from pipeline.contest.verify import apart, verify
-from pipeline.contest.verify.apart import Call, Stopped
+from pipeline.contest.verify import verify
 from pipeline.contest.verify.verify import CANNOT_TELL, INVALID
 from pipeline.errors import ResourceError
 

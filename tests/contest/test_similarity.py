@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from pipeline import paths
 from pipeline.contest.similarity import fingerprints as similarity
 from pipeline.contest.similarity import page as similarity_page
 from pipeline.contest.similarity import source_tree as trees
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import CannotTell, PipelineError, UsageError
 
 Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -66,6 +68,39 @@ def test_what_both_cite_from_one_source_is_left_out(tmp_path: Path) -> None:
     (pair,) = similarity.compare([str(a), str(b)]).pairs
     assert max(pair.share_a, pair.share_b) < 0.1
     assert pair.left_out == ("github.com/somebody/trees",)
+
+
+def test_a_file_that_is_everywhere_is_shown_beside_a_few(tmp_path: Path) -> None:
+    a, b = (tree(tmp_path / name, {f"m{number}.py": COPIED for number in range(12)}) for name in "ab")
+    (pair,) = similarity.compare([str(a), str(b)]).pairs
+    assert (pair.share_a, pair.share_b) == (1.0, 1.0)
+    for side in ("path_a", "path_b"):
+        beside = Counter(getattr(file, side) for file in pair.files)
+        assert len(beside) == 12
+        assert max(beside.values()) <= similarity.SHOWN_BESIDE
+
+
+def test_a_source_beyond_the_limits_is_named_and_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tree(tmp_path / name, {"tree.py": COPIED}) for name in "abc"]
+    read = similarity.prints.of_tree
+
+    def bounded(of: trees.Tree, everyones: similarity.Hashes) -> object:
+        if of.name == "b":
+            os.kill(os.getpid(), signal.SIGXCPU)  # as the kernel does, without waiting for it
+        return read(of, everyones)
+
+    monkeypatch.setattr(similarity.prints, "of_tree", bounded)
+    made = similarity.compare([str(folder) for folder in folders])
+    assert [(pair.a, pair.b, pair.share_a) for pair in made.pairs] == [("a", "c", 1.0)]
+    assert "CANNOT TELL what b shares: it took more than" in similarity_page.text(made)
+    with pytest.raises(CannotTell) as caught:
+        similarity.conclude(made)
+    assert caught.value.code == "C102"
+    assert str(caught.value.actual).startswith("b: it took more than")
+    with pytest.raises(CannotTell, match="C102"):
+        similarity.compare([str(folders[0]), str(folders[2])], given=str(folders[1]))
 
 
 @pytest.mark.parametrize("name", ["tree.pyw", "tree.PY", "tree.pyi"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.contest.verify import apart
+from pipeline.contest import apart
 
 
 def each(calls: Sequence[apart.Call]) -> Iterator[tuple[apart.Call, Any]]:

@@ -1,75 +1,40 @@
 """`invoke similarity`: how much of each submission's source stands in another one, and where.
 
 Fingerprints are copydetect's: code without comments and layout, names and strings made equal, cut into overlapping
-pieces of `PIECE` characters (winnowing, Schleimer and others, SIGMOD 2003; with a window of one, so that all pieces
-count and the result does not depend on Python's hash seed). Before two trees are held against each other, what both
-cite from the same source is left out, and every piece that stands in what all teams were given.
+pieces of `prints.PIECE` characters (winnowing, Schleimer and others, SIGMOD 2003; with a window of one, so that all
+pieces count and the result does not depend on Python's hash seed). Before two trees are held against each other, what
+both cite from the same source is left out, and every piece that stands in what all teams were given.
 
 A high share is a reason to look, never a verdict: people decide.
 """
 
 from __future__ import annotations
 
-import io
-from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from pipeline.contest.similarity import languages, source_tree
-from pipeline.contest.similarity.source_tree import Tree
-from pipeline.errors import EnvironmentProblem, UsageError
+import numpy as np
+from numpy.typing import NDArray
 
-PIECE = 40
-"""Characters of a piece. Pieces of 25 find 4 to 10 % of invoke, Jinja2 and this engine in each other, pieces of 40 at
-most 1.7 %: what unrelated Python has in common is shorter than that."""
+from pipeline.check import plain
+from pipeline.contest import apart
+from pipeline.contest.apart import Call, Stopped
+from pipeline.contest.similarity import languages, prints, source_tree
+from pipeline.contest.similarity.prints import Hashes, Print
+from pipeline.contest.similarity.source_tree import Tree
+from pipeline.errors import CannotTell, UsageError
 
 MOST_PLACES = 16
 """Of a piece in a file, and files with it: one that stands everywhere says nothing of where it comes from."""
 
-SHOWN_PAIRS = 100
-"""Pairs of files with their passages in one page, at most: those of an engine, then those with most in common."""
-
-
-@dataclass(frozen=True)
-class Print:
-    """A file's fingerprint."""
-
-    path: str
-    text: str
-    at: Mapping[int, Sequence[int]]
-    """Hash of a piece to where it stands in the filtered code."""
-    removed: tuple[tuple[int, int], ...]
-    """Place in the filtered code, and characters that were left out up to there."""
-
-    def stretches(self, hashes: Set[int] | None = None) -> list[tuple[int, int]]:
-        """Where pieces lie, overlapping ones as one: first place and one behind the last; given hashes, only those."""
-        chosen = self.at.keys() if hashes is None else self.at.keys() & hashes
-        merged: list[tuple[int, int]] = []
-        for place in sorted(place for each in chosen for place in self.at[each]):
-            if merged and place <= merged[-1][1]:
-                merged[-1] = (merged[-1][0], place + PIECE)
-            else:
-                merged.append((place, place + PIECE))
-        return merged
-
-    def lines(self, start: int, end: int) -> tuple[int, int]:
-        """First and last line, from 1, of a stretch of the filtered code."""
-        first, last = (bisect_left(self._ends, self._in_text(place)) + 1 for place in (start, end - 1))
-        return first, max(first, last)
-
-    @cached_property
-    def _ends(self) -> list[int]:
-        """Where the lines end in the text."""
-        return [at for at, letter in enumerate(self.text) if letter == "\n"]
-
-    def _in_text(self, place: int) -> int:
-        index = bisect_right(self.removed, (place, 1 << 60)) - 1
-        return place + (self.removed[index][1] if index >= 0 else 0)
+SHOWN_PAIRS, SHOWN_BESIDE = 100, 4
+"""Pairs of files with their passages in one page, at most, and of those with one and the same file: those of an engine,
+then those with most in common. So the work grows with the trees and not with their product."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +80,15 @@ class Similarity:
     texts: Mapping[tuple[str, str], str]
     """Submission and path to a file's text, of files with passages."""
     notes: tuple[str, ...]
+    stopped: Mapping[str, str]
+    """Submissions that could not be compared, and why."""
 
 
 def compare(sources: Sequence[str], given: str = "") -> Similarity:
     """`given`: a folder or tar of what all teams were given.
 
     Raises UsageError: U722 fewer than two, U723 two of one name; what `source_tree.read` raises; EnvironmentProblem
-    (E701) without copydetect.
+    (E701) without copydetect; CannotTell (C102) where what all were given is beyond the limits.
     """
     if len(sources) < 2:
         raise UsageError(
@@ -140,27 +107,57 @@ def compare(sources: Sequence[str], given: str = "") -> Similarity:
             actual=", ".join(twice),
             fix="name each once; rename a folder if need be",
         )
-    everyones: set[int] = set()
     notes: list[str] = []
+    everyones = np.zeros(0, np.int64)
     if given:
-        for each in _prints(source_tree.read(Path(given).expanduser()), set(), notes):
-            everyones |= each.at.keys()
-    printed = {tree.name: _prints(tree, everyones, notes) for tree in read}
+        of_all = _apart(source_tree.read(Path(given).expanduser()), everyones)
+        if isinstance(of_all, Stopped):
+            raise _cannot_tell("what all teams were given could not be read within its limits", given, of_all.why)
+        everyones, notes = prints.together(of_all[0]), of_all[1]
+    printed: dict[str, list[Print]] = {}
+    stopped: dict[str, str] = {}
+    for tree in read:
+        made = _apart(tree, everyones)
+        if isinstance(made, Stopped):
+            stopped[tree.name] = made.why
+        else:
+            printed[tree.name] = made[0]
+            notes += made[1]
+    read = [tree for tree in read if tree.name in printed]
     pairs = sorted(
         (_pair(a, b, printed) for a, b in combinations(read, 2)), key=lambda pair: (-pair.highest, pair.a, pair.b)
     )
     paired = {(pair.a, file.path_a) for pair in pairs for file in pair.files}
     paired |= {(pair.b, file.path_b) for pair in pairs for file in pair.files}
-    texts = {(name, each.path): each.text for name in names for each in printed[name] if (name, each.path) in paired}
+    texts = {(name, each.path): each.text for name in printed for each in printed[name] if (name, each.path) in paired}
     notes += [
         f"{tree.name} has no THIRD_PARTY.yaml that can be read: it cites nothing" for tree in read if not tree.cited
     ]
     notes += [
         f"nothing of {name} is left to compare: no code in a known language, or all was given"
-        for name in names
+        for name in printed
         if not printed[name]
     ]
-    return Similarity(tuple(names), tuple(pairs), texts, tuple(notes))
+    notes += [f"CANNOT TELL what {name} shares: {why}" for name, why in stopped.items()]
+    return Similarity(tuple(names), tuple(pairs), texts, tuple(notes), stopped)
+
+
+def conclude(similarity: Similarity) -> None:
+    """Raise CannotTell (C102) where a submission could not be compared."""
+    if similarity.stopped:
+        why = "; ".join(f"{plain(name)}: {why}" for name, why in similarity.stopped.items())
+        raise _cannot_tell("the source of a submission could not be read within its limits", "", why)
+
+
+def _cannot_tell(what: str, where: str, why: str) -> CannotTell:
+    return CannotTell(
+        "C102",
+        what,
+        where=plain(where),
+        expected="a result within the limits of a check",
+        actual=why,
+        fix="look at that source by eye: code that people write is read in seconds",
+    )
 
 
 def as_json(similarity: Similarity) -> dict[str, Any]:
@@ -191,90 +188,113 @@ def as_json(similarity: Similarity) -> dict[str, Any]:
     }
 
 
-def _prints(tree: Tree, everyones: set[int], notes: list[str]) -> list[Print]:
-    """Fingerprints of all source files that have a piece of their own, as far as the bounds allow; what they do not is
-    noted."""
-    try:
-        from copydetect import CodeFingerprint  # noqa: PLC0415 - only this task needs it
-    except ImportError as error:
-        raise EnvironmentProblem(
-            "E701",
-            "comparing sources needs copydetect",
-            expected="the packages of requirements/host.lock",
-            actual=error,
-            fix="pip install --require-hashes -r requirements/host.lock",
-        ) from error
-    prints = []
-    for path, text, name in languages.chosen(tree.name, tree.files, notes):
-        # copydetect looks at the name for the language; the lexer drops an empty beginning, which would move all lines.
-        fingerprint = CodeFingerprint(name, PIECE, 1, fp=io.StringIO(text.lstrip("\n")))
-        at = {each: places for each, places in fingerprint.hash_idx.items() if each not in everyones}
-        if at:
-            skipped = len(text) - len(text.lstrip("\n"))
-            prints.append(Print(path, text, at, tuple(_removed(fingerprint.offsets, skipped))))
-    return sorted(prints, key=lambda each: each.path)
-
-
-def _removed(offsets: Any, skipped: int) -> Iterator[tuple[int, int]]:
-    """copydetect's offsets, never falling: behind the name of a class it has one that is too small."""
-    most = 0
-    for place, removed in offsets.tolist():
-        most = max(most, removed)
-        yield place, most + skipped
+def _apart(tree: Tree, everyones: Hashes) -> tuple[list[Print], list[str]] | Stopped:
+    """The fingerprints of a tree and notes on them, made in a process apart, within limits."""
+    prints.filtering()  # imported here once, and not in the process of each tree
+    ((_, made),) = apart.each([Call(tree.name, partial(prints.of_tree, tree, everyones))])
+    return made
 
 
 def _pair(a: Tree, b: Tree, printed: Mapping[str, Sequence[Print]]) -> Pair:
     both = a.cited_sources & b.cited_sources
     of_a, of_b = ([each for each in printed[tree.name] if each.path not in tree.cited_paths(both)] for tree in (a, b))
-    holders: dict[int, list[int]] = {}
-    for number, other in enumerate(of_b):
-        for each in other.at:
-            known = holders.setdefault(each, [])
-            if len(known) < MOST_PLACES:
-                known.append(number)
-    alike = Counter(
-        (first, second) for first, one in enumerate(of_a) for each in one.at for second in holders.get(each, ())
-    )
-    engine = [languages.of_the_engine(each.path) for each in of_a]
-    most = sorted(alike, key=lambda pair: (not engine[pair[0]], -alike[pair], pair))[:SHOWN_PAIRS]
     files = sorted(
-        (_files(of_a[first], of_b[second]) for first, second in most),
+        (_files(of_a[first], of_b[second]) for first, second in _shown(of_a, of_b)),
         key=lambda file: (not languages.of_the_engine(file.path_a), -file.common, file.path_a, file.path_b),
     )
-    all_a = {each for one in of_a for each in one.at}
-    return Pair(a.name, b.name, _share(of_a, holders.keys()), _share(of_b, all_a), tuple(files), tuple(sorted(both)))
+    share_a, share_b = _share(of_a, prints.together(of_b)), _share(of_b, prints.together(of_a))
+    return Pair(a.name, b.name, share_a, share_b, tuple(files), tuple(sorted(both)))
 
 
-def _share(prints: Sequence[Print], others: Set[int]) -> float | None:
-    whole = sum(_length(each.stretches()) for each in prints)
-    return sum(_length(each.stretches(others)) for each in prints) / whole if whole else None
+def _shown(of_a: Sequence[Print], of_b: Sequence[Print]) -> Iterator[tuple[int, int]]:
+    """The pairs of files whose passages are shown."""
+    engine, alike = [languages.of_the_engine(each.path) for each in of_a], _alike(of_a, of_b)
+    with_a, with_b = Counter[int](), Counter[int]()
+    for pair in sorted(alike, key=lambda pair: (not engine[pair[0]], -alike[pair], pair)):
+        if with_a[pair[0]] < SHOWN_BESIDE and with_b[pair[1]] < SHOWN_BESIDE:
+            with_a[pair[0]] += 1
+            with_b[pair[1]] += 1
+            yield pair
+            if with_a.total() == SHOWN_PAIRS:
+                return
+
+
+def _alike(of_a: Sequence[Print], of_b: Sequence[Print]) -> dict[tuple[int, int], int]:
+    """How many different pieces two files have in common, those with any."""
+    if not of_b:
+        return {}
+    hashes = np.concatenate([each.own for each in of_b])
+    numbers = np.repeat(np.arange(len(of_b)), [len(each.own) for each in of_b])
+    order = np.argsort(hashes, kind="stable")  # by hash, then by file
+    order = order[_rank(hashes[order]) < MOST_PLACES]
+    hashes, numbers = hashes[order], numbers[order]
+    alike: dict[tuple[int, int], int] = {}
+    for first, one in enumerate(of_a):
+        _, at = _joined(one.own, hashes)
+        counted = np.bincount(numbers[at])
+        alike |= {(first, int(second)): int(counted[second]) for second in np.flatnonzero(counted)}
+    return alike
+
+
+def _share(of: Sequence[Print], others: Hashes) -> float | None:
+    whole = sum(each.characters for each in of)
+    return (
+        sum(prints.length(prints.stretches(each.places[each.shared(others)])) for each in of) / whole if whole else None
+    )
 
 
 def _files(one: Print, other: Print) -> FilePair:
-    common = one.at.keys() & other.at.keys()
-    in_one, in_other = one.stretches(common), other.stretches(common)
-    starts_one, starts_other = [start for start, _ in in_one], [start for start, _ in in_other]
+    common = np.intersect1d(one.own, other.own, assume_unique=True)
+    in_one, in_other = (prints.stretches(each.places[each.shared(common)]) for each in (one, other))
     # Each stretch stands beside that one of the other file which holds most of its pieces.
-    votes: dict[int, Counter[int]] = {index: Counter() for index in range(len(in_one))}
-    for each in common:
-        theirs = {bisect_right(starts_other, place) - 1 for place in other.at[each][:MOST_PLACES]}
-        for mine in {bisect_right(starts_one, place) - 1 for place in one.at[each][:MOST_PLACES]}:
-            votes[mine].update(theirs)
-    passages = []
-    for index, counted in votes.items():
-        if not counted:
-            continue  # of pieces that stand in more places than are looked at
-        best = min(counted, key=lambda number: (-counted[number], number))
-        passages.append(Passage(one.lines(*in_one[index]), other.lines(*in_other[best])))
+    (hashes_one, mine), (hashes_other, theirs) = (
+        _standing(one, common, in_one[0]),
+        _standing(other, common, in_other[0]),
+    )
+    left, right = _joined(hashes_one, hashes_other)
+    many = len(in_other[0])
+    votes, counts = np.unique(mine[left] * many + theirs[right], return_counts=True)
+    best = votes[np.lexsort((votes, -counts, votes // many))]
+    best = best[np.flatnonzero(np.diff(best // many, prepend=-1))]
+    passages = [
+        Passage(
+            one.lines(int(in_one[0][index]), int(in_one[1][index])),
+            other.lines(int(in_other[0][number]), int(in_other[1][number])),
+        )
+        for index, number in zip(best // many, best % many, strict=True)
+    ]
     return FilePair(
         path_a=one.path,
         path_b=other.path,
-        share_a=_length(in_one) / _length(one.stretches()),
-        share_b=_length(in_other) / _length(other.stretches()),
+        share_a=prints.length(in_one) / one.characters,
+        share_b=prints.length(in_other) / other.characters,
         passages=tuple(dict.fromkeys(passages)),
-        common=_length(in_one),
+        common=prints.length(in_one),
     )
 
 
-def _length(stretches: Sequence[tuple[int, int]]) -> int:
-    return sum(end - start for start, end in stretches)
+def _standing(file: Print, common: Hashes, starts: NDArray[np.int32]) -> tuple[Hashes, NDArray[np.int64]]:
+    """Each common hash with the numbers of the stretches in which it stands, its first places only; by hash."""
+    shared = file.shared(common)
+    hashes, places = file.hashes[shared], file.places[shared]
+    order = np.argsort(hashes, kind="stable")  # by hash, then by place
+    order = order[_rank(hashes[order]) < MOST_PLACES]
+    numbers = np.searchsorted(starts, places[order], side="right") - 1
+    hashes = hashes[order]
+    once = np.ones(len(hashes), dtype=bool)
+    once[1:] = (np.diff(hashes) != 0) | (np.diff(numbers) != 0)
+    return hashes[once], numbers[once]
+
+
+def _rank(values: Hashes) -> NDArray[np.int64]:
+    """Of sorted values: how many equal ones stand before each."""
+    at = np.arange(len(values))
+    return at - np.searchsorted(values, values)
+
+
+def _joined(left: Hashes, right: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places of all pairs of equal values; the right ones are sorted."""
+    low, high = np.searchsorted(right, left), np.searchsorted(right, left, side="right")
+    many = high - low
+    behind = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
+    return np.repeat(np.arange(len(left)), many), np.repeat(low, many) + behind

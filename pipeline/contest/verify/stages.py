@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.check import FORM, INTEGRITY, INVALID_RUN, CheckResult, Kind, decided, unknown
+from pipeline.contest import apart
+from pipeline.contest.apart import Call, Stopped
 from pipeline.contest.archive import unpack
 from pipeline.contest.archive.unpack import Unpacked
 from pipeline.contest.checks import answer_checks, by_id, read_submitted
@@ -23,8 +25,7 @@ from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.checks.submitted import Answer, Manifest, Submission, Submitted
 from pipeline.contest.format import RUN
 from pipeline.contest.rules.rules import Rules
-from pipeline.contest.verify import apart, packed_checks, receipt, rule_checks
-from pipeline.contest.verify.apart import Call, Stopped
+from pipeline.contest.verify import packed_checks, receipt, rule_checks
 from pipeline.errors import FormError, IntegrityError, PipelineError
 
 Output = TypeVar("Output")

@@ -58,9 +58,10 @@ with tempfile.TemporaryDirectory() as folder:
     read_submitted.read_answers(pathlib.Path(folder))
 """,
     "similarity": """
-from pipeline.contest.similarity import fingerprints
+import numpy
+from pipeline.contest.similarity import prints
 from pipeline.contest.similarity.source_tree import Tree
-fingerprints._prints(Tree("a", {{{}: ({}).encode()}}, None), set(), [])
+prints.of_tree(Tree("a", {{{}: ({}).encode()}}, None), numpy.zeros(0, numpy.int64))
 """,
 }
 """Programs that read what a stranger wrote, by what it is."""
