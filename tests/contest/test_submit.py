@@ -87,7 +87,7 @@ def unpacked(path: Path) -> dict[str, bytes]:
 def test_make_run_and_make_submit_on_a_laptop_give_a_rehearsal(original: Clone) -> None:
     done = original.invoke("submit")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "REHEARSAL, no result of the contest: this machine is not a Jetson" in done.stdout
+    assert "REHEARSAL, not a result for the contest: this machine is not a Jetson" in done.stdout
     assert "cp configs/team.example.yaml team.yaml" in done.stdout
     (path,) = (original.path / "dist").glob("*.tar")
     assert path.name.startswith("example-team-rehearsal-")

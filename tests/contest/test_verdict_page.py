@@ -61,7 +61,7 @@ def test_what_could_not_be_read_is_left_out() -> None:
 def test_a_good_one_says_so_and_a_rehearsal_is_called_one() -> None:
     page = verdict_page.html(told("good", "Blue", 9.8, rehearsal=True))
     check(page)
-    assert "Every check that a program can make came out well." in words(page)
+    assert "Every check that a program can make passed." in words(page)
     assert "A rehearsal" in words(page)
 
 

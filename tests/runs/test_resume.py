@@ -1,4 +1,4 @@
-"""A run survives: killed, interrupted, out of disk, without its data, it keeps its answers and can be gone on with."""
+"""A run survives: killed, interrupted, out of disk, without its data, it keeps its answers; --resume does the rest."""
 
 from __future__ import annotations
 

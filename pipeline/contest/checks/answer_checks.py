@@ -176,7 +176,7 @@ def _ends(facts: Facts) -> CheckResult:
         or not answer.token_ids
         or (answer.token_ids[-1] not in stops and len(answer.token_ids) != most)
     ]
-    return decided("ends", INVALID_RUN, not wrong, f"rows {listed(wrong)}" if wrong else "all do", expected)
+    return decided("ends", INVALID_RUN, not wrong, f"rows {listed(wrong)}" if wrong else "every answer", expected)
 
 
 def _limit(facts: Facts) -> CheckResult:
@@ -195,7 +195,7 @@ def _most_tokens(submitted: Submitted) -> int | None:
 
 def _score(facts: Facts) -> CheckResult:
     submitted, data, judged = facts.submitted, facts.data, facts.judged
-    claimed, expected = submitted.manifest.score, "as counted anew"
+    claimed, expected = submitted.manifest.score, "as counted again here"
     actual = f"claimed {claimed.correct} of {claimed.scored}"
     if data is None or judged is None or (not judged.scored and judged.rule in NEEDS_CODE):
         why = (

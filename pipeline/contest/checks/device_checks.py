@@ -58,7 +58,8 @@ def _machine(facts: Facts) -> CheckResult:
     if board is None:
         named = seen.module or ("a Jetson" if seen.is_jetson else "no Jetson")
         contradicts = not seen.is_jetson and (seen.module is not None or seen.l4t is not None)
-        why = f"{named}, which is not described here" + ", with a module or release of one" * contradicts
+        unchecked = f"{named}: not checked, only the contest's board is described"
+        why = f"{named}, yet with a module or release of one" if contradicts else unchecked
         return decided("machine", INVALID_RUN, not contradicts, why, "one device in all that is told of it")
     low, high = board.memory_bytes
     wrong = [f"machine {environment.machine}"] * (environment.machine != board.machine)
@@ -82,7 +83,7 @@ def _channels(facts: Facts) -> CheckResult:
         return unknown("channels", INVALID_RUN, f"{NAME} cannot be read", expected)
     board = of(facts)
     if board is None:
-        return decided("channels", INVALID_RUN, True, "the device is not described here", expected)
+        return decided("channels", INVALID_RUN, True, "not checked: only the contest's board is described", expected)
     wrong = [*_impossible(recording, board), *_falling(recording)]
     if wrong:
         return decided("channels", INVALID_RUN, False, listed(wrong, 3), expected)

@@ -41,7 +41,7 @@ def _repeats(facts: Facts) -> CheckResult:
     expected = (
         f"sections that take {FASTEST_REPEAT} to {SLOWEST_REPEAT} times their median, each with passes of its own"
     )
-    return decided("repeats", INVALID_RUN, not wrong, listed(wrong) or f"{len(timed)} alike", expected)
+    return decided("repeats", INVALID_RUN, not wrong, listed(wrong) or f"{len(timed)} sections", expected)
 
 
 def _passes(facts: Facts) -> CheckResult:

@@ -33,7 +33,7 @@ COLUMNS = (
     Column("received"),
     Column("tries", right=True),
 )
-MEASURED, CLAIMED = "measured by the organiser", "told by the team: no rank"
+MEASURED, CLAIMED = "measured by the organiser", "claimed by the team: no rank"
 REHEARSED = (Column("team", wrap=40), Column("verdict"), Column("time"), Column("accuracy", right=True),
              Column("data", wrap=30), Column("received"))  # fmt: skip
 SIDE_BY_SIDE = (Column("team", wrap=40), Column("submission", wrap=60), Column("received"))
@@ -158,7 +158,7 @@ def _time(each: Verdict) -> str:
     """A time and whose word it is."""
     if each.measured is not None and each.measured.median_s is not None:
         return f"{each.measured.median_s:.2f} s, measured"
-    return "unknown" if each.time_s is None else f"{each.time_s:.2f} s, told"
+    return "unknown" if each.time_s is None else f"{each.time_s:.2f} s, claimed"
 
 
 def _slowest(entries: Sequence[Entry]) -> float:

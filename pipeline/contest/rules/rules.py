@@ -158,7 +158,7 @@ def counts(judged: Sequence[CheckResult], rehearsal: bool = False) -> str:
     """The number of rules in each state, such as `20 ok, 1 failed, 2 unknown, 8 for people`."""
     applicable = [each for each in judged if not (rehearsal and is_waived(each))]
     parts = [f"{sum(each.state == state for each in applicable)} {words}" for state, words in _COUNTED.items()]
-    return ", ".join([*parts, f"{len(judged) - len(applicable)} not asked"] if rehearsal else parts)
+    return ", ".join([*parts, f"{len(judged) - len(applicable)} not checked"] if rehearsal else parts)
 
 
 _SHOWN: dict[State, str] = {OK: "ok", FAIL: "FAIL", UNKNOWN: "unknown", HUMAN: "human"}

@@ -100,7 +100,7 @@ def figures(manifest: Mapping[str, Any], source: Mapping[str, bytes], about: Abo
         **_engine(manifest["engine"]),
         "team": _plain(about.team.name),
         "members": _plain(", ".join(about.team.members)),
-        "rehearsal": "**A rehearsal: it is no result of the contest.** " * about.rehearsal,
+        "rehearsal": "**A rehearsal: this is not a result for the contest.** " * about.rehearsal,
         "run": about.run,
         "commit": about.commit[:12],
         "date": datetime.fromtimestamp(about.committed_s, timezone.utc).strftime("%Y-%m-%d"),

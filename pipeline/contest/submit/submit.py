@@ -190,8 +190,8 @@ def text(result: Submission) -> str:
     """The report for the terminal: the rules' states, then the file."""
     lines = ["", rules.table(result.judged, result.rehearsal)]
     if result.rehearsal:
-        lines += ["", f"REHEARSAL, no result of the contest: {result.why_rehearsal}"]
-        lines += ["  rules marked - are the contest's own, and not asked here"]
+        lines += ["", f"REHEARSAL, not a result for the contest: {result.why_rehearsal}"]
+        lines += ["  rules marked - are not checked in a rehearsal"]
     if result.path is not None:
         unknown = [each.id for each in result.verdict.checks if each.state == UNKNOWN] if result.verdict else []
         lines += [
@@ -208,7 +208,7 @@ def text(result: Submission) -> str:
 
 
 def _redacted(count: int) -> str:
-    return f"{count} entries: submission.json lists them" if count else "nothing was found that had to be"
+    return f"{count} entries: submission.json lists them" if count else "nothing had to be"
 
 
 def as_json(result: Submission) -> dict[str, Any]:

@@ -83,5 +83,5 @@ def _check(each: CheckResult, submitted: Submitted, no_source: bool) -> CheckRes
     if no_source and each.id in NEED_SOURCE:
         state, actual = UNKNOWN, "the source cannot be read"
     if submitted.submission.rehearsal and rules.is_waived(each):
-        state, actual = WARN, f"{actual}; not asked of a rehearsal"
+        state, actual = WARN, f"{actual}; not checked in a rehearsal"
     return CheckResult(f"rule-{each.id}", state, plain(each.expected), plain(actual), kind=kind)

@@ -1,6 +1,6 @@
 """`invoke verify`: a submission's tar file becomes a verdict, whatever is in it.
 
-VALID: every check that a program can make came out well. INVALID: one did not, and its class says what kind of reason.
+VALID: every check that a program can make passed. INVALID: one failed, and its class says what kind of reason.
 CANNOT TELL: none failed, and one could not be made here, for want of what it names. Rules that people decide are listed
 and decide nothing. What is INVALID already is neither audited nor run again.
 """
@@ -202,9 +202,11 @@ def text(verdict: Verdict, out: Path) -> str:
     checks = table.text(columns, [(each.id, MARKS[each.state], each.found) for each in verdict.checks])
     lines = [("written", paths.shown(out))]
     if content["accuracy"]:
-        lines.insert(0, ("right", f"{content['accuracy']['right']} of {content['accuracy']['of']}, counted anew"))
+        lines.insert(0, ("right", f"{content['accuracy']['right']} of {content['accuracy']['of']}, counted again here"))
     if content["time_s"] is not None:
-        lines.insert(0, ("time", f"{content['time_s']:.3f} s for {content['prompts']:,} prompts, as it tells itself"))
+        lines.insert(
+            0, ("time", f"{content['time_s']:.3f} s for {content['prompts']:,} prompts, by the team's own clock")
+        )
     kind = f" ({content['class']})" if verdict.kind else ""
     return "\n".join(["", head, "", checks, table.labelled(f"{verdict.state}{kind}", lines)])
 
