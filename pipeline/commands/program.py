@@ -28,21 +28,21 @@ With .venv/bin on the path, from any folder of the checkout:
   invoke run --dataset my/prompts.jsonl      a file of your own, in the organiser's form
   invoke data --convert my/prompts.csv       write CSV, Parquet, a JSON list, `messages` in that form
   invoke run --engine reference              transformers' own pipe() under the same clock
-  invoke run --resume runs/NAME              go on with a run that was cut off
+  invoke run --resume runs/NAME              finish a run that was cut off
   invoke run --model phi3-medium             the contest's model (28 GB; a GPU)
   invoke setup --model phi3-medium           only fetch and verify it
   invoke data --list                         the data sets of all 19 benchmarks; --set NAME fetches one
   invoke evaluate --sets obqa,boolq,gsm8k    many sets, one model load, beside the model card's scores
-  invoke stress --set boolq-validation       only the hardest rows of a set, before the whole is run
+  invoke stress --set boolq-validation       only the hardest rows of a set, before you run the whole set
   invoke compare RUN_A RUN_B                 two runs row by row, and the contest's 0.5 % rule
   invoke report runs/NAME                    one run as a page: time, passes, power, accuracy, every wrong row
   invoke verify-weights --model standin      load it and compare memory with its lock, bit for bit
-  invoke doctor                              look at all that can spoil a run, with remedies
+  invoke doctor                              check all that can spoil a run, with remedies
   invoke reproduce --run runs/NAME           do a recorded run again and compare
-  invoke rules                               the contest's rules, and how this checkout and its newest run stand
+  invoke rules                               the contest's rules, and whether this checkout and its newest run meet them
   invoke submit --run runs/NAME              pack a run to hand it in (docs/participant.md)
-  invoke verify team-1a2b3c4d5e6f.tar        check a submission and recompute all that it claims
-  invoke judge received --data FILE          run every submission by your own clock (docs/farm.md)
+  invoke verify team-1a2b3c4d5e6f.tar        check a submission and compute all its claims again
+  invoke judge received --data FILE          run every submission under your own clock (docs/farm.md)
   invoke leaderboard dist                    rank verified submissions, as a page and here
   invoke similarity A.tar B.tar              source that two submissions share, side by side
   invoke image, invoke shell                 the container for JetPack 6.0 (docs/jetson.md)
