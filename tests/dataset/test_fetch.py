@@ -697,7 +697,7 @@ def test_after_a_set_that_fails_the_others_are_built_and_a_table_tells_both(sand
     head, *lines = collect.text(outcomes).splitlines()
     assert head.split() == ["set", "rows", "built", "from,", "or", "why", "not", "licence"]
     assert re.match(r"  tiny +4  yes    the wheel tiny-sets 1\.0 +none", lines[0])
-    assert re.match(r"  bad +4  no     E110 the data set bad could not be had", lines[1])
+    assert re.match(r"  bad +4  no     E110 the data set bad could not be fetched", lines[1])
     assert re.match(r"  sworn +4  yes    the wheel tiny-sets 1\.0 +non-commercial: CC BY-NC", lines[3])
     assert lines[-1].startswith("2 of 3 sets are in ")
 

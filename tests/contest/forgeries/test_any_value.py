@@ -96,7 +96,7 @@ def all_edits(draft: Draft) -> dict[str, Edit]:
 
 def test_some_values_crash_nothing(all_edits: dict[str, Edit], draft: Draft, ground: Ground, tmp_path: Path) -> None:
     chosen = {name: edit for name, edit in all_edits.items() if zlib.crc32(name.encode()) % ONE_IN == 0}
-    assert len(chosen) > 10
+    assert len(chosen) > 5
     judge_each(chosen, draft, ground, tmp_path)
 
 
