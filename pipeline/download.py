@@ -137,7 +137,7 @@ def not_pinned(source: WheelSource, actual: str) -> IntegrityError:
         where=f"{source.package}=={source.version}",
         expected=f"sha256 {source.sha256}",
         actual=actual,
-        fix="find out whose index or proxy pip asked (pip config list); it must serve the original file",
+        fix="find out which index or proxy pip uses (pip config list); it must serve the original file",
     )
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,21 @@ def wrapped(text: str, width: int) -> list[str]:
             rest = rest[len(lines[-2]) :]
         lines[-1] = rest
     return lines
+
+
+def fitted(text: str) -> str:
+    """Text for stdout: on a terminal, lines that are too long are broken at blanks, further lines indented below."""
+    width = terminal_width()
+    return text if width is None else "\n".join(_fitted(line, width) for line in text.split("\n"))
+
+
+def _fitted(line: str, width: int) -> str:
+    if "\033" in line or display_width(line) <= width:
+        return line
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(
+        line, width, subsequent_indent=f"{indent}{GAP}", break_on_hyphens=False, replace_whitespace=False
+    )
 
 
 def folded(message: object) -> str:

@@ -147,6 +147,7 @@ def test_messages_and_labels_are_folded_on_a_narrow_terminal_and_lose_no_word(mo
     for folded, whole in (
         (table.folded(error), str(error)),
         (table.labelled("head", [("time", long)]), f"head time {long}"),
+        (table.fitted(f"  short\n  {long}"), f"short {long}"),
     ):
         assert folded.split() == whole.split()
         assert max(map(len, folded.splitlines())) <= 40

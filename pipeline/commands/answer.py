@@ -6,7 +6,7 @@ from pathlib import Path
 
 from invoke import Context, task
 
-from pipeline import paths
+from pipeline import paths, table
 from pipeline.commands.common import TORCH, guarded, names_of, saying, show, whole
 from pipeline.commands.next_step import then
 
@@ -143,10 +143,10 @@ def evaluate(
     with saying("looking at model and data"):
         looked = evaluating.look(asked)
     folder = folder or evaluating.begin(asked)
-    print(f"to go on if this is cut off: invoke evaluate --resume {folder.name}")
+    print(table.fitted(f"to go on if this is cut off: invoke evaluate --resume {folder.name}"))
     results = evaluating.evaluate(asked, folder, execute_code, looked=looked, how=how)
     evaluate_table.write(results, folder)
-    print(evaluate_table.text(results, folder))
+    print(table.fitted(evaluate_table.text(results, folder)))
     then("evaluate", folder=paths.shown(folder))
 
 
@@ -173,7 +173,7 @@ def stress(
     from pipeline.runs.request import Request, begin
 
     prepared = hardest.prepare(set_)
-    print(hardest.text(prepared))
+    print(table.fitted(hardest.text(prepared)))
     asked = Request(dataset=str(prepared.path), model=model, engine=engine, dtype=dtype or None, device=device or None)
     with saying("looking at model and data"):
         looked = begin(asked)
@@ -260,6 +260,6 @@ def report(_context: Context, run: str, against: str = "", to: str = "", execute
 
     made = reporting.make(run, against, to, execute_code)
     for line in made.missing:
-        print(f"not on the page: {line}")
-    print(f"written: {paths.shown(made.path)}")
+        print(table.fitted(f"not on the page: {line}"))
+    print(table.fitted(f"written: {paths.shown(made.path)}"))
     then("report" + " --against" * bool(against))

@@ -24,10 +24,10 @@ _ANSWERS = "Nothing is half-written; what was answered is in the run folder."
 LEFT_BEHIND = {
     **dict.fromkeys(("run", "evaluate", "stress", "reproduce"), _ANSWERS),
     "verify": "There is no verdict.",
-    "judge": "What is settled stays, and what runs goes on; the same command goes on from there.",
+    "judge": "Finished runs are kept, and running ones go on; call the same command again to continue.",
     "submit": "Nothing is packed.",
-    "setup": "Nothing is half-written; the same command goes on.",
-    "data": "Nothing is half-written; the same command goes on.",
+    "setup": "Nothing is half-written; call the same command again to continue.",
+    "data": "Nothing is half-written; call the same command again to continue.",
     **dict.fromkeys(
         ("test", "test_oldest", "bench", "lint", "image", "image_test", "shell"), "It did not come to its end."
     ),
@@ -150,7 +150,7 @@ def show(made: Any, as_json: Callable[[Any], Any], text: Callable[[Any], str], j
     """Print what a task made: as one JSON value for programs, else as text for people."""
     from json import dumps
 
-    print(dumps(as_json(made), ensure_ascii=False, indent=2, default=str) if json else text(made))
+    print(dumps(as_json(made), ensure_ascii=False, indent=2, default=str) if json else table.fitted(text(made)))
 
 
 def call(command: list[str], folder: Path = paths.ROOT, **environment: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from invoke import Context, task
 
-from pipeline import paths
+from pipeline import paths, table
 from pipeline.commands.common import TORCH, guarded, names_of, on_checkout, saying, show, whole
 from pipeline.commands.next_step import then
 
@@ -164,7 +164,8 @@ def judge(
     from pipeline.contest.judge import judge as judging
 
     if cancel:
-        print(f"{judging.cancel(place, on, partition or None)} jobs ended; the same command without --cancel goes on")
+        ended = judging.cancel(place, on, partition or None)
+        print(table.fitted(f"{ended} jobs ended; the same command without --cancel goes on"))
         return
     own = paths.given(yardstick) if yardstick else None
     asked = judging.request(place, commanded.data(data), whole("repeat", repeat), on, partition, own, model)
@@ -213,7 +214,8 @@ def leaderboard(
     signed = log.sign_head(out, paths.given(sign)) if sign else None
     if not json:
         print(f"\nwritten: {paths.shown(out / page.PAGE)}")
-        print(f"the log's head, to keep elsewhere: {ended}" + (f", signed: {paths.shown(signed)}" if signed else ""))
+        beside = f", signed: {paths.shown(signed)}" if signed else ""
+        print(table.fitted(f"the log's head, to keep elsewhere: {ended}{beside}"))
         then("leaderboard")
 
 
@@ -224,7 +226,7 @@ def signing_key(_context: Context, file: str) -> None:
     from pipeline.contest.signing import keys
 
     public = keys.make(paths.given(file))
-    print(f"written: {file}, which nobody else may read, and {paths.shown(public)}, for everybody")
+    print(table.fitted(f"written: {file}, to keep secret, and {paths.shown(public)}, for everybody"))
     print(f"its id: {keys.key_id(keys.read_public(public))}")
     then("signing-key", file=file)
 

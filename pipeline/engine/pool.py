@@ -91,7 +91,7 @@ class SlotPool(Slots):
         except (RuntimeError, MemoryError) as error:  # Tegra's failure is a RuntimeError that names NVML
             raise ResourceError(
                 "R306",
-                "the memory that was planned for K/V cannot be had",
+                "the memory that was planned for K/V cannot be allocated",
                 where=str(device),
                 expected=f"{prod(size) * dtype.itemsize / 2**20:,.0f} MiB for {size[1]:,} tokens",
                 actual=str(error).splitlines()[0],

@@ -118,7 +118,7 @@ def _versions(board: Board) -> CheckResult:
     """Installed packages against the lock that belongs to this machine."""
     if not paths.CHECKOUT:
         fix = "the locks are in the repository, in requirements/"
-        return CheckResult("packages", WARN, "as locked", "as the wheel asks for", fix)
+        return CheckResult("packages", WARN, "as locked", "as the wheel requires", fix)
     usual = "jetpack6.lock" if board.is_jetson else "cpu.lock"
     path = paths.ROOT / "requirements" / os.environ.get("PIPELINE_LOCK", usual)  # an image says what it was built from
     differing = []

@@ -28,9 +28,12 @@ def sentence(seen: Facts, measured_s: float) -> str:
         sum(map(curve.seconds, rows)) for curve in (estimate.fastest, estimate.likely, estimate.slowest)
     )
     of_range = f" ({seconds(fastest)} to {seconds(slowest)})" if fastest < slowest else ""
-    held = "within the range" if of_range and fastest <= measured_s <= slowest else f"{measured_s / likely - 1:+.0%}"
+    off = measured_s / likely - 1
+    held = f"{abs(off):.0%} {'more' if off > 0 else 'less'} than predicted"
+    if of_range and fastest <= measured_s <= slowest:
+        held = "within the range"
     return (
-        f"For these passes the device file {device.name} (invoke plan) says {seconds(likely)}{of_range}; "
+        f"The device file {device.name} (invoke plan) predicts {seconds(likely)}{of_range} for these passes; "
         f"they took {seconds(measured_s)}: {held}."
     )
 

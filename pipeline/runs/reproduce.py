@@ -107,7 +107,7 @@ def conclude(result: Reproduction) -> None:
             actual=f"{len(result.differing)} of {result.rows} differ",
             fix="report this: both runs promise equal bytes"
             if result.promise.equal
-            else f"compare both runs (invoke compare); a near tie may fall otherwise, since {result.promise.why}",
+            else f"compare both runs (invoke compare); a near tie may fall the other way, since {result.promise.why}",
         )
 
 

@@ -84,7 +84,7 @@ def prompts_of(
         raise _refused("F204", "the model's chat template or tokenizer refuses a prompt", place(index), own) from own
     for index, ids in enumerate(made):
         if not ids:
-            raise _refused("F205", "the model's chat template makes nothing of a prompt", place(index), "no token")
+            raise _refused("F205", "the model's chat template turns a prompt into no text", place(index), "no token")
         if max(ids) >= vocabulary:
             raise FormError(
                 "F206",

@@ -69,7 +69,7 @@ def test_what_a_run_measured_is_a_device_that_a_plan_and_the_report_follow(
 ) -> None:
     monkeypatch.setenv("PIPELINE_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("PIPELINE_RUNS", str(ours.parent))
-    assert "the device file" not in page_of(ours)
+    assert "device file" not in page_of(ours)
     path = saved.save("this-one")
     assert path == tmp_path / "data" / "devices" / "this-one.yaml"
     planned = plan.plan("this-one", str(tiny), str(rows(tmp_path / "rows.jsonl")), lambda _: None)
@@ -80,7 +80,7 @@ def test_what_a_run_measured_is_a_device_that_a_plan_and_the_report_follow(
     text = shown.text(planned)
     assert f"the warm-up of {ours.name}" in text
     assert "nothing here was measured" not in text
-    assert "the device file this-one (invoke plan) says" in page_of(ours)
+    assert "The device file this-one (invoke plan) predicts" in page_of(ours)
 
 
 def change(folder: Path, **values: Any) -> dict[str, Any]:

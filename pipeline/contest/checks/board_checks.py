@@ -44,7 +44,7 @@ def _telemetry(facts: Facts) -> CheckResult:
 def _board(facts: Facts) -> CheckResult:
     """Judge power mode, clocks and throttling anew, and compare with the run's verdict on itself."""
     manifest, (recording, _) = facts.manifest, facts.recording
-    expected = f"{power.TARGET_MODE}, nothing held back, and the verdict that the run came to"
+    expected = f"{power.TARGET_MODE}, no clock held down, and the verdict that the run recorded"
     if recording is None:
         return unknown("board", INVALID_RUN, f"{NAME} cannot be read", expected)
     judged = verdict.judge(_state(manifest.board.before), _state(manifest.board.after), recording)

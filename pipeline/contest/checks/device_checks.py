@@ -60,7 +60,7 @@ def _machine(facts: Facts) -> CheckResult:
         contradicts = not seen.is_jetson and (seen.module is not None or seen.l4t is not None)
         unchecked = f"{named}: not checked, only the contest's board is described"
         why = f"{named}, yet with a module or release of one" if contradicts else unchecked
-        return decided("machine", INVALID_RUN, not contradicts, why, "one device in all that is told of it")
+        return decided("machine", INVALID_RUN, not contradicts, why, "one device in all its records")
     low, high = board.memory_bytes
     wrong = [f"machine {environment.machine}"] * (environment.machine != board.machine)
     wrong += [f"kernel {seen.kernel}"] * (not (seen.kernel or "").endswith(board.kernel_ends))

@@ -152,7 +152,7 @@ def _request(facts: Facts) -> CheckResult:
         wrong += [f"{key}: submission.json says {claimed!r}, the manifest {name!r}"] * (claimed != name)
     repeats = _option(run.command, "--repeat")
     wrong += [f"--repeat {repeats} in its command"] * (repeats not in (None, str(request.repeat)))
-    expected = "what was asked for is what ran"
+    expected = "the run did what its options say"
     return decided(
         "request", INTEGRITY, not wrong, listed(wrong, 3) or f"{run.model.name} on {run.dataset.name}", expected
     )

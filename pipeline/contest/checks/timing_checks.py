@@ -53,7 +53,7 @@ def _phases(facts: Facts) -> CheckResult:
     ]
     wrong += [f"section {number}" for number, value in enumerate(phases.timed, start=1) if value <= 0]
     wrong += ["the median of the sections"] * (abs(median(phases.timed) - manifest.elapsed_s) > CLOSE_S)
-    wrong += ["as many sections as were asked for"] * (len(phases.timed) != manifest.request.repeat)
+    wrong += ["as many sections as --repeat says"] * (len(phases.timed) != manifest.request.repeat)
     whole_s, once_s = _reading_s(facts)
     wrong += [
         f"{name} of {value:.3g} s, where reading the weights takes {least_s:.3g}"
@@ -103,7 +103,7 @@ def _timeline(facts: Facts) -> CheckResult:
     idle_s = max(start - end for start, end in zip([*starts, line.telemetry[1]], ends, strict=True))
     wrong += [f"{idle_s:.1f} s behind a section that nothing is told of"] * (idle_s > MOST_IDLE_S)
     wrong += ["not a part for each section"] * (not len(timed) == len(phases.timed) == len(manifest.sections))
-    expected = "load, warm-up, telemetry around the timed sections, attestation; each as long as it is told"
+    expected = "load, warm-up, telemetry around the timed sections, attestation; each as long as recorded"
     return decided("timeline", INVALID_RUN, not wrong, listed(wrong) or "in order", expected)
 
 

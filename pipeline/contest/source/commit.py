@@ -48,7 +48,7 @@ def of_run(manifest: Mapping[str, Any], checkout: Path) -> Source:
             "M612",
             "the run was made from files that are in no commit",
             where=f"commit {code['commit'][:12]} and {_some(code.get('changed')) or 'changes'}",
-            expected="every file that takes part in a run as a commit has it; data of your own may lie anywhere",
+            expected="every file that takes part in a run is committed; your own data may lie anywhere",
             fix="git add and git commit them (or git stash --include-untracked), run again, and submit that run",
         )
     _refuse_changes(checkout)
@@ -97,7 +97,7 @@ def _refuse_changes(checkout: Path) -> None:
             "M614",
             "the checkout has changes that are in no commit",
             where=_some(changed),
-            expected="all source and documents as the newest commit has them; data of your own may lie anywhere",
+            expected="all source and documents are committed; your own data may lie anywhere",
             fix="git add and git commit them, or git stash --include-untracked: a submission is made of a commit",
         )
 

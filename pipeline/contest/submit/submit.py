@@ -201,7 +201,7 @@ def text(result: Submission) -> str:
         lines += [f"  {'file':<10}{paths.shown(result.path)}", f"  {'size':<10}{result.size_bytes / 1e6:,.1f} MB"]
         lines += [f"  {'sha256':<10}{result.sha256}"]
         if unknown:
-            lines += [f"  {'unknown':<10}{', '.join(unknown)}: could not be told here, and will be asked again"]
+            lines += [f"  {'unknown':<10}{', '.join(unknown)}: cannot be checked here; the organiser checks it again"]
         lines += [f"  {'redacted':<10}{_redacted(result.redactions)}"]
         lines += [f"  {'note':<10}{note}" for note in result.notes]
     return "\n".join(lines)

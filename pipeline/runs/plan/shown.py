@@ -72,10 +72,10 @@ def _range(seconds: Seconds) -> str:
 def _rests_on(planned: Plan) -> Iterator[tuple[str, str]]:
     device = planned.device
     if planned.measured and device.measured is not None:
-        yield "rests on", device.measured.source
+        yield "measured", device.measured.source
         return
     if device.measured is not None:
-        yield "rests on", f"rates of another model, {device.measured.model}, on this device: {device.measured.source}"
+        yield "measured", f"rates of another model, {device.measured.model}, on this device: {device.measured.source}"
         return
     peak = f"{device.bytes_per_s / 1e9:,.0f} GB/s"
     modes = [(device.mode, device.flops_per_s, device.bytes_share), *(

@@ -125,5 +125,5 @@ def _answered(run: Path) -> Path:
     raise ResourceError(
         "R441", f"shard {keys.number_of(run.name)} ended without answers", where=paths.shown(log),
         expected="a job that ends well", actual=result.get("why"),
-        fix="mend that; then go on by --resume, which keeps all whole answers",
+        fix="mend that; then --resume does the rest and keeps all finished answers",
     )  # fmt: skip
