@@ -1,6 +1,6 @@
 """The docker commands of Dockerfile.l4t, in full, so that they can be read, pasted and run without this program.
 
-Where podman is what there is, they are podman's, which has the same words.
+Where podman is what there is, or all that answers, they are podman's, which has the same words.
 
 A run has no network and sees of the host what its record needs: `/models`, `/data` and `/runs`, and on a Jetson, read
 only, the release, the module and the power mode. It is the user who calls, in the groups that a board gives its GPU to.
@@ -22,7 +22,7 @@ from pipeline import paths
 from pipeline.device import board
 from pipeline.device.host import Host
 from pipeline.errors import EnvironmentProblem
-from pipeline.process import answering_program, container_program
+from pipeline.process import answering_program
 from pipeline.record import provenance
 
 IMAGE = "phi3-pipeline"
@@ -37,6 +37,9 @@ SEEN_OF_THE_HOST = {
 """Files of the host that verdicts need and a container's own root lacks: the host's path to the container's."""
 
 
+LIMITS = {"docker": ("memlock=-1", "stack=67108864"), "podman": ("host",)}
+"""By program. Podman gives only what its caller has: asked for more, or for one of them alone, it starts nothing."""
+
 GPU_GROUPS = ("video", "render")
 """The host's groups that may use its GPU. Handed on by number: a container has its own names."""
 
@@ -47,7 +50,7 @@ def build(image: str, torch_sha256: str = "") -> list[str]:
     commit = f"{code['commit'] or 'unknown'}{'-dirty' * bool(code['dirty'])}"
     arguments = [f"COMMIT={commit}", *([f"TORCH_SHA256={torch_sha256}"] if torch_sha256 else [])]
     options = [part for argument in arguments for part in ("--build-arg", argument)]
-    return [container_program(), "build", "-f", DOCKERFILE, *options, "-t", image, "."]
+    return [answering_program(), "build", "-f", DOCKERFILE, *options, "-t", image, "."]
 
 
 def run(
@@ -67,10 +70,11 @@ def run(
     options = [part for source, target in volumes for part in ("-v", f"{source}:{target}")]
     options += ["--user", "0:0", "--privileged", "--pid=host"] if whole_host else _user(host)
     options += ["-it", "--entrypoint", "bash"] if shell else []
-    limits = ["--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
+    program = answering_program()
+    limits = [part for limit in LIMITS.get(program, ()) for part in ("--ulimit", limit)]
     reach = ["--network", "host", "-e", "HF_HUB_OFFLINE=0"] if network else ["--network", "none"]
     fixed = ["--rm", "--runtime", "nvidia", *reach, "--ipc", "host", *limits]
-    return [container_program(), "run", *fixed, *options, image, *arguments]
+    return [program, "run", *fixed, *options, image, *arguments]
 
 
 def _user(host: Host) -> list[str]:

@@ -145,8 +145,8 @@ if [ -n "$emulated" ]; then
   all='PYTHONPATH=. python3 tests/image/one_row.py /models/standin /data/sets/obqa.jsonl "/runs/$0" && invoke doctor'
   all+=' && invoke test --only tests/engine/test_exactness.py'
 else
-  step "inside: reproduce the run outside, doctor, the organiser's script"
-  all='invoke reproduce --run "$0" && invoke doctor && python3 test_script.py /models/standin /data/sets/obqa.jsonl'
+  step "inside: doctor, the organiser's script"
+  all='invoke doctor && python3 test_script.py /models/standin /data/sets/obqa.jsonl'
 fi
 options+=(--entrypoint bash)
 said=$(inside -c "$all" "$outside") || { echo "$said"; exit 1; }
@@ -164,6 +164,10 @@ if [ -z "$emulated" ]; then
   buildah "${store[@]}" commit -q --rm "$cheat" "localhost/hostile:$arch"
   CONTAINERS_STORAGE_CONF=$work/storage.conf PYTHONPATH=. "$python" tests/image/rerun.py "$image" "localhost/hostile:$arch" \
     "$volumes/runs/$outside" "$volumes/data/sets/obqa.jsonl" "$volumes/models/standin"
+  step "on podman, from outside: invoke image, shell, reproduce"
+  CONTAINERS_STORAGE_CONF=$work/storage.conf BUILDAH_ISOLATION=chroot PYTHONPATH=. PIPELINE_MODELS=$volumes/models \
+    PIPELINE_DATA=$volumes/data PIPELINE_RUNS=$volumes/runs \
+    "$python" tests/image/own_tasks.py "$image" "localhost/hostile:$arch" "$base" "$outside"
   step "docker run IMAGE test, without a network"
   options=(-v "$volumes/models:/models" -v "$volumes/data:/data")
   # Users and rights, the board, old libraries; the rest is as `make test-oldest` has it.

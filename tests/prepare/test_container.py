@@ -16,7 +16,7 @@ from support.commands import invoke_command
 from support.fake_board import FakeBoard
 from support.rows import write_rows
 
-from pipeline import paths
+from pipeline import paths, process
 from pipeline.device import board as boards
 from pipeline.prepare import container
 from pipeline.record import provenance
@@ -26,12 +26,20 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 Invoke = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(autouse=True)
+def dockers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine where docker is what answers."""
+    monkeypatch.setattr(container, "answering_program", lambda: "docker")
+
+
 @pytest.fixture
 def docker(board: FakeBoard, runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A docker that writes down how it was called; its folders, like the runs, are this test's."""
     for name in ("models", "data"):
         monkeypatch.setenv(f"PIPELINE_{name.upper()}", str(board.root.parent / name))
-    script = board.write("../bin/docker", '#!/bin/bash\nprintf "%q " "$@" > "$0.called"\n[ ! -e "$0.fails" ]')
+    script = board.write(
+        "../bin/docker", '#!/bin/bash\n[ "$1" != info ] || exit 0\nprintf "%q " "$@" > "$0.called"\n[ ! -e "$0.fails" ]'
+    )
     script.chmod(0o755)
     return script.with_name("docker.called")
 
@@ -194,3 +202,17 @@ def test_a_run_that_is_not_there(invoke: Invoke) -> None:
     done = invoke("reproduce", "--run", "nowhere")
     assert done.returncode == 2
     assert "U311" in done.stderr
+
+
+def test_podman_runs_it_where_dockers_daemon_does_not_answer(
+    board: FakeBoard, docker: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container, "answering_program", process.answering_program)
+    docker.with_name("docker").write_text("#!/bin/bash\nexit 1")
+    podman = board.write("../bin/podman", '#!/bin/bash\necho "podman was called: $*"')
+    podman.chmod(0o755)
+    container.call(container.run(board.host, "img", ["doctor"]))
+    printed, called = capfd.readouterr().out.splitlines()
+    assert printed.startswith("podman run --rm --runtime nvidia --network none --ipc host --ulimit host -v ")
+    assert called == f"podman was called: {printed.removeprefix('podman ')}"
+    assert container.build("img")[0] == "podman"
