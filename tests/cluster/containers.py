@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 WRAPPER = """#!{python} -IS
@@ -21,7 +23,10 @@ def found(each):
         source = os.path.join(board + os.path.dirname(source[len(board):]), os.readlink(source))
         source = source if source.startswith(board) else board + source
     return source + colon + rest
-os.execv("{program}", ["{program}", *map(found, sys.argv[1:])])
+given = [*map(found, sys.argv[1:])]
+if given[0] == "run":  # a board's containers end with it
+    given.insert(1, "--label=node=" + os.environ.get("SLURMD_NODENAME", ""))
+os.execv("{program}", ["{program}", *given])
 """
 MEMORY = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup/cgroup.controllers")
 
@@ -34,8 +39,18 @@ def limited() -> bool:
     return False
 
 
-def podman(place: Path) -> Path:
-    """A podman with a store of its own in `place`, for jobs too, which get the PATH and little else."""
+@contextlib.contextmanager
+def podman_of(place: Path) -> Iterator[Path]:
+    """A folder for the PATH, also that of jobs: podman and buildah with a store in `place`, emptied in the end."""
+    folder = _programs(place)
+    try:
+        yield folder
+    finally:  # a container that is left has mounts in it
+        for what in (["rm", "--all"], ["rmi", "--all"]):
+            subprocess.run([folder / "podman", *what, "--force"], check=False, capture_output=True)
+
+
+def _programs(place: Path) -> Path:
     store, settings = made_folder(place / "store"), place / "store/containers.conf"
     settings.write_text(
         '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]\n'
@@ -81,8 +96,6 @@ def buildah(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def cleared() -> None:
-    """No container is left; the images go."""
-    left = subprocess.run(["podman", "ps", "-aq"], capture_output=True, text=True, check=True).stdout
-    assert not left.strip(), f"containers left: {left}"
-    subprocess.run(["podman", "rmi", "--all", "--force"], check=True, capture_output=True)
+def no_container_left() -> None:
+    left = subprocess.run(["podman", "ps", "-a"], capture_output=True, text=True, check=True).stdout
+    assert len(left.splitlines()) == 1, left

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from containers import buildah, busybox, cleared, limited, podman, script
+from containers import buildah, busybox, limited, no_container_left, podman_of, script
 from loopback import NODES, cluster_of, say, scontrol, wait
 from support import fake_board
 from support.fake_board import FakeBoard
@@ -121,6 +123,43 @@ def ended() -> bool:
     return not subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout.strip()
 
 
+def example(cluster: Path, folder: Path) -> None:
+    """The example of a slurm.conf, with the names filled in and places of this test, is one that slurmctld takes."""
+    here, own = (
+        subprocess.run(["hostname", "-s"], capture_output=True, text=True, check=True).stdout.strip(),
+        folder / "own",
+    )
+    (own / "state").mkdir(parents=True)
+    shutil.copy(HOOKS / "cgroup.conf", own)
+    text = (HOOKS / "slurm.conf").read_text()
+    port = int(re.findall(r"^SlurmctldPort=(\d+)", (cluster / "slurm.conf").read_text(), re.MULTILINE)[0]) + 10
+    for old, new in (
+        ("SlurmctldHost=HEAD", f"SlurmctldHost={here}(127.0.0.1)"), ("SlurmUser=slurm", "SlurmUser=root"),
+        ("/var/spool/slurmctld", f"{own}/state"), ("/var/log/slurm", f"{own}"), ("/etc/slurm", f"{HOOKS}"),
+        ("NodeName=BOARD[1-4]", "NodeName=BOARD[1-4] NodeAddr=127.0.0.1"),
+    ):  # fmt: skip
+        assert old in text, old
+        text = text.replace(old, new)
+    more = f"SlurmctldPort={port}\nSlurmctldPidFile={own}/pid\nAuthInfo=socket={cluster}/run/munge.socket\n"
+    (own / "slurm.conf").write_text(text + more)
+    with (folder / "own.log").open("w") as log:
+        process = subprocess.Popen(["slurmctld", "-D", "-f", own / "slurm.conf"], stdout=log, stderr=log)
+    try:
+        known = {"SLURM_CONF": str(own / "slurm.conf")}
+        ask = ["scontrol", "show", "config"]
+        wait(lambda: subprocess.run(ask, env=os.environ | known, capture_output=True, check=False).returncode == 0, 10,
+             "a controller of the example")  # fmt: skip
+        told = subprocess.run(ask, env=os.environ | known, capture_output=True, text=True, check=True).stdout
+        for name in ("prolog", "epilog", "health"):
+            assert f"= {HOOKS}/{name}.sh\n" in told, told
+            assert os.access(HOOKS / f"{name}.sh", os.X_OK)
+        assert "Unable to parse" not in (folder / "own.log").read_text()
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+    say("the example of a slurm.conf starts a controller")
+
+
 def health(boards: dict[str, FakeBoard]) -> None:
     """Each node drains itself for another reason, and stays so until a person resumes it."""
     one, two, three = (boards[node] for node in NODES)
@@ -161,8 +200,9 @@ def prolog(boards: dict[str, FakeBoard], folder: Path) -> None:
     three = boards["orin3"].root
     (three / "run/judge-walls-tried").unlink()  # as a boot does
     kept = (three / "usr/bin/podman").read_text()
-    writable = '*(each for each in sys.argv[1:] if each != "--read-only")'
-    script(three / "usr/bin/podman", kept.replace("*map(found, sys.argv[1:])", writable))
+    writable = '[each for each in sys.argv[1:] if each != "--read-only"]'
+    assert "[*map(found, sys.argv[1:])]" in kept
+    script(three / "usr/bin/podman", kept.replace("[*map(found, sys.argv[1:])]", writable))
     wait(ended, 20, "the end of all jobs")
     resume("orin2")
     sbatch(folder, "no-walls", "echo $SLURM_JOB_ID runs", "--nodelist=orin3")
@@ -202,22 +242,25 @@ def main() -> None:
         place = Path(made)
         os.environ["TMPDIR"] = made
         slurm.HANDED_ON += ("TMPDIR",)
-        programs = podman(place)
-        os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
-        buildah("commit", "-q", busybox("sh", "sed", "touch"), IMAGE)
-        boards = {node: board_of(place / "boards", node, programs) for node in NODES}
-        put_hooks(place / "cluster", place / "boards")
-        os.environ["HEALTH_S"] = "2"
-        with cluster_of(place / "cluster"):
-            wait(lambda: all(state(each) == "IDLE " for each in NODES), 20, "idle nodes")
-            health(boards)
-            prolog(boards, place)
-            epilog(boards, place)
-        for node, board in boards.items():
-            shown = (board.root / "var/log/slurm/prolog.log").read_text()
-            print(f"  {node}: {shlex.quote(shown[-200:])}" if "not found" in shown else f"  {node}: well", flush=True)
-            assert "not found" not in shown, shown
-        cleared()
+        with podman_of(place) as programs:
+            os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
+            buildah("commit", "-q", busybox("sh", "sed", "touch"), IMAGE)
+            boards = {node: board_of(place / "boards", node, programs) for node in NODES}
+            put_hooks(place / "cluster", place / "boards")
+            os.environ["HEALTH_S"] = "2"
+            with cluster_of(place / "cluster"):
+                wait(lambda: all(state(each) == "IDLE " for each in NODES), 20, "idle nodes")
+                example(place / "cluster", place)
+                health(boards)
+                prolog(boards, place)
+                epilog(boards, place)
+            for node, board in boards.items():
+                shown = (board.root / "var/log/slurm/prolog.log").read_text()
+                print(
+                    f"  {node}: {shlex.quote(shown[-200:])}" if "not found" in shown else f"  {node}: well", flush=True
+                )
+                assert "not found" not in shown, shown
+            no_container_left()
 
 
 if __name__ == "__main__":

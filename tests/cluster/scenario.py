@@ -23,7 +23,7 @@ from typing import Any
 
 from pipeline import paths
 from pipeline.errors import EnvironmentProblem, UsageError
-from pipeline.queues import attempts, job, slurm
+from pipeline.queues import attempts, boards, job, slurm
 from pipeline.queues.driver import Driver, Wanted
 from pipeline.queues.local import Local
 from pipeline.queues.owner import only_one
@@ -183,6 +183,20 @@ def look_at_the_farm(place: Path, folder: Path) -> None:
     os.environ["PATH"] = path
     with pytest.raises(UsageError, match="no such partition"):
         Slurm("nowhere")
+    # A node that has another folder under the path of the shared one.
+    cluster("kill", str(folder), "orin3")
+    apart = f'mount -t tmpfs none "{place}" && exec bash "{CLUSTER}" daemon "{folder}" orin3'
+    subprocess.run(["unshare", "--mount", "sh", "-c", apart], check=True)
+    boards.PATIENCE_S = 8.0
+    with pytest.raises(EnvironmentProblem) as caught:
+        farm.check(Slurm(None), place, PYTHON, print)
+    assert (caught.value.code, caught.value.where) == ("E634", "orin3"), caught.value
+    cluster("kill", str(folder), "orin3")
+    cluster("daemon", str(folder), "orin3")
+    wait(lambda: all(each.up for each in Slurm(None).nodes()), 20)
+    print(
+        "  refused before anything is queued: no containers, no such partition, a folder that is not shared", flush=True
+    )
 
 
 def scenario(kind: str, place: Path, folder: Path) -> None:
