@@ -3,7 +3,7 @@
     python benchmarks/ids.py phi3_ids.json --tokenizer models/phi3-medium \\
         pub30=data/sets/obqa.jsonl obqa500=data/sets/obqa-test.jsonl boolq500=data/sets/boolq-validation.jsonl
 
-Writes {name: [[token ids of a prompt, tokens of its reference answer with the end token], …]}; see `scripted.read_sets`.
+Writes {name: [[token ids of a prompt, tokens of its reference answer and its end], …]}; see `scripted.read_sets`.
 The stand-in's tokenizer cuts text otherwise than Phi-3's, so its figures are of other lengths.
 """
 
@@ -43,7 +43,8 @@ def main() -> None:
     found = {}
     for name, file in (each.split("=", 1) for each in asked.sets):
         found[name] = rows_of(Path(file), asked.limit, tokenizer)
-        print(f"{name}: {len(found[name])} prompts, {sum(len(prompt) for prompt, _ in found[name]):,} tokens", flush=True)
+        tokens = sum(len(prompt) for prompt, _ in found[name])
+        print(f"{name}: {len(found[name])} prompts, {tokens:,} tokens", flush=True)
     asked.to.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
 

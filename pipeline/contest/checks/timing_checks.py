@@ -1,9 +1,9 @@
 """Checks of the clock: whether the times of a run can all be true of one process on the device that it names.
 
 Every interval is recorded several ways: as a duration, on one timeline, by the moments at which answers were finished,
-in the log, and between two times of day. A time that was edited has to be edited everywhere, and may not fall below the
-floor: what the device needs for reading the weights and for the arithmetic that nobody can leave out. A false time above
-that floor, edited everywhere, passes here; only measuring again finds it (`contest/verify/again/checks.py`).
+in the log, and between two times of day. A time that was edited has to be edited everywhere, and may not fall below
+the floor: what the device needs for reading the weights and for the arithmetic that nobody can leave out. A false time
+above that floor, edited everywhere, passes here; only measuring again finds it (`contest/verify/again/checks.py`).
 """
 
 from __future__ import annotations
