@@ -82,7 +82,7 @@ class Reference:
         return {}
 
     def _to_stop(self, tokens: list[int]) -> list[int]:
-        """Without the padding behind the first stop token."""
+        """An answer without the padding behind the first stop token."""
         end = next((i + 1 for i, token in enumerate(tokens) if token in self.stop_tokens), len(tokens))
         return tokens[:end]
 

@@ -26,7 +26,10 @@ MOST_SHOWN = 5
 
 
 def read_yaml(content: str | bytes) -> Any:
-    """Raises yaml.YAMLError. By libyaml where PyYAML brings it, as its wheels do: ten times as fast."""
+    """The value in a YAML text.
+
+    Raises yaml.YAMLError. By libyaml where PyYAML brings it, as its wheels do: ten times as fast.
+    """
     return yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 

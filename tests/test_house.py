@@ -159,6 +159,21 @@ def unexplained(root: Path) -> list[str]:
     return complaints
 
 
+NO_SUBJECT = ("Of ", "What ", "As ", "By ", "Behind ", "Beyond ", "Those ", "Without ")
+
+
+def riddles(root: Path) -> list[str]:
+    """Docstrings that begin without naming the thing, or, but for a constructor's, with the errors that it raises."""
+    complaints = []
+    for name, path in modules(root).items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                text = ast.get_docstring(node) or ""
+                if text.startswith(NO_SUBJECT) or (text.startswith("Raises ") and node.name != "__init__"):
+                    complaints.append(f"{name}.{node.name} begins with {text.split()[0]!r}")
+    return complaints
+
+
 def undeclared(root: Path) -> list[str]:
     """Packages that the wheel imports and does not ask for."""
     project = (root / "pyproject.toml").read_text(encoding="utf-8")
@@ -174,7 +189,7 @@ def undeclared(root: Path) -> list[str]:
     return sorted(complaints)
 
 
-RULES = (upward, into_the_contest, too_curious, too_full, too_long, not_in_the_table, unexplained, undeclared)
+RULES = (upward, into_the_contest, too_curious, too_full, too_long, not_in_the_table, unexplained, riddles, undeclared)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -231,6 +246,8 @@ def test_a_small_house_in_order_is_found_so(tree: Callable[[dict[str, str]], Pat
         (not_in_the_table, {"engine/kernels/__init__": '"""X."""'}, "pipeline/engine/kernels/"),
         (unexplained, {"runs/timed": ""}, "pipeline/runs does not say"),
         (unexplained, {"engine/__init__": "# Tokens."}, "pipeline/engine does not say"),
+        (riddles, {"engine/loop": 'def f():\n    """Of a pass."""'}, "pipeline.engine.loop.f begins with 'Of'"),
+        (riddles, {"engine/loop": 'def f():\n    """Raises X."""'}, "pipeline.engine.loop.f begins with 'Raises'"),
         (undeclared, {"engine/loop": "import numpy.linalg"}, "pipeline.engine.loop imports numpy"),
         (undeclared, {"engine/loop": "from reportlab import x"}, "pipeline.engine.loop imports reportlab"),
     ],

@@ -47,12 +47,13 @@ def last_number(text: str) -> Decimal | None:
 
 
 def is_alias(text: str, answer: str, aliases: Sequence[str]) -> bool:
+    """Whether the text is the answer or another name for it, as TriviaQA's authors compare."""
     # Some answers are all articles ("The The", a band): they come out empty, which must not make silence right.
     return bool(text.strip()) and normalised(text) in {normalised(alias) for alias in (answer, *aliases)}
 
 
 def normalised(text: str) -> str:
-    """As TriviaQA's authors compare answers: lower case, no punctuation, no articles, single blanks."""
+    """A text as TriviaQA's authors compare it: lower case, no punctuation, no articles, single blanks."""
     lower = text.replace("_", " ").lower().translate(_PUNCTUATION)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", lower).split())
 

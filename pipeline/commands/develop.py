@@ -76,7 +76,10 @@ def _files_with(marker: str) -> list[str]:
 
 
 def _need(package: str) -> None:
-    """Raises ModuleNotFoundError, which becomes E332, where the tests' packages are not installed."""
+    """Check that a package of the tests is installed.
+
+    Raises ModuleNotFoundError, which becomes E332, where the tests' packages are not installed.
+    """
     if importlib.util.find_spec(package) is None:
         raise ModuleNotFoundError(name=package)
 

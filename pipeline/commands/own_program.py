@@ -61,7 +61,7 @@ class OwnProgram(Program):
 
     @property
     def binary(self) -> str:
-        """As one types it: invoke calls itself inv[oke]."""
+        """The program's name as one types it: invoke calls itself inv[oke]."""
         return super().binary.replace("inv[oke]", "invoke")
 
     @contextlib.contextmanager

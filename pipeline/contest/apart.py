@@ -181,7 +181,7 @@ def _lower(kind: int, most: int) -> None:
 
 
 def _data_bytes() -> int:
-    """What this process has of what RLIMIT_DATA counts: the program's own memory, not what it maps to share."""
+    """The bytes of this process that RLIMIT_DATA counts: the program's own memory, not what it maps to share."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[5]) * resource.getpagesize()
 

@@ -26,5 +26,5 @@ class _File(BaseModel):
 
 @cache
 def load() -> Contest:
-    """Raises IntegrityError (M101)."""
+    """The contest's numbers, from configs/rules.yaml. Raises IntegrityError (M101)."""
     return settings.load(paths.CONFIGS / "rules.yaml", _File).contest

@@ -93,7 +93,7 @@ def columns(text: str) -> list[str]:
 
 
 def delimiter(text: str) -> str:
-    """What stands between the columns: whatever takes a name that we know out of the head, and the most with it."""
+    """The character between the columns: the one that finds most columns, among them a name that we know."""
     heads = {each: [name.strip().lower() for name in _head(text, each)] for each in DELIMITERS}
     return max(DELIMITERS, key=lambda each: (bool(set(KEYS) & set(heads[each])), len(heads[each])))
 

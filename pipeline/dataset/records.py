@@ -207,7 +207,7 @@ def _check_encodes(path: Path, number: int, text: str) -> None:
 
 
 def _refuse_bytes(path: Path, body: bytes, error: UnicodeDecodeError) -> NoReturn:
-    """Not UTF-8; but an earlier line that is wrong in another way comes first."""
+    """Refuse a file that is not UTF-8; an earlier line that is wrong in another way comes first."""
     before, newline, _ = body[: error.start].rpartition(b"\n")
     if newline and before.strip():
         _records(path, before.decode("utf-8"))

@@ -40,7 +40,8 @@ class Host:
 
     @property
     def may_change(self) -> bool:
-        """Power modes and clocks are root's, and root is who may write the root folder."""
+        """Whether this process may set power mode and clocks: as root, who is told by the root folder being
+        writable."""
         return os.access(self.root, os.W_OK)
 
     def path(self, name: str) -> Path:

@@ -85,8 +85,8 @@ def held_again(
     known: PassCost,
     on_step: Callable[[int, int], object] = lambda done, all: None,
 ) -> PassCost | None:
-    """A curve that was measured here before, as fast or slow as this device is now, if its ends still lie to each other
-    as they did; None if they do not, or if it is of other sizes."""
+    """A curve that was measured here before, scaled to this device's speed now. None if its two ends no longer have the
+    ratio that they had, or if it is of other sizes."""
     largest = min(limits.budget_rows, limits.slots)
     if known.rows != tuple(n for n in SIZES if n <= largest) or len(known.rows) < 2:
         return None
@@ -97,8 +97,8 @@ def held_again(
 
 
 def fitting(limits: Limits, curve: PassCost) -> Limits:
-    """`limits` with passes no larger than makes their tokens cheaper, and no more running answers than fill them, since
-    each holds slots: one for `TOKENS_PER_ANSWER` tokens of the largest pass at least."""
+    """`limits` with the pass size that makes a token cheapest, and with as many running answers as fill it: more would
+    only hold slots. One for `TOKENS_PER_ANSWER` tokens of the largest pass at least."""
     if curve is cost.UNKNOWN:
         return limits
     budget = curve.best_budget(limits.budget_rows)

@@ -48,7 +48,7 @@ class Guesses:
         self._failed = False
 
     def following(self, index: int, prompt: Callable[[], Ints], answer: Sequence[int], longest: int) -> Draft:
-        """As `guess`, for the answer of prompt `index`."""
+        """Drafts for the next tokens of prompt `index`; see `guess` below."""
         for candidates in (self._of(index), ()):
             try:
                 return guess(prompt, answer, candidates, longest)
@@ -57,7 +57,7 @@ class Guesses:
         return NONE
 
     def whole(self, index: int, stop_tokens: frozenset[int], longest: int) -> list[Draft]:
-        """As `whole`, for prompt `index`."""
+        """Every candidate for the whole answer of prompt `index`; see `whole` below."""
         try:
             return whole(self._of(index), stop_tokens, longest)
         except Exception as error:

@@ -273,7 +273,7 @@ class Engine:
 
     @property
     def limits(self) -> Limits:
-        """As planned, with the slots that the pool has by now."""
+        """The planned limits, with the slots that the pool has by now."""
         return replace(self._planned, slots=self.pool.slots)
 
     def limits_in_use(self) -> Limits:
@@ -281,7 +281,7 @@ class Engine:
         return calibration.fitting(self.limits, self.cost)
 
     def fit_pool(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-        """Beyond the longest context that the pool was made for it grows as far as memory lets it: rotation goes on."""
+        """Grow the pool, as far as memory lets it, for a prompt beyond the longest context that it was made for."""
         longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
         tokens = len(prompts[longest])
         need, slots = tokens + max_new_tokens, self.pool.slots

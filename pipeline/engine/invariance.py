@@ -140,7 +140,7 @@ def bits_of(linear: Callable[[Tensor, Tensor], Tensor], weights: Weights, fused:
 def _try_products(
     weights: Weights, fused: bool, largest: int, kernels: library.Kernels | None, blas: cublaslt.Library | None
 ) -> dict[Key, dict[int, Way]]:
-    """Raises NoClass."""
+    """Try the products of every weight shape, and choose one for each size. Raises NoClass."""
 
     def propose(size: int, weight: Tensor, stride: int) -> Sequence[Way]:
         few = size <= FINE_ROWS
@@ -203,7 +203,7 @@ class Kept:
             return None
 
     def write(self, ways: dict[Key, dict[int, Way]]) -> None:
-        """Where the folder cannot be written to, every start tries again."""
+        """Keep the trial's result; where the folder cannot be written to, every start tries again."""
         products = [
             {
                 "key": [key.outputs, key.inputs, key.stride],

@@ -43,14 +43,14 @@ STREAMED = "read from the disk in every pass"
 
 
 class Element(Protocol):
-    """What is planned about a dtype: a `torch.dtype`, or a `Kind` where torch is not there."""
+    """A dtype as a plan needs it: a `torch.dtype`, or a `Kind` where torch is not there."""
 
     @property
     def itemsize(self) -> int: ...
 
 
 class Place(Protocol):
-    """What is planned about a device: a `torch.device`, or a `Kind`."""
+    """A device as a plan needs it: a `torch.device`, or a `Kind`."""
 
     @property
     def type(self) -> str: ...
@@ -69,7 +69,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the free bytes go."""
+    """How the free memory is divided."""
 
     free_bytes: int
     margin_bytes: int

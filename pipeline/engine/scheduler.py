@@ -126,7 +126,7 @@ class Scheduler:
         return works
 
     def _pass_rows(self, ready: Sequence[Answer], budget: int) -> int:
-        """As many rows as make all passes that are left equally large, so that none is a sliver."""
+        """The rows that make all passes that are left equally large, so that none is a sliver."""
         left = self.cache.tokens_left + len(ready)
         passes = max(1, -(-left // budget))
         even = -(-left // passes)

@@ -57,7 +57,7 @@ class Packed:
 
 
 def pack(segments: Sequence[Segment], device: torch.device) -> Packed:
-    """Lay segments end to end; there is at least one."""
+    """Build a pass: lay the segments, at least one, end to end, and upload them to the device."""
     lengths, starts, outputs = (
         np.array(counts, dtype=np.int64)
         for counts in zip(*[(len(s.tokens), s.start, s.output_rows) for s in segments], strict=True)

@@ -29,7 +29,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def write(path: Path, page: str) -> None:
-    """Whole or not at all. Raises ResourceError (R101, R102)."""
+    """Write the page to `path`, whole or not at all. Raises ResourceError (R101, R102)."""
     with write_atomically(path) as file:
         file.write(page.encode("utf-8", "replace"))
 
@@ -48,7 +48,7 @@ def bytes_text(count: int | None) -> str:
 
 
 def decimals(seconds: float) -> str:
-    """As many as a run's time deserves."""
+    """Seconds as text, with as many digits as a run's time deserves."""
     return f"{seconds:.3f}" if seconds < 10 else f"{seconds:,.2f}"
 
 

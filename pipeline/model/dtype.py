@@ -51,7 +51,7 @@ def pick_dtype(name: str | None, folder: Path) -> torch.dtype:
 
 
 def _remedy(folder: Path) -> str:
-    """By the tensors: a config.json may say float16 of weights that are none."""
+    """A remedy that goes by the tensors: a config.json may say float16 of weights that are none."""
     stored = {entry.dtype for path in folder.glob("*.safetensors") for entry in read_header(path, "copy it anew")}
     if stored <= {"BF16", "F32"}:
         return f"its tensors are {' and '.join(sorted(stored)) or 'elsewhere'}: give --dtype {' or '.join(DTYPES)}"

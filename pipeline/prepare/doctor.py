@@ -91,7 +91,7 @@ def as_json(results: Sequence[CheckResult]) -> list[dict[str, Any]]:
 
 
 def conclude(results: Sequence[CheckResult]) -> None:
-    """Raises EnvironmentProblem (E310) when a check failed."""
+    """End the command by its results. Raises EnvironmentProblem (E310) when a check failed."""
     failed = [each for each in results if each.state == FAIL]
     if failed:
         raise EnvironmentProblem(

@@ -29,7 +29,10 @@ class TorchFacts:
 
 
 def look() -> TorchFacts:
-    """Raises ModuleNotFoundError where there is no torch."""
+    """Read what this torch is and can use, without importing it where that is possible.
+
+    Raises ModuleNotFoundError where there is no torch.
+    """
     spec = importlib.util.find_spec("torch")
     if spec is not None and spec.origin is not None and (folder := Path(spec.origin).parent).is_dir():
         named = _named(folder / "version.py")
@@ -39,7 +42,7 @@ def look() -> TorchFacts:
 
 
 def _named(path: Path) -> dict[str, object] | None:
-    """What torch's `version.py` names; None where it is another's, or not there."""
+    """The versions that torch's `version.py` names; None where it is another's, or not there."""
     try:
         named = runpy.run_path(str(path))
     except (OSError, SyntaxError, ImportError):

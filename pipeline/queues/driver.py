@@ -36,7 +36,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as a look found it."""
+    """A run's state, node, result and attempts at one moment."""
 
     key: str
     state: str
@@ -48,6 +48,8 @@ class Run:
 
 @dataclass
 class Driver:
+    """Submits, watches and settles the jobs of a set of runs."""
+
     queue: Queue
     runs: Path
     prefix: str

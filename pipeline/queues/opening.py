@@ -23,7 +23,10 @@ PYTHON = (
 
 
 def check(on: str, partition: str | None) -> None:
-    """Raises UsageError: U737 no such queue, U744 a partition of this machine."""
+    """Check that there is such a queue, before anything is written.
+
+    Raises UsageError: U737 no such queue, U744 a partition of this machine.
+    """
     if on not in NAMES:
         raise UsageError(
             "U737", "there is no such queue", where="--on", expected=", ".join(NAMES), actual=on,

@@ -84,7 +84,7 @@ class Slurm:
         return [each for _, each in self._numbered()]
 
     def _numbered(self) -> list[tuple[str, Listed]]:
-        """Those of this user, whatever partition, with Slurm's number of each."""
+        """This user's jobs in every partition, with Slurm's number of each."""
         said = _called("squeue", "--noheader", f"--user={os.getuid()}", "--format=%i|%T|%N|%r|%j")
         found = []
         for line in said.splitlines():

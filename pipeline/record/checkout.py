@@ -90,7 +90,7 @@ def _walk(checkout: Path) -> list[Path]:
 
 
 def _is_made(name: str, *, folder: bool) -> bool:
-    """By MADE_HERE, whose lines mean what they do in .gitignore."""
+    """Whether MADE_HERE names it; its lines mean what they do in .gitignore."""
     relative = name.removeprefix("./")
     for line in MADE_HERE:
         compared = relative if line.startswith("/") else relative.rsplit("/", 1)[-1]

@@ -113,7 +113,8 @@ class RunFolder:
                 os.truncate(self.path / "outputs.jsonl", self._whole_bytes)
 
     def _write_log(self, message: str) -> None:
-        """Not handed to loguru as a file: on a full disk it would print a traceback for every line."""
+        """Write one line of run.log. Loguru does not get the file: on a full disk it would print a traceback for
+        every line."""
         with contextlib.suppress(OSError):
             self._log_file.write(message)
             self._log_file.flush()

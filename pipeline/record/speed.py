@@ -71,7 +71,8 @@ class Speed:
 def between(
     a: Mapping[str, Any], b: Mapping[str, Any], rows_a: int, rows_b: int, names: tuple[str, str] = ("A", "B")
 ) -> Speed:
-    """Of two manifests, and how many rows each run answered. `names` are the runs' in `why_not`."""
+    """The speed of one run against another, by their manifests and the rows that each answered. `names`: of the
+    runs, for `why_not`."""
     times, reasons = [], []
     for name, manifest in zip(names, (a, b), strict=True):
         found = _times(manifest)

@@ -52,7 +52,7 @@ class Pass:
 
 
 def write_passes(folder: Path, log: PassLog) -> None:
-    """Raises ResourceError (R101, R102)."""
+    """Write passes.csv, a line for each pass. Raises ResourceError (R101, R102)."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(field.name for field in fields(Pass))
@@ -63,7 +63,7 @@ def write_passes(folder: Path, log: PassLog) -> None:
 
 
 def read_passes(folder: Path) -> list[Pass]:
-    """Raises OSError where there is no such file, ValueError where it is not one."""
+    """The passes in a run's passes.csv. Raises OSError where there is no such file, ValueError where it is not one."""
     with open(folder / PASSES, encoding="utf-8", newline="") as file:
         table = list(csv.reader(file))
     if not table or table[0] != [field.name for field in fields(Pass)] or any(len(row) != 4 for row in table):

@@ -73,7 +73,7 @@ class Against:
 
 
 def read(against: str, seen: Facts, execute_code: bool) -> Against:
-    """Raises what comparing raises."""
+    """Compare a run with its baseline. Raises what comparing raises."""
     compared = compare.compare(against, str(seen.folder), execute_code)
     other = compare.read(run_folder.find(against))
     times = speed.between(other.manifest, seen.manifest, len(other.outputs), len(seen.rows), NAMES)

@@ -54,7 +54,7 @@ class Samples:
     channels: tuple[Channel, ...]
 
     def of_unit(self, unit: str) -> list[Channel]:
-        """Channels that gave something at least once."""
+        """Channels in this unit with at least one value."""
         return [channel for channel in self.channels if channel.name.endswith(f"_{unit}") and channel.coverage > 0]
 
 
@@ -98,7 +98,10 @@ def value(manifest: Mapping[str, Any], path: str) -> Any:
 
 
 def read(folder: Path, execute_code: bool = False) -> Facts:
-    """Raises UsageError (U701) for a folder without a run's manifest, and what a sandbox raises (`verdicts`)."""
+    """Read a run's folder.
+
+    Raises UsageError (U701) for a folder without a run's manifest, and what a sandbox raises (`verdicts`).
+    """
     manifest = _manifest(folder)
     missing: list[str] = []
     outputs = _outputs(folder, missing)

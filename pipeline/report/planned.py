@@ -39,7 +39,7 @@ def sentence(seen: Facts, measured_s: float) -> str:
 
 
 def _device(seen: Facts) -> DeviceConfig | None:
-    """What the run's own machine measured before, else the project's file of that board or GPU."""
+    """The device file of the run: as its own machine measured, else the project's for that board or GPU."""
     own = _saved(seen)
     if own is not None:
         return own

@@ -130,7 +130,7 @@ def _verdict(seen: Facts) -> dict[str, Any] | None:
 
 
 def _accuracy(seen: Facts) -> dict[str, Any] | None:
-    """As recomputed from the outputs here; the manifest's own figure beside it where it is another."""
+    """The score, recomputed from the outputs here; the manifest's own figure beside it where it is another."""
     right, of = sum(row.right is True for row in seen.scored), len(seen.scored)
     told = seen.get("score") or {}
     if not of:

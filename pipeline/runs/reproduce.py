@@ -97,7 +97,10 @@ def text(result: Reproduction) -> str:
 
 
 def conclude(result: Reproduction) -> None:
-    """Raises AccuracyError (A501) when answers differ. A time is judged by people, who know both boards."""
+    """End with an error if the reproduction differs.
+
+    Raises AccuracyError (A501) when answers differ. A time is judged by people, who know both boards.
+    """
     if not result.same:
         raise AccuracyError(
             "A501",

@@ -106,7 +106,8 @@ class Longest:
 
 @dataclass(frozen=True)
 class Looked:
-    """What a request names, looked at before anything heavy is imported or loaded; nothing of the data is kept."""
+    """The checked model and data of a request, before anything heavy is imported or loaded; nothing of the data is
+    kept."""
 
     data: Path
     model: Path
@@ -192,7 +193,10 @@ def _lengths(model: Path, chats: Chats, vocab: int, context: int, place: Callabl
 
 
 def by_transformers(model: Path) -> Prompts:
-    """Raises IntegrityError: M311, M313 there is no chat template."""
+    """The prompts as transformers' tokenizer makes them.
+
+    Raises IntegrityError: M311, M313 there is no chat template.
+    """
     from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
 
     try:

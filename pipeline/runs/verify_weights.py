@@ -24,7 +24,10 @@ class Verified:
 
 
 def weights(model: str, dtype: str | None = None, device: str | None = None, say: Say = print) -> Verified:
-    """Raises what `fetch.resolve`, `text_generation.load` and `attest` raise: IntegrityError names what differs."""
+    """Load a model as a run does, and compare what lies in memory with its lock.
+
+    Raises what `fetch.resolve`, `text_generation.load` and `attest` raise: IntegrityError names what differs.
+    """
     place = pick_device(device)
     folder = fetch.resolve(model, say)
     start = time.perf_counter()

@@ -59,7 +59,7 @@ MOST_WRONG = 5
 
 
 def words(error: ValidationError) -> str:
-    """What is wrong with which key, in our words: pydantic's speak of its own types and addresses."""
+    """The fault and its key, in our words: pydantic's speak of its own types and addresses."""
     found = error.errors(include_url=False, include_input=False)
     told = [
         f"{'.'.join(map(str, each['loc'])) or 'the whole'} "
@@ -115,7 +115,7 @@ class AnswerConfig(Strict):
 
 
 class FormConfig(Strict):
-    """From a row of the source to the organiser's form, without code."""
+    """The form of a data set: how a row of its source becomes a prompt and an answer, without code."""
 
     fields: dict[str, str | TextConfig] = {}
     """Names for `prompt`, beside those of the row itself."""

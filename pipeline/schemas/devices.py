@@ -92,7 +92,7 @@ class DeviceConfig(Strict):
     measured: Measured | None = None
 
     def estimates(self, shape: Shape, largest: int) -> dict[str, Estimate]:
-        """By power mode, the one that counts first; for passes of up to `largest` rows."""
+        """Times of passes of up to `largest` rows, by power mode, the contest's first."""
         if self.measured is not None and self.measured.is_of(shape):
             curve = self.measured.curve
             return {self.mode: Estimate(curve, curve, curve, self._break_even_rows(shape))}
@@ -116,7 +116,7 @@ class DeviceConfig(Strict):
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a pass takes on a device in one power mode, at the low, the likely and the high rates."""
+    """Times of a pass on a device in one power mode, at the low, the likely and the high rates."""
 
     slowest: PassCost
     likely: PassCost

@@ -45,7 +45,9 @@ def beyond_context(indices: Sequence[int], limit: int, place: Callable[[int], st
 
 
 def refuse(max_new_tokens: int | None, do_sample: bool, unknown: dict[str, Any]) -> None:
-    """Raises UsageError: U201 to sample, U202 an argument that is not known, U205 less than one new token, U207 no
+    """Check the arguments of a call.
+
+    Raises UsageError: U201 to sample, U202 an argument that is not known, U205 less than one new token, U207 no
     number of new tokens where pipe() has no default either."""
     if do_sample:
         raise UsageError(
@@ -84,7 +86,10 @@ def refuse(max_new_tokens: int | None, do_sample: bool, unknown: dict[str, Any])
 
 
 def check_chats(chats: Sequence[Any], place: Callable[[int], str] = counted) -> None:
-    """Raises FormError: F201 an input is no chat, F202 its last turn is not the user's."""
+    """Check that every input is a chat that ends with the user's turn.
+
+    Raises FormError: F201 an input is no chat, F202 its last turn is not the user's.
+    """
     for index, chat in enumerate(chats):
         fine = (
             isinstance(chat, list | tuple)

@@ -45,7 +45,10 @@ class Prompts:
         """Whether the tokenizer's library is asked directly."""
 
     def __call__(self, chats: Chats) -> list[list[int]]:
-        """Raises whatever the template or the tokenizer raises: `prompts_of` says for which chat."""
+        """Token ids of each chat with the prompt for an answer.
+
+        Raises whatever the template or the tokenizer raises: `prompts_of` says for which chat.
+        """
         if self._direct is None or not self.encodes:
             return token_ids(self._tokenizer, chats)
         return self._direct(chats)

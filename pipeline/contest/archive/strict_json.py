@@ -21,7 +21,7 @@ _PARTS = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 
 
 def loads(content: bytes) -> Any:
-    """Raises ValueError that says what is wrong."""
+    """The value in a JSON text from a stranger. Raises ValueError that says what is wrong."""
     if len(content) > MOST_BYTES:
         raise ValueError(f"{len(content):,} bytes, more than {MOST_BYTES:,}")
     if content.count(b"[") + content.count(b"{") > MOST_DEPTH:

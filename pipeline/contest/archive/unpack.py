@@ -27,7 +27,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (\S(?:.*\S)?)")
 
 @dataclass(frozen=True)
 class Bounds:
-    """Beyond which an archive is refused before it is unpacked."""
+    """Limits of an archive; one beyond them is refused before it is unpacked."""
 
     files: int = 2_000
     one_bytes: int = 1 << 30

@@ -86,7 +86,7 @@ def allowance(noise: Floats, leads: Floats) -> Allowance:
 
 
 def _scale(noise: Floats) -> float:
-    """Of the exponential whose quantiles the measured ones do not exceed."""
+    """The scale of the exponential whose quantiles the measured ones do not exceed."""
     size = np.abs(noise.astype(np.float64))
     scales = [np.quantile(size, share) / -np.log(1 - share) for share in (COMMON, RARE)]
     return max(float(max(scales)), LEAST_LIMIT / 10)

@@ -62,18 +62,21 @@ passes of so many rows."""
 
 
 def look(subject: Subject, device: str | None = None) -> Seen:
-    """Raises what loading the model raises, and ResourceError (R301) where an answer does not fit into memory."""
+    """Compute, with the organiser's model, the scores of all submitted tokens.
+
+    Raises what loading the model raises, and ResourceError (R301) where an answer does not fit into memory.
+    """
     model = Model(subject.model, device)
     return seen(subject, lambda *which: model.take(subject, *which))
 
 
 def seen(subject: Subject, take: Take) -> Seen:
-    """What an audit sees by these looks."""
+    """The scores of an audit, computed by `take`."""
     rows, own = sorted(subject.answers), submitted(subject)
     first = take("float32", own)
 
     def again(some: Sequence[int]) -> list[dict[int, Look]]:
-        """Behind each token, the two that the first look has as likeliest: their difference here and there is noise."""
+        """Look again at the two likeliest tokens of the first look: the change of their difference is noise."""
         probes = {row: np.concatenate([own[row], first[row].top], axis=1) for row in some}
         sizes = (None, SMALL_PASS_ROWS) if subject.dtype != "float32" else (SMALL_PASS_ROWS,)
         return [take(subject.dtype, probes, size) for size in sizes] if probes else []
@@ -113,7 +116,7 @@ class Model:
     def take(
         self, subject: Subject, dtype: str, probes: Mapping[int, Ints], rows: int | None = None
     ) -> dict[int, Look]:
-        """As `Take`, at the answers of the subject."""
+        """A `Take` at the answers of the subject."""
         given = [Given(subject.prompts[row], subject.answers[row], each) for row, each in probes.items()]
         return dict(zip(probes, teacher_forcing.look(self._engine(dtype), given, rows), strict=True))
 

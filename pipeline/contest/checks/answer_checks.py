@@ -41,7 +41,8 @@ class Allowance:
 
 
 def allowance(a: Mapping[str, Any], b: Mapping[str, Any]) -> Allowance:
-    """Of two runs' manifests: none where both promise that answers depend on their prompts alone, else rounding's."""
+    """The allowance for two runs: none where both promise that answers depend on their prompts alone, else that of
+    rounding."""
     promised = promise.between(a, b)
     share = 0.0 if promised.equal else max(SAME_SHARE.get(str(each.get("dtype")), 0.0) for each in (a, b))
     return Allowance(share, promised.why)
@@ -86,7 +87,7 @@ def _dataset(facts: Facts) -> CheckResult:
 
 
 def _pinned(facts: Facts) -> DatasetConfig | None:
-    """What is known of the set by its name, also where its file is not on this disk."""
+    """The facts of a set known by its name, also where its file is not on this disk."""
     name = facts.manifest.dataset.name
     known = settings.dataset(name) if name in settings.dataset_names() else None
     return None if known is None or known.sha256 is None else known

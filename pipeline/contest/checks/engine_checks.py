@@ -78,7 +78,7 @@ def _too_few(facts: Facts, stats: Stats) -> Iterator[str]:
 
 
 def _of_the_reference(facts: Facts) -> Iterator[str]:
-    """What is told of pipe() that it does not do: it answers in the data's order, a token a pass, without counting."""
+    """Claims about pipe() that cannot be: it answers in the data's order, a token in each pass, without counting."""
     manifest, answers = facts.manifest, facts.submitted.answers
     if any(section.passes for section in manifest.sections):
         yield "passes, which it does not count"

@@ -53,7 +53,7 @@ class Facts:
 
     @cached_property
     def recording(self) -> tuple[Recording | None, str]:
-        """What telemetry.csv holds, or why it cannot be read."""
+        """The samples in telemetry.csv, or why it cannot be read."""
         return read_telemetry.read(self.submitted.run, self.manifest)
 
     @cached_property

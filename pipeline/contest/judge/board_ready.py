@@ -46,7 +46,7 @@ def _hot(host: Host) -> str:
 
 
 def _drop_caches(host: Host) -> None:
-    """What one submission has read must not be there already for the next one. Only root may."""
+    """Drop the page cache, so that a submission does not find in memory what the last one read. Only root may."""
     with contextlib.suppress(OSError):
         os.sync()
         host.path("proc/sys/vm/drop_caches").write_text("1\n")

@@ -18,7 +18,7 @@ from pipeline.table import Column
 
 
 def data(name: str) -> Path:
-    """Raises UsageError (U742) where none is named."""
+    """The data file that `--data` names. Raises UsageError (U742) where none is named."""
     if not name:
         raise UsageError(
             "U742", "--data is missing: all submissions are run on one data file of yours", where="--data",
@@ -28,7 +28,7 @@ def data(name: str) -> Path:
 
 
 def status(folder: Path) -> Status:
-    """Raises UsageError (U743) where nothing was planned yet."""
+    """How far the judging of this folder is. Raises UsageError (U743) where nothing was planned yet."""
     place = folder / FOLDER
     plan = planning.read(place)
     if plan is None:

@@ -50,7 +50,10 @@ class Request:
 def request(
     folder: Path, data: Path, repeat: int | None, on: str, partition: str, yardstick: Path | None, model: str
 ) -> Request:  # fmt: skip
-    """Raises UsageError: U736 a number of repeats that cannot be, and what `opening.check` does."""
+    """The request to judge, from the command's options.
+
+    Raises UsageError: U736 a number of repeats that cannot be, and what `opening.check` does.
+    """
     if not repeat or not 1 <= repeat <= 9:
         raise UsageError(
             "U736", "--repeat, how often each is run, is out of range", expected="1 to 9", actual=repeat, fix="give 3"

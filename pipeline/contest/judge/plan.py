@@ -31,7 +31,7 @@ BESIDE_S = 45.0
 
 @dataclass(frozen=True)
 class Size:
-    """What a run is asked: how much longer it may take than on the data that a submission claims."""
+    """The size of a run's data: how much longer it may take than on the data that a submission claims."""
 
     sha256: str
     rows: int
@@ -77,11 +77,11 @@ class Plan:
 
     @property
     def prefix(self) -> str:
-        """Of the names of its jobs."""
+        """The beginning of the names of its jobs."""
         return f"j-{hashlib.sha256(files.json_bytes(as_json(self))).hexdigest()[:8]}"
 
     def entry(self, key: str) -> Entry:
-        """Of a run's key."""
+        """The entry that a run's key names."""
         if key.startswith("ref-") and self.yardstick is not None:
             return self.yardstick
         return next(each for each in self.entries if key.startswith(f"{each.id}-r"))

@@ -39,7 +39,7 @@ Measurement = tuple[float, float]
 
 
 def at(moment_s: float, references: Sequence[Measurement]) -> tuple[float, float] | None:
-    """What the reference would have taken at a moment, between those before and behind it, and how far these are
+    """The reference's time at a moment, between those before and after it, and how far these are
     apart; None where there are none."""
     before = max((each for each in references if each[0] <= moment_s), default=None)
     behind = min((each for each in references if each[0] > moment_s), default=None)
@@ -100,7 +100,7 @@ def _turns(place: Path, key: str, known: Mapping[str, Sequence[Measurement]]) ->
 
 
 def reference_times(place: Path) -> dict[str, list[Measurement]]:
-    """By board, what its reference runs took."""
+    """The times of the reference runs of each board."""
     found: dict[str, list[Measurement]] = {}
     for run in sorted((place / "runs").glob("ref-*")):
         done = _measured(place, run.name)
@@ -110,7 +110,7 @@ def reference_times(place: Path) -> dict[str, list[Measurement]]:
 
 
 def _measured(place: Path, key: str) -> tuple[str, float, float] | None:
-    """Of a run that ended well: its board, when it began, the seconds of it."""
+    """The board, start and seconds of a run that ended well."""
     run = place / "runs" / key
     result: dict[str, Any] | None = attempts.result(run)
     if result is None or result["kind"] != classes.FINE or result.get("elapsed_s") is None:

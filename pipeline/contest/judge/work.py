@@ -89,7 +89,7 @@ def _plain(found: CheckResult) -> dict[str, Any]:
 
 
 def image_check(told: dict[str, Any] | None) -> CheckResult:
-    """As `work` wrote it into its outcome."""
+    """The check of the image, as `work` wrote it into its outcome."""
     if told is None:
         return unknown("rerun-image", INTEGRITY, "no board has looked", "the image with its digest")
     return CheckResult(told["id"], told["state"], told["expected"], told["found"], kind=told["kind"])

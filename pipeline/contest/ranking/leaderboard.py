@@ -114,7 +114,7 @@ class Board:
 
 
 def make(folder: Path) -> Board:
-    """Raises UsageError (U711) where there are no verdicts."""
+    """Rank the verdicts below a folder. Raises UsageError (U711) where there are no verdicts."""
     read, unread = verdict_files.read_all(folder)
     return rank(read, unread)
 
@@ -251,7 +251,7 @@ def _shared_names(read: Sequence[Verdict], teams: Sequence[int]) -> list[str]:
 
 
 def _at_once(places: Mapping[tuple[str, str], Mapping[tuple[bool, int], Sequence[Ranked]]]) -> list[str]:
-    """Of submissions that were received at the same moment nobody can say which is the latest."""
+    """Submissions of one team received at the same moment: nobody can say which is the latest."""
     last = [ranked[-2:] for _, place in sorted(places.items()) for ranked in place.values() if len(ranked) > 1]
     return [
         f"{newer.team}: {older.verdict.submission} and {newer.verdict.submission} were received at the same moment"

@@ -114,7 +114,7 @@ def record(folder: Path, verdicts: Path) -> Head:
 
 
 def _added(entries: list[dict[str, Any]], verdicts: Path) -> list[dict[str, Any]]:
-    """What is new, bound to `entries` and added to them."""
+    """The new entries, chained to `entries` and added to them."""
     known = {entry["folder"]: entry.get("verdict_sha256") for entry in entries}
     there = [_entry(path) for path in sorted(verdicts.glob(f"*/{verdict_files.NAME}"))]
     gone = sorted(known.keys() - {each["folder"] for each in there})
@@ -142,7 +142,7 @@ def signed_head(path: Path, public: Path) -> Head:
 
 
 def expected(folder: Path, head: str, key: str) -> Head | None:
-    """What `--head` and `--key` name: a head as text, or a signed one's file, by default the one beside the log.
+    """The head that `--head` and `--key` name: as text, or in a signed file, by default the one beside the log.
 
     Raises UsageError (U754) and as `envelope.read`."""
     if key:
@@ -155,7 +155,7 @@ def _head(entries: Sequence[Mapping[str, Any]]) -> Head:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    """What of a verdict is worth a line: enough to see what changed, the hash for the rest."""
+    """A verdict's line in the log: enough to see what changed, and a hash for the rest."""
     name = path.parent.name.encode("utf-8", "backslashreplace").decode()  # it need not be UTF-8
     kept: dict[str, Any] = {"folder": name, "verdict_sha256": sha256_of(path)}
     try:

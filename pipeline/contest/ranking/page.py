@@ -41,7 +41,7 @@ COLOURS = {"INVALID": "red", "CANNOT TELL": "yellow"}
 
 
 def write(board: Board, folder: Path) -> None:
-    """Raises ResourceError (R101, R102)."""
+    """Write the board as a page and as JSON into `folder`. Raises ResourceError (R101, R102)."""
     page.write(folder / PAGE, html(board))
     write_json(folder / JSON, as_json(board))
 
@@ -118,7 +118,7 @@ def day(verdict: Verdict) -> str:
 
 
 def spread(verdict: Verdict) -> str:
-    """Of the organiser's runs of it, as a share of their median."""
+    """The spread of the organiser's runs, as a share of their median."""
     measured = verdict.measured
     return f"{measured.spread:.1%}" if measured is not None and measured.spread is not None else "–"
 

@@ -47,7 +47,7 @@ class Accuracy(Part):
 
 
 class Rerun(Part):
-    """What the organiser's own clock measured."""
+    """Times by the organiser's own clock."""
 
     clock: str | None = None
     """Whose clock it was; None in a verdict of an older program, where it was the team's."""
@@ -116,7 +116,7 @@ class Verdict(Part):
 
 
 def team_name(verdict: Verdict) -> str:
-    """Without a team that could be read, the submission stands for itself."""
+    """The team's name; without a team that could be read, the submission stands for itself."""
     return verdict.team.name if verdict.team else verdict.submission
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 
 class Handover:
-    """Waits in a thread of its own for the pipe's reader, from the beginning on."""
+    """Hands a data file to one process through a named pipe, and notes when that opened it. Waits in a thread of its
+    own."""
 
     def __init__(self, pipe: Path, content: bytes) -> None:
         self.pipe, self._content = pipe, content

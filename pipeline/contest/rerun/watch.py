@@ -76,7 +76,7 @@ class Watch:
         self._file = self._place = None
 
     def used_bytes(self) -> int:
-        """What lies in the folder; too many files count as more than there can be."""
+        """The bytes in the folder; too many files count as more than there can be."""
         found, pending, used = 0, [self.runs], 0
         while pending:
             try:

@@ -199,7 +199,7 @@ def _is_finished(manifest: Mapping[str, Any]) -> bool:
 
 
 def _as_submission(manifest: Manifest, team: TeamWords, rehearsal: bool) -> Submission:
-    """What `submission.json` will say of a run that is not packed yet."""
+    """The contents of `submission.json` for a run that is not packed yet."""
     claim = {
         "schema": SCHEMA,
         "rehearsal": rehearsal,

@@ -85,7 +85,8 @@ def read(path: Path, public: Path, of: str) -> Statement:
 
 
 def encoded(kind: str, payload: bytes) -> bytes:
-    """What is signed: DSSE's pre-authentication encoding, in which type and payload cannot run into each other."""
+    """The bytes that are signed: DSSE's pre-authentication encoding, in which type and payload cannot run into each
+    other."""
     name = kind.encode()
     return b"DSSEv1 %d %s %d %s" % (len(name), name, len(payload), payload)
 

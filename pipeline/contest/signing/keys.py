@@ -53,7 +53,7 @@ def public_path(path: Path) -> Path:
 
 
 def read_private(path: Path) -> Ed25519PrivateKey:
-    """Raises UsageError (U752), EnvironmentProblem (E702)."""
+    """The private key in a PEM file. Raises UsageError (U752), EnvironmentProblem (E702)."""
     kind, encoding = _ed25519(), _serialization()
     try:
         key = encoding.load_pem_private_key(_content(path), password=None)
@@ -75,7 +75,7 @@ def read_private(path: Path) -> Ed25519PrivateKey:
 
 
 def read_public(path: Path) -> Ed25519PublicKey:
-    """Raises UsageError (U753), EnvironmentProblem (E702)."""
+    """The public key in a PEM file. Raises UsageError (U753), EnvironmentProblem (E702)."""
     kind, encoding = _ed25519(), _serialization()
     try:
         key = encoding.load_pem_public_key(_content(path))

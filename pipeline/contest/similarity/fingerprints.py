@@ -287,7 +287,7 @@ def _standing(file: Print, common: Hashes, starts: NDArray[np.int32]) -> tuple[H
 
 
 def _rank(values: Hashes) -> NDArray[np.int64]:
-    """Of sorted values: how many equal ones stand before each."""
+    """For each of the sorted values, how many equal ones stand before it."""
     at = np.arange(len(values))
     return at - np.searchsorted(values, values)
 

@@ -54,7 +54,7 @@ def chosen(name: str, files: Mapping[str, bytes], notes: list[str]) -> Iterator[
 
 
 def of_the_engine(path: str) -> bool:
-    """Where a copy is worth most."""
+    """Whether the file belongs to the engine, where a copy is worth most."""
     return "engine" in PurePosixPath(path.casefold()).parts
 
 

@@ -33,7 +33,7 @@ class Beside:
 
 
 def write(similarity: Similarity, path: Path) -> None:
-    """Raises ResourceError (R101, R102)."""
+    """Write the page of shared source to `path`. Raises ResourceError (R101, R102)."""
     page.write(path, html(similarity))
 
 

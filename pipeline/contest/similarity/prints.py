@@ -48,7 +48,7 @@ class Print:
 
     @cached_property
     def characters(self) -> int:
-        """Of the filtered code that its pieces cover."""
+        """The number of characters of filtered code that the pieces cover."""
         return length(stretches(self.places))
 
     def shared(self, others: Hashes) -> NDArray[np.bool_]:

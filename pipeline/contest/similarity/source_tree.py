@@ -53,7 +53,10 @@ def normal(source: str) -> str:
 
 
 def read(path: Path) -> Tree:
-    """Raises UsageError (U721) for what is no source tree, and what `tarball.members` and `unpack.checked` raise."""
+    """The source of a submission, an archive or a folder.
+
+    Raises UsageError (U721) for what is no source tree, and what `tarball.members` and `unpack.checked` raise.
+    """
     try:
         if path.is_dir():
             inner = path / SOURCE

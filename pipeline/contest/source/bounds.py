@@ -18,7 +18,10 @@ _IN_ONE_LINE = re.compile(rb"(?:[-?:][ \t]+){%d}" % MOST_DEPTH)
 
 
 def check(kind: str, content: bytes) -> None:
-    """Raises ValueError where `content` is beyond the bounds of its kind, a key of `MOST_BYTES`."""
+    """Check the size, depth and counts of a file before it is parsed.
+
+    Raises ValueError where `content` is beyond the bounds of its kind, a key of `MOST_BYTES`.
+    """
     if len(content) > MOST_BYTES[kind]:
         raise ValueError(f"{len(content):,} bytes, more than {MOST_BYTES[kind]:,} of {kind}")
     if kind == "YAML" and (_IN_ONE_LINE.search(content) or _depth(content) > MOST_DEPTH):
@@ -26,7 +29,7 @@ def check(kind: str, content: bytes) -> None:
 
 
 def _depth(content: bytes) -> int:
-    """Of brackets; those in texts count, which do not come in scores without their other halves."""
+    """How deep brackets nest. Those in texts count too: few texts have scores of them without their other halves."""
     depth = deepest = 0
     for found in _BRACKETS.finditer(content):
         depth = depth + 1 if found[0] in b"[{" else max(0, depth - 1)

@@ -16,7 +16,8 @@ UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 class Imports:
-    """Of source files. `memory`: a file of one's own that keeps what was parsed, by the hash of each content, of this
+    """A cached parser of import statements. `memory`: a file of one's own that keeps what was parsed, by the hash of
+    each content, of this
     module and the Python that parsed it; None for a stranger's source, which is parsed every time."""
 
     def __init__(self, memory: Path | None = None) -> None:
@@ -28,7 +29,7 @@ class Imports:
         self._seen: dict[str, list[str] | None] = {}
 
     def of(self, content: bytes) -> list[str] | None:
-        """None for a file that cannot be read."""
+        """Top-level modules that this source imports; None for a file that cannot be parsed."""
         if self._memory is None:
             return _names(content)
         key = hashlib.sha256(content).hexdigest()
@@ -63,7 +64,7 @@ def _may_call(content: bytes) -> bool:
 
 
 def _second_line(content: bytes) -> int:
-    """Where the lines end in which a source may name its encoding."""
+    """The end of the lines in which a source may name its encoding."""
     return max(0, content.find(b"\n", content.find(b"\n") + 1))
 
 

@@ -82,7 +82,9 @@ class Uncited:
 
 
 def parse(content: bytes) -> ThirdParty:
-    """Raises ValueError for a file that is not one.
+    """The packages and sources that a team cites.
+
+    Raises ValueError for a file that is not one.
 
     Without aliases: by those a few lines become as large as one likes ("billion laughs").
     """

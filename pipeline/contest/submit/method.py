@@ -61,7 +61,7 @@ def make(manifest: Mapping[str, Any], source: Mapping[str, bytes], about: About)
 
 
 def template(source: Mapping[str, bytes]) -> str:
-    """Raises FormError (F601)."""
+    """The text of docs/method.md in a source tree. Raises FormError (F601)."""
     try:
         return source[TEMPLATE].decode("utf-8")
     except (KeyError, UnicodeDecodeError) as error:

@@ -24,7 +24,7 @@ class Request:
 
 
 def asked(device: str | None) -> Request:
-    """Raises UsageError (U204) where there is no such device."""
+    """The request for an audit on this device. Raises UsageError (U204) where there is no such device."""
     return Request(pick_device(device).type)
 
 

@@ -35,12 +35,12 @@ IMAGE_LISTS = {"manifest.json", "index.json"}
 
 
 def keywords(outputs_sha256: str) -> str:
-    """By these a paper is known as that of a run."""
+    """The texts by which a paper is known as that of a run."""
     return f"outputs {outputs_sha256}"
 
 
 def faults(submitted: Submitted, source: Mapping[str, bytes] | None) -> Iterator[str]:
-    """What is wrong with the documents, in words."""
+    """The faults of the documents, in words."""
     listed = submitted.submission.files
     missing = [name for name in REQUIRED if not listed.get(name)]
     yield from (f"missing: {name}" for name in missing)

@@ -28,7 +28,7 @@ NEED_SOURCE = {"script", "no-secrets", "third-party"}
 
 
 def version() -> int:
-    """Of the rules by which a verdict is given."""
+    """The version of the rules by which a verdict is given."""
     return rules.load().version
 
 

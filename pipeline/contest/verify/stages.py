@@ -178,7 +178,7 @@ def _accuracy(facts: Facts) -> Accuracy | None:
 
 
 def guarded(id: str, make: Callable[[], Output]) -> tuple[Output | CheckResult, str]:
-    """What a check gives, or that it cannot tell, with the traceback of its own error."""
+    """The result of a check, or that it cannot tell, with the traceback of its own error."""
     try:
         return make(), ""
     except MemoryError:

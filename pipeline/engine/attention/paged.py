@@ -20,6 +20,8 @@ UNLIMITED = 2**30
 
 
 def planner(kernels: Kernels) -> Plan:
+    """Attention by our kernels: uploads a pass's slots and work list once, for all layers."""
+
     def plan(packed: Packed, shape: Shape, dtype: torch.dtype) -> Attend:
         contexts, table = host_tables(packed, shape.heads // shape.kv_heads)
         slots, flat = upload([contexts, table.ravel()], packed.tokens.device, np.int32)
@@ -36,7 +38,8 @@ def host_tables(packed: Packed, group: int) -> tuple[Ints, Ints]:
 
 
 def tiles(packed: Packed, group: int) -> Ints:
-    """(tiles, 5): a segment's first row in the pass, rows, first slot, slots; first (query, head) row of the tile"""
+    """The kernel's work list (tiles, 5): a segment's first row in the pass, its rows, its first slot, its slots, and
+    the first (query, head) row of the tile."""
     queries = packed.query_lengths
     keys = np.array([len(context) for context in packed.contexts])
     counts = -(-queries * group // TILE_ROWS)

@@ -87,7 +87,7 @@ class Library:
 
     @property
     def version(self) -> int:
-        """As cublasLtGetVersion gives it: 120201 is 12.2.1."""
+        """The version by cublasLtGetVersion: 120201 is 12.2.1."""
         return int(self._library.cublasLtGetVersion())
 
     def algorithms(self, rows: int, weight: Tensor, stride: int, count: int) -> list[bytes]:

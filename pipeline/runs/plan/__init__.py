@@ -64,7 +64,7 @@ class SetPlan:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of the same passes, at the high, the likely and the low rates of a device."""
+    """Times of the same passes, at the high, the likely and the low rates of a device."""
 
     fastest: float
     likely: float
@@ -128,7 +128,8 @@ def _with_modes(each: SetPlan, estimates: Mapping[str, Estimate]) -> SetPlan:
 
 
 def _bound_by(each: SetPlan, estimate: Estimate) -> str:
-    """What takes most of the time: of large passes arithmetic, of small ones weights; or the wait for slots."""
+    """The part that takes most of the time: in large passes arithmetic, in small ones weights; or the wait for
+    slots."""
     if each.roomy_s < (1 - BOUND) * each.forecast.elapsed_s:
         return "K/V memory"
     large_s = sum(estimate.likely.seconds(rows) for rows in each.forecast.pass_rows if rows > estimate.break_even_rows)
@@ -171,7 +172,7 @@ class _Counting:
         self._encode: quick_prompts.QuickPrompts | _ByTransformers | None = None
 
     def set_plan(self, name: str, path: Path) -> SetPlan:
-        """Raises ResourceError (R303)."""
+        """Memory and time of one set. Raises ResourceError (R303)."""
         follows_from = json.dumps([name, sha256_of(path), self._follows_from], sort_keys=True)
         key, kept = hashlib.sha256(follows_from.encode()).hexdigest(), remembered(self._cache)
         with contextlib.suppress(KeyError, TypeError):  # not there, or damaged: it only saves time
@@ -217,7 +218,7 @@ class _Counting:
 
 
 class _ByTransformers:
-    """As QuickPrompts, for a tokenizer that only transformers reads."""
+    """Like QuickPrompts, for a tokenizer that only transformers reads."""
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds

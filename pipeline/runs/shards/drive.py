@@ -34,7 +34,7 @@ GRACE_S: Mapping[str, float] = {"local": 2.0, "slurm": 30.0}
 
 
 def open_queue(place: Path, on: str, partition: str | None, device: str | None) -> Queue:
-    """Raises what `opening.of` does. With several GPUs here each is a board of its own."""
+    """The queue that `on` names. Raises what `opening.of` does. With several GPUs here each is a board of its own."""
     return opening.of(on, partition, place / "queue", PASSED_ON, _local(place / "queue", device))
 
 
@@ -81,7 +81,7 @@ def command(attempt: Path) -> Sequence[str]:
 
 
 def _id(plan: Plan, place: Path) -> str:
-    """Of these shards and no others, also of another run of the same request."""
+    """A name for these shards and no others, not even those of another run of the same request."""
     return hashlib.sha256(files.json_bytes([plan.lock_sha256, str(place.resolve())])).hexdigest()[:8]
 
 

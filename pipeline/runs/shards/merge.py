@@ -32,7 +32,7 @@ class Shard:
 
 
 def read(folder: Path, number: int) -> Shard:
-    """Raises IntegrityError (M741) where they cannot be read."""
+    """The answers and manifest of one finished shard. Raises IntegrityError (M741) where they cannot be read."""
     try:
         manifest = run_folder.read_manifest(folder, known_schema=True)
         if manifest.get("state") != run_folder.FINISHED:
@@ -54,7 +54,10 @@ def read(folder: Path, number: int) -> Shard:
 
 
 def check(part: Part, shards: Sequence[Shard]) -> None:
-    """Raises IntegrityError: M742 rows that are missing, foreign or there twice, M743 shards of different runs."""
+    """Check that the shards are those of one run and hold every row of `part` once.
+
+    Raises IntegrityError: M742 rows that are missing, foreign or there twice, M743 shards of different runs.
+    """
     seen: dict[int, int] = {}
     for each in shards:
         piece = set(part.pieces[each.number - 1])

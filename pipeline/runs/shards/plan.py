@@ -62,7 +62,7 @@ class Plan:
 
 
 def check(count: int, rows: int) -> None:
-    """Raises UsageError (U345) for a number of shards that cannot be."""
+    """Check the number of shards. Raises UsageError (U345) for a number of shards that cannot be."""
     if not 1 <= count <= rows:
         raise UsageError(
             "U345", "this number of shards is not possible", where="--shards",

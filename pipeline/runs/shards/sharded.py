@@ -64,7 +64,10 @@ def check(request: Request, how: How) -> None:
 
 
 def check_used(shards: int | None, on: str, partition: str, *, resumed: bool) -> None:
-    """Raises UsageError (U347) for a queue without shards."""
+    """Check that options of a queue come with a number of shards.
+
+    Raises UsageError (U347) for a queue without shards.
+    """
     if shards is None and not resumed and (on != "local" or partition):
         raise UsageError(
             "U347", "--on and --partition need --shards", where="--on, --partition", expected="--shards N",

@@ -89,7 +89,8 @@ def _anew(told: Submitted, runs: Sequence[One], organiser: Organiser) -> CheckRe
 
 
 def accuracy(told: Submitted, runs: Sequence[One], organiser: Organiser) -> Accuracy | None:
-    """Of the first run that left a record; None without one, or where nobody here knows the right answers."""
+    """The accuracy of the first run that left a record; None without one, or where the right answers are not known
+    here."""
     for one in runs:
         if one.manifest is not None and one.answers is not None:
             return answer_checks.accuracy(_facts(told, one.folder, one.manifest, one.answers, organiser))

@@ -32,7 +32,7 @@ class One:
 
     @property
     def elapsed_s(self) -> float | None:
-        """By the organiser's clock."""
+        """Seconds by the organiser's clock."""
         return self.measured.elapsed_s
 
     @property
@@ -49,7 +49,7 @@ def once(started: Launch, content: bytes, caps: Caps, folder: Path) -> One:
 
 
 def read_again(folder: Path, measured: Measured) -> One:
-    """What a run left in its folder."""
+    """The record that a run left in its folder."""
     judged = folder / JUDGED
     manifest = answers = None
     if (judged / "manifest.json").is_file() and measured.answers:
@@ -58,7 +58,8 @@ def read_again(folder: Path, measured: Measured) -> One:
 
 
 def _judged(measured: Measured, runs: Path, folder: Path) -> None:
-    """What is judged, in a folder of the organiser's own: the answers as they were copied, and copies of the rest."""
+    """The files that are judged, in a folder of the organiser's own: answers as they were copied, and copies of the
+    rest."""
     judged = folder / JUDGED
     judged.mkdir(parents=True)
     (judged / "outputs.jsonl").write_bytes(measured.answers)

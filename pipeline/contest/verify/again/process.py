@@ -141,12 +141,13 @@ def contained(told: Submitted, image: Image, data: Path, model: Path, folder: Pa
 
 
 def memory_bytes(host: hosts.Host) -> int:
-    """What a container may take: this machine's memory but for an eighth, which its owner needs."""
+    """The memory that a container may take: this machine's but for an eighth, which its owner needs."""
     total = re.search(r"^MemTotal:\s+(\d+) kB", host.read("proc/meminfo") or "", re.MULTILINE)
     return (int(total[1]) * 1024 if total else 8 << 30) * 7 // 8
 
 
 def here(told: Submitted, unpacked: Unpacked, data: Path, model: Path, folder: Path) -> Launch:
+    """The call that runs a submission's source on this machine, without a container."""
     source, handed = unpacked.folder.with_name(f"{unpacked.folder.name}-source-{folder.name}"), folder / DATA
     handed.mkdir()
     with tarfile.open(unpacked.folder / SOURCE) as archive:  # looked through by the check of the source
