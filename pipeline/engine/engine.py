@@ -119,7 +119,7 @@ class Engine:
         make_passes: MakePasses = Passes,
         most_slots: int | None = None,
     ) -> None:
-        """Without a `backend`, the best that works on the device of the weights.
+        """backend: left out, the best that works on the device of the weights.
 
         draft_policy: how much of a guess is checked. choose_tokens: the choices of a pass; another than the model's own
         for benchmarks on random weights. make_passes: runs the passes; another for measurements and fault injection.
