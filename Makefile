@@ -37,7 +37,8 @@ lock: $(TESTS)         ## compile the locked requirements anew
 # pip's own progress: torch, the large download, by its bars, all else in one line that counts packages: the locks, and
 # what torch asks for, of which only a build for CUDA finds anything left to fetch. The last line that COUNTED reads is
 # `ok` only where pip ended well, since a pipe has the status of its end. Modules are compiled when they are first
-# imported, which most of them never are.
+# imported, which most of them never are, and kept whatever the machine is set to: each call would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check --no-compile
 COUNTED := { n=0; while read -r word name rest; do case $$word in \
 	Collecting) n=$$((n + 1)); printf '\r\033[K  %d: %s' $$n $$name;; \

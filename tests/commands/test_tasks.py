@@ -81,7 +81,8 @@ case "$*" in
   *venv*) mkdir -p .venv/bin; cp "$0" .venv/bin/python;;
   *"$FAILS"*) echo "Collecting one==1 (from x)"; echo "no such hash" >&2; exit 1;;
   *no-deps*) echo "Downloading torch"; echo "pip $*" >> called;;
-  *torch.txt*) echo "Requirement already satisfied: sympy"; echo "pip $*" >> called;;
+  *torch.txt*) echo "Requirement already satisfied: sympy"; echo "pip $*" >> called
+    echo "$PYTHONDONTWRITEBYTECODE" > variable;;
   *pip*) echo "Collecting one==1 (from x)"; echo "Installing collected packages: one"; echo "pip $*" >> called;;
 esac
 """
@@ -100,7 +101,8 @@ def bare(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def call(target: str, fails: str = "nothing") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["make", "PYTHON=./python", target],
-            cwd=tmp_path, env={**os.environ, "FAILS": fails}, capture_output=True, text=True, check=False, timeout=20,
+            cwd=tmp_path, env={**os.environ, "FAILS": fails, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True, text=True, check=False, timeout=20,
         )  # fmt: skip
 
     return call
@@ -130,6 +132,7 @@ def test_setting_up_counts_packages_and_ends_where_pip_does(
     assert (tmp_path / ".venv/.ready").exists()
     installed = [re.findall(r"/([\w.]+)", line) for line in (tmp_path / "called").read_text().splitlines()]
     assert installed[-3:] == [["cpu.lock", "host.lock"], ["torch.txt"], ["torch.txt"]]
+    assert (tmp_path / "variable").read_text() == "\n"  # what is not compiled here is compiled once, and kept
     assert bare(".venv/.tests").returncode == 0  # what tests need comes on top, once they are called
     assert "dev.lock" in (tmp_path / "called").read_text().splitlines()[-1]
 

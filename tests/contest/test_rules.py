@@ -208,6 +208,7 @@ LOOKED_AT: dict[str, tuple[Look, str, str]] = {
     "a library that is not cited": (with_source("pipeline/x.py", "import vllm"), "third-party", FAIL),
     "no citations": (with_source("THIRD_PARTY.yaml", None), "third-party", FAIL),
     "broken citations": (with_source("THIRD_PARTY.yaml", "code: 1"), "third-party", FAIL),
+    "one member in two alphabets": (with_team(members=("Kim", "K\u0456m")), "team", HUMAN),
     "a team of four": (with_team(members=("a", "b", "c", "d")), "team", FAIL),
     "the example's team": (lambda seen: dataclasses.replace(seen, team=None), "team", FAIL),
     **{

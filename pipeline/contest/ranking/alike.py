@@ -5,21 +5,13 @@ Time grows linearly with the number of verdicts.
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
+from pipeline.contest.look_alike import skeleton
 from pipeline.contest.ranking.verdict_files import Verdict, team_key, team_name
 
-LONGEST = 100
-"""Letters of a name that are looked at."""
 SHORTEST = 4
 """Letters of a name in which one more, one less or another one is still taken for the same."""
-
-LOOKS: Mapping[str, str] = {
-    # Cyrillic and Greek letters, and digits, that are drawn as Latin letters in most fonts.
-    **dict(zip("авсԁеһіјӏмогорѕтуѵԝхүкнβαοντρυχικ", "abcdehijlmoropstyvwxykhbaovtpuxik", strict=True)),
-    **dict(zip("013568|ı", "olesgbll", strict=True)),
-}
 
 
 def stolen(read: Sequence[Verdict]) -> tuple[tuple[Verdict, ...], ...]:
@@ -42,13 +34,6 @@ def names(read: Sequence[Verdict]) -> tuple[tuple[str, ...], ...]:
     groups = {tuple(sorted(keys)) for keys in by_variant.values() if len(keys) > 1}
     whole = [group for group in groups if not any(set(group) < set(other) for other in groups)]
     return tuple(tuple(shown[key] for key in group) for group in sorted(whole))
-
-
-def skeleton(name: str) -> str:
-    """A name as the eye takes it: without accents and blanks, letters of other scripts as those they look like."""
-    plain = unicodedata.normalize("NFKD", name).casefold()
-    letters = "".join(LOOKS.get(each, each) for each in plain if unicodedata.category(each)[0] in "LN|")
-    return letters.replace("i", "l").replace("rn", "m").replace("vv", "w")[:LONGEST] or plain[:LONGEST]
 
 
 def _variants(letters: str) -> Iterator[str]:

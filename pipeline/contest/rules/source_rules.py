@@ -7,7 +7,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from pipeline.check import CheckResult
+from pipeline.check import HUMAN, CheckResult
+from pipeline.contest import look_alike
 from pipeline.contest.numbers import Contest
 from pipeline.contest.rules.evidence import Evidence, decide, fail, unknown
 from pipeline.contest.source import bounds, imports, secrets, third_party
@@ -99,6 +100,8 @@ def team(evidence: Evidence, contest: Contest) -> CheckResult:
         return fail(evidence.team.trouble, expected)
     if strange := [name for name in (evidence.team.name, *evidence.team.members) if not _can_be_read(name)]:
         return fail(f"letters that cannot be seen, or piled up: {strange[0]!a}", expected)
+    for alike in look_alike.groups(evidence.team.members):  # two people may be namesakes
+        return CheckResult("", HUMAN, expected, f"members whose names look the same: {', '.join(map(ascii, alike))}")
     return decide(True, f"{evidence.team.name}: {members}", expected)
 
 

@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread", "in_pl
 KNOWN = {
     "every time halved": "a time that is told consistently is believed where nobody measured it again",
     "every time a third": "a time that is told consistently is believed where nobody measured it again",
-    "a member three times in look-alike letters": "letters of other scripts are names of their own, for people to see",
 }
 
 
@@ -41,11 +40,23 @@ def judged(name: str, draft: Draft, ground: Ground, folder: Path) -> Verdict:
     return verdict
 
 
-@pytest.mark.parametrize("name", cases(CHANGES.keys() - HARMLESS, KNOWN))
+FOR_PEOPLE = {"a member three times in look-alike letters": "rule-team"}
+"""Lies that a program may only show: namesakes exist. The check that shows each."""
+
+
+@pytest.mark.parametrize("name", cases(CHANGES.keys() - HARMLESS - FOR_PEOPLE.keys(), KNOWN))
 def test_it_is_not_valid_for_the_reason_that_it_should(name: str, draft: Draft, ground: Ground, tmp_path: Path) -> None:
     verdict = judged(name, draft, ground, tmp_path)
     assert verdict.state != VALID
     assert in_state(verdict, FAIL) | in_state(verdict, UNKNOWN) == CAUGHT_BY[name], verdict.reasons
+
+
+@pytest.mark.parametrize("name", sorted(FOR_PEOPLE))
+def test_it_is_shown_to_people(name: str, draft: Draft, ground: Ground, tmp_path: Path) -> None:
+    verdict = judged(name, draft, ground, tmp_path)
+    assert FOR_PEOPLE[name] in in_state(verdict, HUMAN)
+    page = (tmp_path / "verdict" / "verdict.html").read_text(encoding="utf-8")
+    assert "members whose names look the same" in page
 
 
 @pytest.mark.parametrize("name", sorted(HARMLESS))
