@@ -126,6 +126,7 @@ def test_a_python_without_our_packages_says_make_run() -> None:
 
 
 @pytest.mark.parametrize("lacks", ["numpy", "torch", "loguru", "transformers"])
+@pytest.mark.slow
 def test_load_names_the_package_that_is_missing_and_what_to_do(lacks: str) -> None:
     code = (
         f"import sys\nsys.modules[{lacks!r}] = None\n"

@@ -223,6 +223,7 @@ def test_data_works_from_a_subfolder(invoke: Invoke) -> None:
     assert re.search(r"^  obqa +30 +yes ", done.stdout, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_organisers_script_runs_as_a_user_runs_it(tiny: Path, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", 2)
     model = tmp_path / "model"

@@ -50,6 +50,7 @@ def test_it_grows_by_what_is_new_and_by_what_is_gone(kept: Path) -> None:
     assert log.check(kept, head).entries == 5
 
 
+@pytest.mark.slow
 def test_every_altered_byte_is_found(kept: Path) -> None:
     content = (kept / log.NAME).read_bytes()
     for at, byte in enumerate(content):
@@ -57,6 +58,7 @@ def test_every_altered_byte_is_found(kept: Path) -> None:
             assert refused(kept, content[:at] + bytes([other]) + content[at + 1 :]) == "M754", (at, other)
 
 
+@pytest.mark.slow
 def test_every_byte_left_out_or_put_in_is_found(kept: Path) -> None:
     content = (kept / log.NAME).read_bytes()
     for at in range(len(content)):

@@ -79,6 +79,7 @@ def test_a_verdict_that_was_edited_beside_the_signed_one_is_seen(signed: Signed)
     assert code(lambda: signed_verdict.check(signed.folder, signed.public)) == "M753"
 
 
+@pytest.mark.slow
 def test_every_altered_byte_of_what_is_signed_is_found(signed: Signed) -> None:
     content = json.loads(signed.path.read_bytes())
     payload = base64.b64decode(content["payload"])

@@ -106,6 +106,7 @@ def test_make_run_and_make_submit_on_a_laptop_give_a_rehearsal(original: Clone) 
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_on_the_board_is_the_contests(made: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     write_team(made)
     on_the_board(made)
@@ -151,6 +152,7 @@ def test_nothing_is_packed_while_a_rule_fails(made: Clone, monkeypatch: pytest.M
     assert caught.value.code == "M622"
 
 
+@pytest.mark.slow
 def test_the_same_can_be_rehearsed_where_it_is_asked_for(made: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     on_the_board(made)
     without_verification(monkeypatch)

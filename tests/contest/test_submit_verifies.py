@@ -137,7 +137,7 @@ ALL = [*LIES, *UNTOLD]
 
 @pytest.mark.parametrize(
     "lie",
-    [pytest.param(lie, marks=[] if number % 4 == 0 else [pytest.mark.slow]) for number, lie in enumerate(ALL)],
+    [pytest.param(lie, marks=[] if number % 8 == 0 else [pytest.mark.slow]) for number, lie in enumerate(ALL)],
     ids=[lie.__name__ for lie in ALL],
 )
 def test_what_submit_calls_good_is_not_invalid(lie: Lie, draft: Draft, ground: Ground, tmp_path: Path) -> None:

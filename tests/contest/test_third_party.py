@@ -106,6 +106,7 @@ def test_a_model_and_a_data_set_are_to_be_cited() -> None:
     assert [each.what for each in third_party.uncited(more, CITED)] == ["other", "secret"]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_cited_may_carry_its_header_and_must_be_there() -> None:
     header = b"// Copy" + b"right (c) 2023\n"
     cited = CITED.model_copy(

@@ -77,6 +77,7 @@ def asked(standin: Path) -> Asked:
     return Asked(standin)
 
 
+@pytest.mark.slow
 def test_ours_is_honest_and_each_lie_is_found_in_its_rows(asked: Asked) -> None:
     chats = [[{**chat[-1], "content": chat[-1]["content"][:80]}] for chat in asked.chats]
     cut = {row: tokens for row, tokens in asked.answers(asked.pipe, chats).items() if tokens != asked.own[row]}

@@ -138,6 +138,7 @@ def test_what_the_organiser_names_is_looked_for_first(named: dict[str, Any], cod
     assert caught.value.code == code
 
 
+@pytest.mark.slow
 def test_a_file_that_is_something_else_is_invalid(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_text("words")
     out = tmp_path / "out"
@@ -339,6 +340,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @given(data=st.data())
 @settings(max_examples=100)
+@pytest.mark.slow
 def test_edited_claims_end_in_a_verdict(
     draft: Draft, ground: Ground, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
@@ -371,6 +373,7 @@ def test_edited_claims_end_in_a_verdict(
 
 @given(text=st.text(st.characters(codec="utf-8"), max_size=60), at=st.floats(0, 1, exclude_max=True))
 @settings(max_examples=40)
+@pytest.mark.slow
 def test_edited_telemetry_and_source_end_in_a_verdict(
     draft: Draft, ground: Ground, tmp_path_factory: pytest.TempPathFactory, text: str, at: float
 ) -> None:

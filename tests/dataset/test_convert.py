@@ -346,6 +346,7 @@ def test_without_sets_and_without_a_tokenizer_the_list_still_stands(tmp_path, mo
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 def test_lengths_are_counted_once(standin, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = fetch.ensure("obqa")
     monkeypatch.setenv("PIPELINE_DATA", str(tmp_path))

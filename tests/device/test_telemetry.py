@@ -108,6 +108,7 @@ def test_a_channel_that_vanishes_in_the_middle_stops_nothing(board: FakeBoard, t
 
 
 @pytest.mark.alone
+@pytest.mark.slow
 def test_it_samples_at_most_twice_a_second_and_costs_little(board: FakeBoard, tmp_path: Path) -> None:
     costs = []
     for _ in range(3):  # the least counts: on a busy machine the same work takes several times its time

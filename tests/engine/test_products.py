@@ -88,6 +88,7 @@ def test_small_sizes_take_the_fastest_of_the_class_and_large_ones_what_is_clearl
     assert little == dict.fromkeys(SIZES, Way(TORCH))
 
 
+@pytest.mark.slow
 def test_a_small_size_that_takes_longer_than_a_larger_one_is_left_out_and_computed_with_that() -> None:
     slow = {192: 1.3, 448: 1.2, 480: 1.05, 640: 9.0}  # 480 is not clearly slower, and 640 not small
 
@@ -111,6 +112,7 @@ def test_a_small_size_that_takes_longer_than_a_larger_one_is_left_out_and_comput
     assert watched.sizes == [480]
 
 
+@pytest.mark.slow
 def test_ours_computes_all_where_torch_is_in_no_class() -> None:
     run, propose = device(lambda x: whole(x) if len(x) % 128 else in_parts(x), {OURS: whole})
     assert {way.name for size, way in choose(run, propose).items() if size % 128 == 0} == {OURS}

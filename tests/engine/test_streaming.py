@@ -62,6 +62,7 @@ def resident() -> list[list[int]]:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 200), st.integers(60, 600), st.sampled_from([1.0, 1000.0]))
+@pytest.mark.slow
 def test_chunks_that_go_through_streamed_layers_give_the_same_tokens(
     chunk_rows: int, budget_rows: int, slots: int, sweep_s: float
 ) -> None:

@@ -242,6 +242,7 @@ print("\\n".join(["seen", *sorted(seen | names)]))
 """
 
 
+@pytest.mark.slow
 def test_whatever_the_installed_transformers_looks_for_is_among_what_is_locked(tiny: Path) -> None:
     done = subprocess.run([sys.executable, "-c", LOOK, str(tiny)], capture_output=True, text=True, check=True)
     names = done.stdout.partition("seen\n")[2].split()

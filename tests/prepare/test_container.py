@@ -148,6 +148,7 @@ def recorded(original: Path, runs: Path) -> Path:
     return shutil.copytree(original, runs / original.name)
 
 
+@pytest.mark.slow
 def test_a_run_is_reproduced_and_the_verdict_written(recorded: Path, invoke: Invoke, runs: Path) -> None:
     done = invoke("reproduce", "--run", recorded.name)
     assert done.returncode == 0, done.stderr
@@ -158,6 +159,7 @@ def test_a_run_is_reproduced_and_the_verdict_written(recorded: Path, invoke: Inv
     assert (told["same"], told["differing"], told["rows"], told["folder"]) == (True, [], 4, again.name)
 
 
+@pytest.mark.slow
 def test_another_answer_is_another_run(recorded: Path, invoke: Invoke) -> None:
     lines = (recorded / "outputs.jsonl").read_text().splitlines()
     row = json.loads(lines[2])

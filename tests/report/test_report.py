@@ -64,6 +64,7 @@ def page_of(folder: Path, **how: str) -> str:
     return report.make(str(folder), to=str(folder.parent / "page.html"), **how).path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_what_a_run_measured_is_a_device_that_a_plan_and_the_report_follow(
     ours: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

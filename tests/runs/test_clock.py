@@ -224,6 +224,7 @@ print("EVENTS", *events)
 
 
 @pytest.mark.parametrize("engine", ["ours", pytest.param("reference", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_file_is_opened_only_under_the_clock(tiny: Path, file: Path, engine: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, str(tiny), str(file), engine],

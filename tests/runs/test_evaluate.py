@@ -55,6 +55,7 @@ def test_a_table_of_sets_and_engines(tiny: Path) -> None:
     assert told[0]["model_card"] == {"title": "OpenBookQA", "shots": 10, "score": 87.4}
 
 
+@pytest.mark.slow
 def test_its_run_folders_can_be_compared(tiny: Path) -> None:
     what = asked(tiny, engines=("ours", "reference"), sets=("obqa",))
     folder = evaluate.begin(what)

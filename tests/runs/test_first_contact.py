@@ -199,6 +199,7 @@ def test_a_checkpoint_without_a_chat_template_says_so_and_blames_no_row(
     assert not runs.exists()
 
 
+@pytest.mark.slow
 def test_the_timed_section_reads_fills_in_and_tokenises_again(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def on_a_terminal(code: str, *arguments: object) -> str:
     return written.decode()
 
 
+@pytest.mark.slow
 def test_the_bar_moves_by_bytes_and_leaves_nothing_behind(tiny: Path) -> None:
     written = on_a_terminal(SLOWLY, tiny)
     shown = [int(percent) for percent in re.findall(r"loading: +(\d+)%", written)]

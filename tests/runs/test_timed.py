@@ -371,6 +371,7 @@ def rows_written(runs: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in runs.glob("*/outputs.jsonl"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_middle_leaves_whole_lines(tiny: Path, tmp_path: Path, runs: Path) -> None:
     file = write_rows(tmp_path / "many.jsonl", 5000)
     command = invoke_command("run", "--dataset", file, "--model", tiny, "--max-new-tokens", "16")

@@ -1,7 +1,4 @@
-"""Every value of manifest.json and submission.json replaced by hostile ones: no check and no leaderboard may crash.
-
-The fast suite takes one in `ONE_IN`, chosen by the hash of its name: the same on every machine, whatever a run notes.
-"""
+"""Every value of manifest.json and submission.json replaced by hostile ones: no check and no leaderboard may crash."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from pipeline.contest.verify import verify
 
 pytestmark = [pytest.mark.checkout, pytest.mark.usefixtures("one_thread", "in_place")]
 
-ONE_IN, PARTS = 64, 8
+PARTS = 8
 Place = tuple["str | int", ...]
 Edit = tuple[str, Place, Any]
 """File, place in it, and the new value."""
@@ -92,12 +89,6 @@ def all_edits(draft: Draft) -> dict[str, Edit]:
     found = edits(draft)
     assert len(found) > 900
     return found
-
-
-def test_some_values_crash_nothing(all_edits: dict[str, Edit], draft: Draft, ground: Ground, tmp_path: Path) -> None:
-    chosen = {name: edit for name, edit in all_edits.items() if zlib.crc32(name.encode()) % ONE_IN == 0}
-    assert len(chosen) > 5
-    judge_each(chosen, draft, ground, tmp_path)
 
 
 @pytest.mark.slow
