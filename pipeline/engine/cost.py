@@ -63,7 +63,7 @@ class PassCost:
         return 0.0 if len(self.rows) == 1 or rows < self.rows[0] else self._slope(rows)
 
     def good_size(self, limit: int) -> int:
-        """The smallest pass, of `limit` rows at most, in which a row is nearly as cheap as it gets."""
+        """The smallest pass, of `limit` rows at most, in which a row costs hardly more than in the cheapest."""
         best = min(self.seconds(n) / n for n in (*self.rows, limit) if n <= limit)
         return next(n for n in range(1, limit + 1) if best >= NEAR_BEST * self.seconds(n) / n)
 

@@ -133,7 +133,7 @@ class Scheduler:
         return budget if passes == 1 else min(budget, -(-even // ROUND_ROWS) * ROUND_ROWS)
 
     def _worth_starting(self, ready: Sequence[Answer], room: int) -> bool:
-        """Whether what does not wait for the running pass makes a pass whose rows are nearly as cheap as they get."""
+        """Whether what need not wait for the running pass makes a pass whose rows are nearly the cheapest."""
         free = self.pool.free - HEADROOM * len(self.running)
         prompts = min(self.cache.tokens_left, free - len(ready)) if len(self.running) < self.limits.live else 0
         return len(ready) + max(0, prompts) >= min(room, self._good_rows)

@@ -183,7 +183,6 @@ def test_a_wrong_content_of_the_right_size_is_fetched_again(hub: http.server.Thr
     assert setup.is_whole()
 
 
-@pytest.mark.slow
 def test_who_goes_on_lying_is_told_of_and_leaves_nothing_behind(
     hub: http.server.ThreadingHTTPServer, setup: Setup
 ) -> None:
