@@ -107,6 +107,7 @@ def _quiet_log() -> None:
 
 
 TORCH = "starting torch"
+TRANSFORMERS = "starting transformers"
 """What is said while modules are imported that need it, which takes seconds."""
 
 

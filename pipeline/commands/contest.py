@@ -7,7 +7,7 @@ from pathlib import Path
 from invoke import Context, task
 
 from pipeline import paths, table
-from pipeline.commands.common import TORCH, guarded, names_of, on_checkout, saying, show, whole
+from pipeline.commands.common import TORCH, TRANSFORMERS, guarded, names_of, on_checkout, saying, show, whole
 from pipeline.commands.next_step import then
 
 
@@ -95,8 +95,11 @@ def verify(
     Ends with 0 when it is VALID, 4 to 8 by the class of the reason when it is INVALID, 9 when nobody can tell.
     """
     from pipeline.contest.checks.organiser import Organiser
+    from pipeline.text import tokenizers_only
 
-    with saying(TORCH):
+    with saying(TORCH if audit else TRANSFORMERS):
+        if not audit:
+            tokenizers_only.import_without_torch()
         from pipeline.contest.verify import audit_checks, signed_verdict
         from pipeline.contest.verify import rerun as rerunning
         from pipeline.contest.verify import verify as verifying

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
-import torch
-
 
 @dataclass(frozen=True)
 class Form:
@@ -66,6 +64,7 @@ class _Witness:
 
 def probe(response_template: Any = None) -> Form:
     """Read the form off the installed pipe(), for a tokenizer with that `response_template`."""
+    import torch  # noqa: PLC0415 - not needed to apply a form
     from transformers.pipelines.text_generation import (  # noqa: PLC0415 - takes seconds
         Chat,
         ReturnType,

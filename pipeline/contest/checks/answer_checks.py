@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline import settings
 from pipeline.accuracy import compare, metrics, stats
@@ -19,9 +19,7 @@ from pipeline.contest.checks.submitted import Submitted
 from pipeline.record import promise
 from pipeline.record.outputs import outputs_digest
 from pipeline.schemas import DatasetConfig
-
-if TYPE_CHECKING:
-    from pipeline.text.detokenize import Form
+from pipeline.text.detokenize import Form
 
 SAME_SHARE = {"float32": 0.005, "bfloat16": 0.05}
 """Dtype to the share of rows that may differ between two runs by rounding alone, where they do not promise equal bytes:
@@ -125,8 +123,6 @@ def _digest(facts: Facts) -> CheckResult:
 
 
 def _tokens(facts: Facts) -> CheckResult:
-    from pipeline.text.detokenize import Form  # noqa: PLC0415 - torch
-
     submitted, model, encoded = facts.submitted, facts.model, facts.prompts
     expected = "every text is what its token ids decode to"
     if model is None or model.tokenizer is None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.check import INTEGRITY, CheckResult, unknown
-from pipeline.contest.audit import judging, looking
-from pipeline.contest.audit.judging import Audit
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.checks.submitted import Submitted
-from pipeline.engine.device import pick_device
+
+# What imports torch, only where an audit is asked for: most verifications need none.
+if TYPE_CHECKING:
+    from pipeline.contest.audit.judging import Audit
 
 EXPECTED = "tokens that the organiser's copy of the model chooses, but for rounding"
 
@@ -25,6 +26,8 @@ class Request:
 
 def asked(device: str | None) -> Request:
     """The request for an audit on this device. Raises UsageError (U204) where there is no such device."""
+    from pipeline.engine.device import pick_device  # noqa: PLC0415 - imports torch
+
     return Request(pick_device(device).type)
 
 
@@ -42,6 +45,8 @@ class Done:
 
 def checks(submitted: Submitted, organiser: Organiser, request: Request) -> tuple[list[CheckResult], Done | None]:
     """The audit's two checks, and its figures; unknown, and None, for want of model, data, or anything to look at."""
+    from pipeline.contest.audit import judging, looking  # noqa: PLC0415 - they import torch
+
     run = submitted.manifest
     model, prompts = (
         organiser.model(run.model.name),
