@@ -47,7 +47,11 @@ def submit(
     _context: Context, run: str = "", rehearsal: bool = False, save_image: bool = False, json: bool = False
 ) -> None:
     """Ask the contest's rules, then pack a run into dist/<team>-<hash>.tar. Example: invoke submit --run runs/NAME"""
-    from pipeline.contest.submit import submit as submitting
+    from pipeline.text import tokenizers_only
+
+    with saying(TRANSFORMERS):
+        tokenizers_only.import_without_torch()
+        from pipeline.contest.submit import submit as submitting
     from pipeline.record import run_folder
 
     folder = run_folder.find(run) if run else submitting.newest()
