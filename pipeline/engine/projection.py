@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from loguru import logger
 from torch import Tensor
 
 TYPICAL_ROWS = 128
@@ -35,8 +36,9 @@ def can_pack(dtype: torch.dtype, device: torch.device) -> bool:
     weight = torch.arange(-56, 56, dtype=torch.float32).view(7, 16).remainder(5).to(dtype)
     try:
         found = linear(x, torch.ops.mkldnn._reorder_linear_weight(weight.clone(), TYPICAL_ROWS))
-    except (RuntimeError, NotImplementedError, AttributeError):
-        return False  # this build lacks the layout or the kernel: plain products then
+    except (RuntimeError, NotImplementedError, AttributeError) as error:  # this build lacks the layout or the kernel
+        logger.info("plain products in place of oneDNN's layout of weights: {!r}", error)
+        return False
     return torch.equal(found, F.linear(x, weight))  # small integers: exact in either dtype
 
 

@@ -100,8 +100,9 @@ def team(evidence: Evidence, contest: Contest) -> CheckResult:
         return fail(evidence.team.trouble, expected)
     if strange := [name for name in (evidence.team.name, *evidence.team.members) if not _can_be_read(name)]:
         return fail(f"letters that cannot be seen, or piled up: {strange[0]!a}", expected)
-    for alike in look_alike.groups(evidence.team.members):  # two people may be namesakes
-        return CheckResult("", HUMAN, expected, f"members whose names look the same: {', '.join(map(ascii, alike))}")
+    if alike := look_alike.groups(evidence.team.members):  # two people may be namesakes
+        shown = "; ".join(", ".join(map(ascii, group)) for group in alike)
+        return CheckResult("", HUMAN, expected, f"members whose names look the same: {shown}")
     return decide(True, f"{evidence.team.name}: {members}", expected)
 
 
