@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from loguru import logger
 from torch import Tensor
 
 from pipeline.engine import projection
@@ -82,3 +83,22 @@ def test_a_torch_without_the_layout_is_not_asked_to_pack(monkeypatch: pytest.Mon
 def test_a_layout_that_computes_wrongly_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projection, "linear", lambda x, weight: torch.zeros(3, 7, dtype=x.dtype))
     assert not projection.can_pack(torch.float32, CPU)
+
+
+def test_a_layout_that_fails_is_not_used_and_the_log_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> Tensor:
+        raise RuntimeError("no kernel for\nthis processor")
+
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
+    try:
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+        monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None, raising=False)  # some builds have none
+        monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", lambda *_: None, raising=False)
+        monkeypatch.setattr(projection, "linear", fails)
+        assert not projection.can_pack(torch.float32, CPU)
+    finally:
+        logger.remove(sink)
+    (line,) = lines
+    assert "no kernel for" in line
+    assert line.count("\n") == 1
