@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from containers import buildah, busybox, limited, made_folder, no_container_left, podman_of
-from loopback import NODES, answers, cluster_of, order, say, scontrol, wait
+from loopback import NODES, answers, cluster_of, order, resume_what_a_crash_drained, say, scontrol, wait
 
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.judge import judge, plan, references
@@ -250,7 +250,7 @@ class Judging:
     def has_ended(self) -> bool:
         """Looks after judge and farm meanwhile, as people do."""
         if self.on == "slurm":
-            resume_what_a_crash_drained()
+            resume_what_a_crash_drained(*NODES)
         status = self.process.poll()
         if status not in (None, 0):
             said = self.log.read_text()[-3000:]
@@ -300,7 +300,7 @@ class Judging:
         for _ in range(8):
             found.clear()
             wait(
-                lambda: resume_what_a_crash_drained() or found.extend(self.going_on()) or found,
+                lambda: resume_what_a_crash_drained(*NODES) or found.extend(self.going_on()) or found,
                 90,
                 "a run that goes on",
             )
@@ -338,15 +338,6 @@ def end_containers(node: str) -> int:
         # Or it has gone meanwhile.
         subprocess.run(["podman", "rm", "--force", "--time=0", each], check=False, capture_output=True)
     return len(there)
-
-
-def resume_what_a_crash_drained() -> None:
-    """As an organiser does with boards that a killed controller drained ("Duplicate jobid"), or that crashed."""
-    for node in NODES:
-        told = scontrol("show", "node", node)
-        if re.search(r"State=(IDLE\+DRAIN|DOWN)", told):
-            scontrol("update", f"nodename={node}", "state=resume")
-            say(f"slurm: {node} resumed: {told.partition('Reason=')[2].splitlines()[0]}")
 
 
 # ---- afterwards

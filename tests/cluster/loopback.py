@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 SCRIPT = Path(__file__).with_name("slurm-cluster.sh")
 NODES = ("orin1", "orin2", "orin3")
 BEGAN_S = time.monotonic()
+PATIENCE = 4
+"""A loaded machine takes so many times as long as a quiet one."""
 
 
 def order(*arguments: object) -> None:
@@ -34,10 +37,28 @@ def cluster_of(folder: Path) -> Iterator[None]:
 
 
 def wait(done: Callable[[], object], seconds: float, what: str) -> None:
-    end_s = time.monotonic() + seconds
+    """Poll until `done`; `seconds` are a quiet machine's. What the cluster looks like then is in the error."""
+    end_s = time.monotonic() + seconds * PATIENCE
     while not done():
-        assert time.monotonic() < end_s, f"waited {seconds:g} s for {what}"
+        assert time.monotonic() < end_s, f"waited {seconds * PATIENCE:g} s for {what}\n{state_of_all()}"
         time.sleep(0.1)
+
+
+def state_of_all() -> str:
+    """A line for each node and each job."""
+    asked = (["sinfo", "--Node", "--format=%N %T %E"], ["squeue", "--format=%i %j %T %N %r"])
+    if "SLURM_CONF" not in os.environ:
+        return "no cluster"
+    return "".join(subprocess.run(each, capture_output=True, text=True, check=False).stdout for each in asked)
+
+
+def resume_what_a_crash_drained(*nodes: str) -> None:
+    """As an organiser does with boards that a killed controller drained ("Duplicate jobid"), or that crashed."""
+    for node in nodes:
+        told = scontrol("show", "node", node)
+        if re.search(r"State=(IDLE\+DRAIN|DOWN)", told):
+            scontrol("update", f"nodename={node}", "state=resume")
+            say(f"slurm: {node} resumed: {told.partition('Reason=')[2].splitlines()[0]}")
 
 
 def say(text: str) -> None:
