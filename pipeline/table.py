@@ -11,11 +11,11 @@ import os
 import re
 import shutil
 import sys
-import textwrap
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import TextIO
 
 Say = Callable[[str], object]
 """Takes one line about what happens; `print` is one."""
@@ -24,9 +24,13 @@ GAP = "  "
 NARROWEST = 12
 """Columns of text that a wrapped column keeps on a narrow terminal."""
 
-LABEL = 12
-"""Columns of a message's label, as PipelineError writes it."""
+LABELLED = re.compile(r"\s*(?:\w[\w-]*: +|\S(?:.*?\S)? {2,}|[A-Z]\d{3} )?")
+"""The label that a line begins with: a word with a colon, whatever stands before two blanks, or an error's code."""
 
+BELOW_A_LABEL = 9
+"""A line that is indented by so many columns stands below a label's text already, and stays in its column."""
+
+PAINT = "\033\\[\\d+m"
 COLOURS = {"red": 31, "green": 32, "yellow": 33, "bold": 1, "faint": 2}
 
 
@@ -80,17 +84,16 @@ def per_second(count: int, elapsed_s: float | None) -> str:
 def labelled(head: str, lines: Sequence[tuple[str, str]]) -> str:
     """A heading, and below it aligned labels with what they stand for, folded on a terminal that is narrower."""
     longest = max([7, *(display_width(label) for label, _ in lines)])
-    start, width = longest + 2 * len(GAP), terminal_width()
-    shown = ["", head]
+    width = terminal_width()
+    shown = ["", *folded(head, width, hang=len(GAP))]
     for label, value in lines:
-        parts = wrapped(value, max(NARROWEST, width - start)) if width else [value]
-        shown.append(f"{GAP}{_padded(label, longest)}{GAP}" + f"\n{' ' * start}".join(parts))
+        shown += folded(value, width, f"{GAP}{_padded(label, longest)}{GAP}")
     return "\n".join(shown)
 
 
-def terminal_width() -> int | None:
-    """None where the output goes to a file or another program: then nothing is wrapped for want of room."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def terminal_width(stream: TextIO | None = None) -> int | None:
+    """None where stdout, or another stream, goes to a file or a program: then nothing is wrapped for want of room."""
+    return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
 def has_colours() -> bool:
@@ -103,54 +106,61 @@ def painted(text: str, colour: str | None) -> str:
 
 
 def display_width(text: str) -> int:
-    """Columns of a terminal: two for wide characters, none for marks that are drawn over others."""
-    return sum(_character_width(character) for character in text)
+    """Columns of a terminal: two for wide characters, none for marks that are drawn over others, nor for a colour."""
+    return sum(_character_width(character) for character in re.sub(PAINT, "", text))
 
 
 def wrapped(text: str, width: int) -> list[str]:
     """Lines of at most `width` columns, broken at blanks, or inside of a word that is longer than that."""
+    return _wrapped(text, width, width)
+
+
+def _wrapped(text: str, first: int, width: int) -> list[str]:
     lines = [""]
     for word in text.split():
         beside = f"{lines[-1]} {word}" if lines[-1] else word
-        if display_width(beside) <= width:
+        if display_width(beside) <= (width if lines[1:] else first):
             lines[-1] = beside
             continue
         if lines[-1]:
             lines.append("")
         rest = word
-        while display_width(rest) > width:
-            lines[-1:] = [_start(rest, width), ""]
+        while display_width(rest) > (room := width if lines[1:] else first):
+            lines[-1:] = [_start(rest, room), ""]
             rest = rest[len(lines[-2]) :]
         lines[-1] = rest
     return lines
 
 
-def fitted(text: str) -> str:
-    """Text for stdout: on a terminal, lines that are too long are broken at blanks, further lines indented below."""
-    width = terminal_width()
-    return text if width is None else "\n".join(_fitted(line, width) for line in text.split("\n"))
+def fitted(text: object, to: TextIO | None = None) -> str:
+    """Text for stdout, or another stream: on a terminal, lines that are too long are folded below what their label
+    stands before, or two columns deeper than they begin."""
+    width = terminal_width(to)
+    if width is None:
+        return str(text)
+    return "\n".join(part for line in str(text).split("\n") for part in _fitted(line, width))
 
 
-def _fitted(line: str, width: int) -> str:
-    if "\033" in line or display_width(line) <= width:
-        return line
+def _fitted(line: str, width: int) -> list[str]:
+    if display_width(line) <= width:
+        return [line]
+    head = next(LABELLED.finditer(line)).group()
+    if head.strip() and display_width(head) <= width // 2:
+        return folded(line[len(head) :], width, head)
     indent = line[: len(line) - len(line.lstrip())]
-    return textwrap.fill(
-        line, width, subsequent_indent=f"{indent}{GAP}", break_on_hyphens=False, replace_whitespace=False
-    )
+    below = len(indent) if len(indent) >= BELOW_A_LABEL else len(indent) + len(GAP)
+    return folded(line, width, indent, hang=below)
 
 
-def folded(message: object) -> str:
-    """A message of several lines for stderr: on a terminal broken at blanks, each line below its text."""
-    if not sys.stderr.isatty():
-        return str(message)
-    width = shutil.get_terminal_size().columns
-    lines = []
-    for line in str(message).splitlines():
-        label = line[:LABEL] if re.match(r"  \w+: +\S| {12}\S", line) else ""
-        first, *rest = wrapped(line[len(label) :], max(NARROWEST, width - len(label)))
-        lines += [label + first, *(" " * len(label) + each for each in rest)]
-    return "\n".join(lines)
+def folded(text: str, width: int | None, head: str = "", hang: int | None = None) -> list[str]:
+    """Lines of at most `width` columns: the head as it is, then the text's words, broken at blanks, in further lines
+    below their beginning or indented by `hang`; one line where there is no width."""
+    if width is None:
+        return [head + text]
+    hang = display_width(head) if hang is None else hang
+    room = (max(NARROWEST, width - display_width(head)), max(NARROWEST, width - hang))
+    first, *rest = _wrapped(text, *room)
+    return [head + first, *(" " * hang + each for each in rest)]
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> list[int]:
@@ -217,7 +227,10 @@ def _character_width(character: str) -> int:
 
 def _start(text: str, width: int) -> str:
     """The longest beginning of a text that fits, one character at least."""
-    end = 1
-    while end < len(text) and display_width(text[: end + 1]) <= width:
-        end += 1
+    end = taken = 0
+    for each in re.finditer(f"{PAINT}|.", text, re.DOTALL):
+        taken += display_width(each.group())
+        if end and taken > width:
+            break
+        end = each.end()
     return text[:end]

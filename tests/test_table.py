@@ -140,17 +140,54 @@ def test_a_table_too_wide_for_the_terminal_is_printed_without_loss(monkeypatch: 
 
 def test_messages_and_labels_are_folded_on_a_narrow_terminal_and_lose_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(table, "terminal_width", lambda: 40)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "40")
     long = " ".join(["several", "words", "of", "advice"] * 4)
     error = UsageError("U999", long, where=f"runs/one\n{' ' * 12}runs/two", fix=long)
-    for folded, whole in (
-        (table.folded(error), str(error)),
+    for shown, whole in (
+        (table.fitted(error, sys.stderr), str(error)),
         (table.labelled("head", [("time", long)]), f"head time {long}"),
         (table.fitted(f"  short\n  {long}"), f"short {long}"),
     ):
-        assert folded.split() == whole.split()
-        assert max(map(len, folded.splitlines())) <= 40
-    lines = table.folded(error).splitlines()
+        assert shown.split() == whole.split()
+        assert max(map(len, shown.splitlines())) <= 40
+    lines = table.fitted(error, sys.stderr).splitlines()
     assert "            runs/two" in lines
     assert lines[-1].startswith(" " * 12)
+
+
+@pytest.mark.parametrize(
+    ("line", "below"),
+    [
+        ("next: WORDS", 6),
+        ("R301 WORDS", 5),
+        ("  device    WORDS", 12),
+        ("  a label   WORDS", 12),
+        ("  때론메모리  WORDS", 14),
+        ("  WORDS", 4),
+        (" " * 12 + "WORDS", 12),
+        ("  \x1b[32mok\x1b[0m    WORDS", 8),
+    ],
+)
+@pytest.mark.parametrize(
+    "words", ["words of advice " * 8, "때론 메모리가 모자라 " * 6, "때론메모리가모자라" * 8, "/a/path" * 20]
+)
+def test_a_line_is_folded_below_its_text_by_columns_without_loss(
+    line: str, below: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "terminal_width", lambda to=None: 60)
+    whole = line.replace("WORDS", words.strip())
+    first, *rest = table.fitted(whole).split("\n")
+    assert rest
+    assert max(map(table.display_width, [first, *rest])) <= 60
+    assert all(each[:below] == " " * below and each[below] != " " for each in rest)
+    assert "".join([first, *rest]).replace(" ", "") == whole.replace(" ", "")
+
+
+@given(st.text(st.sampled_from("ab 때\u0301"), max_size=200), st.integers(30, 90))
+def test_fitting_loses_and_adds_nothing_but_blanks(text: str, width: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table, "terminal_width", lambda to=None: width)
+        shown = table.fitted(text)
+    assert all(table.display_width(line) <= width for line in shown.split("\n"))
+    assert shown.replace("\n", "").replace(" ", "") == text.replace(" ", "")

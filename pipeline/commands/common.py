@@ -47,16 +47,16 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
             _quiet_log()
             return body(context, *args, **kwargs)
         except errors.PipelineError as error:
-            raise Exit(f"\n{table.folded(error)}", code=error.exit_status) from error
+            raise Exit(f"\n{table.fitted(error, sys.stderr)}", code=error.exit_status) from error
         except ModuleNotFoundError as error:
             lacking = errors.missing_package(error)
-            raise Exit(f"\n{table.folded(lacking)}", code=lacking.exit_status) from error
+            raise Exit(f"\n{table.fitted(lacking, sys.stderr)}", code=lacking.exit_status) from error
         except BrokenPipeError:
             raise  # for the program: nobody reads on
         except OSError as error:
             # Where the operating system refuses something that no module expected: still a message, not a traceback.
             refused = files.refused(error)
-            raise Exit(f"\n{table.folded(refused)}", code=refused.exit_status) from error
+            raise Exit(f"\n{table.fitted(refused, sys.stderr)}", code=refused.exit_status) from error
         except KeyboardInterrupt as stop:
             raise Exit(
                 f"\nInterrupted. {LEFT_BEHIND.get(body.__name__, 'Nothing is half-written.')}",

@@ -50,5 +50,4 @@ def then(task: str, quiet: bool = False, **names: object) -> None:
         return
     line = NEXT[task].format(**{key: shlex.quote(str(name)) for key, name in names.items()})
     line = f"next: {line}" if paths.CHECKOUT else f"next: {line.replace('invoke ', f'{SCRIPT} ')}"
-    width = table.terminal_width()
-    print("\n" + ("\n      ".join(table.wrapped(line, max(20, width - 6))) if width else line))
+    print(table.fitted(f"\n{line}"))

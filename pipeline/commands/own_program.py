@@ -70,12 +70,12 @@ class OwnProgram(Program):
             yield
         except ParseError as error:
             trouble = self._usage(error)
-            raise Exit(f"\n{table.folded(trouble)}", code=trouble.exit_status) from error
+            raise Exit(f"\n{table.fitted(trouble, sys.stderr)}", code=trouble.exit_status) from error
         except ValueError as error:
             trouble = UsageError(
                 "U406", "a value is of the wrong kind", actual=error, fix=f"{self.binary} --help TASK has every option"
             )
-            raise Exit(f"\n{table.folded(trouble)}", code=trouble.exit_status) from error
+            raise Exit(f"\n{table.fitted(trouble, sys.stderr)}", code=trouble.exit_status) from error
 
     def _usage(self, error: ParseError) -> UsageError:
         context = error.context

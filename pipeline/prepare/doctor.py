@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,18 +59,15 @@ def mend(results: Sequence[CheckResult], say: Say = print) -> None:
 
 def table(results: Sequence[CheckResult]) -> str:
     """Aligned: check, found, wanted, state; below each that is not ok, what to do."""
-    head, *rows = tables.lay_out(
-        COLUMNS,
-        [(each.id, each.found, each.expected, each.state) for each in results],
-        tables.terminal_width(),
-        tables.has_colours(),
-    )
+    width = tables.terminal_width()
+    cells = [(each.id, each.found, each.expected, each.state) for each in results]
+    head, *rows = tables.lay_out(COLUMNS, cells, width, tables.has_colours())
     indent = " " * (max(tables.display_width(each.id) for each in results) + 4)
     lines = [head]
     for each, row in zip(results, rows, strict=True):
         lines.append(row)
         if each.state != OK and each.fix:
-            lines += textwrap.wrap(each.fix, FIX_WIDTH, initial_indent=f"{indent}do: ", subsequent_indent=indent)
+            lines += tables.folded(each.fix, min(FIX_WIDTH, width or FIX_WIDTH), f"{indent}do: ", len(indent))
     counts = {state: sum(each.state == state for each in results) for state in (OK, WARN, FAIL)}
     return "\n".join([*lines, "", "  " + ", ".join(f"{number} {state}" for state, number in counts.items())])
 

@@ -6,7 +6,6 @@ seen is `unknown`, and never taken for good; what only people can judge is `huma
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -20,7 +19,7 @@ from pipeline.contest.checks import by_id
 from pipeline.contest.numbers import Contest
 from pipeline.contest.rules import run_rules, source_rules
 from pipeline.contest.rules.evidence import Evidence, decide, unknown
-from pipeline.table import painted, terminal_width
+from pipeline.table import folded, painted, terminal_width
 
 Check = Callable[[Evidence, Contest], CheckResult]
 """A check of one rule; its result has no id until the rule adds its own."""
@@ -135,12 +134,12 @@ def table(judged: Sequence[CheckResult], rehearsal: bool = False, width: int = 1
         words = each.found
         waived = rehearsal and is_waived(each)
         state = "-" if waived else _SHOWN[each.state]
-        first, *more = _folded(f"  {state:<8}{each.id:<{wide}}  ", words, margin, width)
+        first, *more = folded(words, width, f"  {state:<8}{each.id:<{wide}}  ", len(margin))
         lines += [first.replace(state, painted(state, _COLOURS.get(state)), 1), *more]
         if each.state in {FAIL, UNKNOWN} and each.found != NO_RUN and not waived:
             if each.expected:
-                lines += _folded(f"{margin}wanted: ", each.expected, margin, width)
-            lines += _folded(f"{margin}do: ", each.fix, margin, width)
+                lines += folded(each.expected, width, f"{margin}wanted: ", len(margin))
+            lines += folded(each.fix, width, f"{margin}do: ", len(margin))
     return "\n".join([*lines, "", f"  {counts(judged, rehearsal)}"])
 
 
@@ -192,7 +191,3 @@ def _checked(name: str, rule: Rule, evidence: Evidence, contest: Contest) -> Che
     if name in OF_VERIFICATION:
         return evidence.checked(name, of_the_contest=rule.contest)
     return (OF_A_RUN | OF_A_SOURCE)[name](evidence, contest)
-
-
-def _folded(head: str, text: str, margin: str, width: int) -> list[str]:
-    return textwrap.wrap(head + text, width, subsequent_indent=margin, drop_whitespace=True, break_on_hyphens=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -34,10 +33,10 @@ def text(planned: Plan) -> str:
         "The device and its memory:": _labelled(facts),
         "What the times rest on:": _labelled(_rests_on(planned)),
     }
-    lines = [*_folded(head), "", *_seconds_table(planned)]
+    lines = list(_seconds_table(planned))
     for title, part in parts.items():
         lines += ["", title, *part]
-    return "\n".join(lines)
+    return "\n".join([head, "", *lines])
 
 
 COUNTS = (
@@ -56,7 +55,7 @@ def _seconds_table(planned: Plan) -> Iterator[str]:
     modes = list(planned.sets[0].modes) if planned.sets else []
     several = any(seconds.fastest < seconds.slowest for each in planned.sets for seconds in each.modes.values())
     title = "Predicted time" + ", likely (from the fastest to the slowest)" * several
-    yield from _folded(title + ", in each power mode:" if len(modes) > 1 else f"{title}:")
+    yield title + ", in each power mode:" if len(modes) > 1 else f"{title}:"
     columns = (Column("set"), *(Column(mode or "time", right=True) for mode in modes), Column("bound by"))
     rows = [[each.name, *(_range(each.modes[mode]) for mode in modes), each.bound_by] for each in planned.sets]
     yield table.text(columns, rows)
@@ -82,12 +81,13 @@ def _rests_on(planned: Plan) -> Iterator[tuple[str, str]]:
         (name, mode.flops_per_s, mode.bytes_share) for name, mode in device.modes.items()
     )]  # fmt: skip
     for name, flops_per_s, bytes_share in modes:
-        same = "the same shares" if name in device.modes else "shares"
-        mode = f"{name}: " * bool(name)
-        yield "", f"{mode}arithmetic reaches {same} of the peak of {flops_per_s / 1e12:.1f} TFLOP/s"
-        if name not in device.modes:
+        mode, of = f"{name}: " * bool(name), f"of the peak of {flops_per_s / 1e12:.1f} TFLOP/s"
+        if name in device.modes:
+            yield "", f"{mode}arithmetic reaches the same shares {of}"
+        else:
+            yield "", f"{mode}arithmetic reaches, {of}:"
             yield from _rates(device.flops_share)
-        yield "", f"{mode}reading memory reaches shares of the peak of {peak}"
+        yield "", f"{mode}reading memory reaches, of the peak of {peak}:"
         yield from _rates(bytes_share)
     if device.assumption:
         yield "assumed", device.assumption
@@ -102,14 +102,9 @@ def _rates(shares: Range) -> Iterator[tuple[str, str]]:
 
 
 def _labelled(facts: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Each label with its words folded beside it; words without a label stand as a line of their own."""
+    """Each label with its words beside it; words without a label stand as a line of their own."""
     for label, words in facts:
-        yield from _folded(f"  {label:<8} {words}" if label else f"  {words}", " " * (11 if label else 4))
-
-
-def _folded(words: str, indent: str = "") -> list[str]:
-    width = max(40, min(table.terminal_width() or 120, 120))
-    return textwrap.wrap(words, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        yield f"  {label:<8}  {words}" if label else f"  {words}"
 
 
 def as_json(planned: Plan) -> dict[str, Any]:
