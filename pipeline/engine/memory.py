@@ -1,7 +1,7 @@
 """How large a pass and how many K/V slots fit into what the device has left. Made once, before the first allocation.
 
 What is left is cut into four: a margin that stays free, workspaces of libraries, the activations of the largest pass,
-and K/V slots with all the rest. If an allocation fails all the same, `passes.py` goes on with smaller passes.
+and K/V slots with all the rest. If an allocation fails all the same, `pass_runner.py` goes on with smaller passes.
 """
 
 from __future__ import annotations

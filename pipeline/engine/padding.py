@@ -1,4 +1,4 @@
-"""The few sizes that products are computed with, and tensors with room for what a product is padded to."""
+"""The sizes that products are computed with, 136 up to 8,192 rows, and tensors with room for what a product is padded to."""
 
 from __future__ import annotations
 
