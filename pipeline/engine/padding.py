@@ -1,4 +1,4 @@
-"""The sizes that products are computed with, 136 up to 8,192 rows, and tensors with room for what a product is padded to."""
+"""The sizes that products are computed with, 136 up to 8,192 rows, and tensors with room for them."""
 
 from __future__ import annotations
 

@@ -82,8 +82,8 @@ def window_tokens(sliding_window: int | None, transformers_version: str | None =
     | 4.44.2, 4.45.2 | all tokens: the mask is plainly causal, only flash-attention is told of the window |
     | 4.46.3, 4.52.4 (mask made in modeling_phi3.py), 4.53.3, 5.20.2 (masking_utils.py) | `sliding_window` tokens |
 
-    `tests/model/test_config.py` measures the installed one. (Flash-attention is not our reference: 4.44 to 4.53 hand it the
-    window unreduced, modeling_flash_attention_utils.py, and a row sees one token more.)
+    `tests/model/test_config.py` measures the installed one. (Flash-attention is not our reference: 4.44 to 4.53
+    hand it the window unreduced, modeling_flash_attention_utils.py, and a row sees one token more.)
     """
     return sliding_window if _release(transformers_version) >= WINDOW_SINCE else None
 
