@@ -36,7 +36,7 @@ NEXT: Mapping[str, str] = {
     "test": "invoke lint",
     "test-oldest": "invoke lint",
     "lint": "invoke test",
-    "bench": "show {picture}; docs/performance.md explains these times",
+    "bench": "show {picture}; README.md, How fast, has the times of another machine",
     "lock": "make setup installs what is locked; then invoke test",
     "image": "invoke shell --image {image} --host --task doctor",
     "image-test": "invoke image builds the real one, on a board",
