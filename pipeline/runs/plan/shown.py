@@ -62,10 +62,10 @@ def _seconds_table(planned: Plan) -> Iterator[str]:
 
 
 def _range(seconds: Seconds) -> str:
-    digits = 1 if seconds.likely >= 1 else 2
+    digits = 0 if seconds.likely >= 100 else 1 if seconds.likely >= 1 else 2
     if seconds.fastest == seconds.slowest:
-        return f"{seconds.likely:.{digits}f} s"
-    return f"{seconds.likely:.{digits}f} s ({seconds.fastest:.{digits}f} to {seconds.slowest:.{digits}f})"
+        return f"{seconds.likely:,.{digits}f} s"
+    return f"{seconds.likely:,.{digits}f} s ({seconds.fastest:,.{digits}f} to {seconds.slowest:,.{digits}f})"
 
 
 def _rests_on(planned: Plan) -> Iterator[tuple[str, str]]:
