@@ -1,6 +1,6 @@
 """Small integer arrays on the host: token ids, positions, slots; and their way to the device.
 
-Like all that only schedules, imports no torch before a device is there: a plan needs none.
+Imports torch only to bring arrays to a device: scheduling and planning need none.
 """
 
 from __future__ import annotations

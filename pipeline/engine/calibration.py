@@ -18,11 +18,11 @@ from pipeline.engine.segment import Segment
 from pipeline.engine.state import Limits
 
 SIZES = (1, 8, 16, 32, 64, 128, 192, 256, 384, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
-"""Tokens of the passes that are timed: close together where reading the weights stops to be what takes the time."""
+"""Tokens of the passes that are timed: close together where arithmetic begins to take longer than reading weights."""
 
 LARGE = 1024
-"""Passes of so many tokens and more are timed in a row on a GPU: a set's prompts make many such, one behind the other,
-and the device runs them at its power limit. Smaller ones read weights, and wait for what the one before brought."""
+"""Passes of so many tokens and more are timed one right after the other on a GPU, as a set's prompts make them: the
+device then runs at its power limit. Smaller ones mostly read weights, and wait for the results of the one before."""
 
 HEAT_UP_S = 1.5
 """A GPU runs faster than it can go on for about a second: nothing is timed before."""
@@ -34,14 +34,15 @@ ANSWERS = 128
 """Tokens of a timed pass that are answers'; beyond them a pass grows by prompt tokens."""
 
 TOKENS_PER_ANSWER = 8
-"""So many tokens of the largest pass for one running answer at least: a pass of short prompts begins that many."""
+"""There are at least as many running answers as the largest pass has tokens, divided by this: a pass of short prompts
+begins that many."""
 
 
 FEW_SIZES, FEW_ROUNDS = (1, 16, 64, 256), 1
-"""What is timed on a CPU for a small set: a pass of 256 tokens takes as long there as several of its answers."""
+"""What is timed on a CPU for a small set, where timing all sizes would take as long as the set."""
 
 HOLDS = 1.5
-"""A curve still holds where its ends have not moved against each other by more than this."""
+"""A kept curve still holds if the ratio of its two ends has changed by at most this factor."""
 
 
 def measure(
@@ -54,7 +55,7 @@ def measure(
     few sizes only, as is enough for a small set on a CPU. Raises ResourceError (R304) as any pass does."""
     weights, computing = passes.weights, passes
     if weights.streamed:
-        # What a pass computes is timed with one layer in the place of all, what it reads by one pass.
+        # Computing is timed with one layer in the place of all, reading by one real pass.
         layers = (next(iter(weights.layers)),) * weights.shape.layers
         computing = Passes(replace(weights, layers=layers), passes.pool, passes.backend)
     largest = min(limits.chunk_rows or limits.budget_rows, limits.slots)
@@ -114,7 +115,7 @@ def _segments(passes: Passes, tokens: int) -> list[Segment]:
     """A pass of so many tokens: answers of one token up to `ANSWERS`, the rest as prompts come: runs of tokens, one of
     which is an output row. All over the same made-up context."""
     context = np.arange(min(CONTEXT, passes.pool.slots))
-    passes.pool.store[:, : len(context)].zero_()  # whatever lay there could be slow numbers
+    passes.pool.store[:, : len(context)].zero_()  # what lay there could be denormal numbers, which are slow
     lengths = [1] * min(tokens, ANSWERS)
     while (left := tokens - sum(lengths)) > 0:
         lengths.append(min(left, len(context) // 2))

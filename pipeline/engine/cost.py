@@ -17,15 +17,15 @@ from statistics import median
 from pipeline.engine.shape import Shape
 
 NEAR_BEST = 0.65
-"""How near to the cheapest a row has to be for its pass to be large enough. Not nearer: prompt rows ride along and
-make most passes larger than their answers, and every running answer holds slots (`benchmarks/cpu.py`: 32 of them
+"""A pass of answers is large enough when a row of the cheapest pass takes this share of the time of one of its own.
+Not nearer: prompt rows make most passes larger, and every running answer holds slots (`benchmarks/cpu.py`: 32 of them
 are as fast as 128, with half the slots)."""
 
 BUDGET_NEAR_BEST = 0.99
-"""How near to the cheapest a row has to be in the largest passes: what is larger needs more memory for nothing."""
+"""The same for the largest passes: beyond this a larger pass would take more memory for nothing."""
 
 ROUNDS, ROUND_S = 3, 0.03
-"""Each size of a pass is timed so many times, each time in as many runs as take so long."""
+"""Each size of a pass is timed in so many rounds, and in each round by passes for so long."""
 
 PADDING_GAIN = 0.9
 """A pass is filled up to a larger one that takes less than this share of its time."""
@@ -55,7 +55,7 @@ class PassCost:
 
     @cached_property
     def _least_s(self) -> tuple[float, ...]:
-        """Least seconds of a pass of so many rows or more, by rows: a pass can be filled up."""
+        """The least seconds of a pass of so many rows or more, by rows, since a pass can be filled up."""
         return tuple(accumulate(reversed(self.elapsed_s), min))[::-1]
 
     def one_more(self, rows: int) -> float:

@@ -169,7 +169,7 @@ def worth(draft: Draft, rate: float, rows: int, saved_s: float, cost: PassCost) 
     """The start of a draft that pays in a pass that has `rows` rows already.
 
     A token at depth d is right with probability rate^d and then saves a row of a later pass, which takes
-    `saved_s`. Checking it takes what one more row takes now: nothing below break-even.
+    `saved_s`. Checking it costs one more row now, which is free where the pass takes the time of reading the weights.
     """
     keep, chance = 0, rate
     while keep < len(draft.tokens) and chance * saved_s > cost.one_more(rows + keep):

@@ -1,8 +1,8 @@
-"""How many bytes a device still has for us, as whoever manages them says.
+"""How many bytes a device still has for us, by the count of whoever manages its memory.
 
 * A GPU with memory of its own: what CUDA reports.
 * A GPU that shares the machine's memory (Jetson): what the kernel calls available. CUDA counts the page cache as
-  taken, which gives way when asked.
+  taken, though the kernel gives it up where memory is needed.
 * A CPU: what the kernel calls available, or what the container's limit leaves, whichever is less.
 """
 

@@ -66,8 +66,8 @@ NOT_TRIED = Invariance(False, "not tried")
 
 @torch.inference_mode()
 def settle(backend: Backend, weights: Weights, limits: Limits) -> Backend:
-    """The backend with products whose rows have the same bits in every pass, where all else has them; otherwise as it
-    was, with the reason. Uses no more memory than the largest pass."""
+    """The backend with products whose rows have the same bits in every pass, if attention and the steps between have
+    them, too; otherwise as it was, with the reason. Uses no more memory than the largest pass."""
     device, shape = weights.device, weights.shape
     if device.type != "cuda":
         return replace(backend, invariance=Invariance(False, ON_A_CPU))
@@ -126,8 +126,8 @@ def _matrices(weights: Weights, fused: bool) -> list[tuple[int, list[Tensor]]]:
 def bits_of(linear: Callable[[Tensor, Tensor], Tensor], weights: Weights, fused: bool, rows: int = BITS_ROWS) -> str:
     """sha256 of the products of `rows` fixed rows with one weight of each kind.
 
-    Two runs of one model whose products have the same bits in every pass, and that agree in this, sum in the same
-    order: the trials on two machines may each have chosen a class of ways, and not the same.
+    The trials on two machines may have chosen ways that sum in different orders. Two runs of one model that agree in
+    this hash, and whose products have the same bits in every pass, sum in the same order.
     """
     digest, generator = hashlib.sha256(), torch.Generator().manual_seed(0)
     for stride, matrices in _matrices(weights, fused):

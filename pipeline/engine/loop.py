@@ -22,7 +22,7 @@ def run(
     overlaps: bool,
     budget_rows: Callable[[], int | None] = lambda: None,
 ) -> Iterator[list[int]]:
-    """Work a set off; yields, after each pass that was taken in, the prompts that it finished.
+    """Work through a set; after each pass whose results were taken in, yields the prompts that it finished.
 
     `start` hands a pass to the device and may return before it is done; `tokens` waits for it and gives
     the choice of every output row, in order. `budget_rows` says what a pass may have now where memory is short.

@@ -1,4 +1,4 @@
-"""Contents of each pass of a set and the time of its choices: one entry a pass, in the order in which they were done.
+"""For each pass of a set, in the order in which they were done: its rows, and when its choices were there.
 
 Kept in lists while the clock runs, which costs a few appends a pass, and written down by others after it.
 """
@@ -18,7 +18,7 @@ class PassLog:
     answer_rows: list[int] = field(default_factory=list)
     """Drafts included."""
     end_s: list[float] = field(default_factory=list)
-    """When a pass's choices were there. On a GPU the next one runs by then: a pass takes as long as from the end of the
-    one before."""
+    """When a pass's choices were there. On a GPU the next pass runs by then, so a pass's time counts from the end of
+    the one before."""
     handed_on_s: list[float] = field(default_factory=list)
-    """Seconds of handing on the answers that a pass finished, right after its end: their text is made there."""
+    """Seconds, right after a pass's end, of handing on the answers that it finished: there they become text."""

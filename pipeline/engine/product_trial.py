@@ -1,9 +1,9 @@
 """The trial of matrix products: finds a class of equal bits that covers all sizes, and the way to take for each.
 
-For one weight and each size, candidates run on rows drawn from a few distinct random ones, which lie elsewhere each
-time, into outputs full of NaN. A way is in a class where every row has, bit for bit, the result that the class has for
-it. A class is named by who computed its rows first: torch at the largest size, our kernel, cuBLASLt at the largest
-size. The first in this order is taken for which every size has a way in it.
+For one weight and each size, candidates run on rows drawn from a few distinct random ones, in other places each time,
+into outputs full of NaN. A class is all ways that give each distinct row the same bits as the way that it is named
+after: torch at the largest size, our kernel, or cuBLASLt at the largest size. The first class in this order that has a
+way for every size is taken.
 
 Small sizes take what is fastest in the class: there a product takes the time of reading its weights. Larger ones take
 torch's product where it is in the class, unless our kernel is clearly faster: single products timed alone say little
@@ -34,7 +34,7 @@ CLEARLY_FASTER = 0.95
 """Share of torch's time below which our product or cuBLASLt's is taken instead."""
 
 WAIT_CYCLES = 1_000_000
-"""Of the device's clock: half a millisecond to one."""
+"""The device waits so many of its clock's cycles, half a millisecond to one, while calls are launched."""
 
 LEFT_OUT_ROWS, LEFT_OUT_GAIN = 512, 0.9
 """A size up to so many rows is left out where a larger one of these takes less than this share of its time."""
@@ -73,7 +73,7 @@ def host_clock(call: Callable[[], object]) -> float:
 def choose(
     run: Run, propose: Propose, weights: Sequence[Tensor], stride: int, sizes: Sequence[int], clock: Clock = cuda_clock
 ) -> dict[int, Way]:
-    """The way for the sizes of x · weightᵀ, where x has `stride` values a row: all that were tried but the slow ones.
+    """For each size but slow ones, the way to compute x · weightᵀ, where x has `stride` values from row to row.
 
     `weights`: of one shape; the first is tried. All take turns when times are measured, so that none is found in a
     cache. Raises NoClass; and RuntimeError where there is no memory for the largest size.
@@ -200,7 +200,7 @@ class Trial:
 
     def _result(self, way: Way, start: int, size: int) -> Tensor:
         weight = self.weights[0]
-        # What the allocator hands out next is this: an element that nobody writes is seen.
+        # The allocator hands this memory out next: an element that nobody writes stays NaN, and is seen.
         poison = torch.full((size, weight.shape[0]), float("nan"), dtype=weight.dtype, device=weight.device)
         del poison
         return self.run(way, self._x[start : start + size], weight)

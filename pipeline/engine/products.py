@@ -1,7 +1,7 @@
 """Matrix products whose rows have the same bits whatever comes beside them: which way computes which size.
 
-A product is called with one of few sizes (`padded`, or the next larger one that is not slow): what lies behind the last
-row is computed and thrown away, and nothing of it gets into a row. For every weight shape and each of these sizes,
+A product is padded to one of the sizes of `padding.py`, or the next larger one that is not slow: what lies behind the
+last row is computed and thrown away, and nothing of it gets into a row. For every weight shape and each of these sizes,
 `Products` has a way that was tried on the device and gave the bits of one class (`product_trial.py`): torch's own
 product, cuBLASLt without split K, or our kernel.
 """
@@ -71,7 +71,7 @@ Run = Callable[[Way, Tensor, Tensor], Tensor]
 
 
 class Products:
-    """x · weightᵀ by what was tried, for weights and sizes that were tried."""
+    """x · weightᵀ in the ways that the trial chose, for the weights and sizes that it tried."""
 
     def __init__(self, run: Run, ways: Mapping[Key, Mapping[int, Way]]) -> None:
         self._run, self.ways = run, ways
@@ -103,7 +103,7 @@ class Products:
 
 
 def _with_room(x: Tensor, size: int) -> Tensor:
-    """x with rows behind it up to `size`: those that lie there if they are its own storage's, else of a copy."""
+    """x lengthened to `size` rows: by what lies behind it in its own storage, else as a copy with room."""
     width, strides = x.shape[1], x.stride()
     end = x.storage_offset() + (size - 1) * strides[0] + width
     if end * x.element_size() <= x.untyped_storage().nbytes():

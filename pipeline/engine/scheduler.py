@@ -34,9 +34,9 @@ HEADROOM = 8
 """Slots kept free for every running answer before a new prompt is admitted."""
 
 HASTE = 1.2
-"""Factor by which a row of an answer is worth more now than in a later pass that is as full: answers end and give
-their slots back sooner, few are left when the prompts are through, and longer segments are fewer (`benchmarks/gpu.py`,
-drafts)."""
+"""While prompts wait, a later pass will be as full as this one, and an answer's row in this one is worth so many times
+a row of that: answers end and give their slots back sooner, fewer are left when the prompts are through, and longer
+segments are fewer (`benchmarks/gpu.py`, drafts)."""
 
 ROUND_ROWS = 128
 """Passes of a multiple of these many rows fill the tiles of a matrix product."""
@@ -78,9 +78,9 @@ class Scheduler:
         return self.cache.evicted_tokens + self._recomputed_answer_tokens
 
     def next_pass(self, ahead: bool = False, budget_rows: int | None = None) -> list[Work]:
-        """At most `budget_rows` rows; none where all that is next is to begin answers whose prompt is known.
+        """At most `budget_rows` rows. Empty where all that is next is to begin answers whose prompts are computed.
 
-        ahead: the pass before is not accepted yet. Then nothing is taken from anybody, and none means: accept first.
+        ahead: the pass before is not accepted yet. Then no slots are taken from anybody, and empty means: accept first.
         budget_rows: what a pass may have now, where memory is short; None: the limits'.
         """
         ready = [answer for answer in self.running if answer.tokens and not answer.in_flight]

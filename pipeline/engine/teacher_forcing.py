@@ -1,7 +1,7 @@
-"""Looks at given answers: by how much the model prefers another token to each of theirs. Prefill only.
+"""Scores given answers: by how much the model prefers another token to each of theirs. Prefill only.
 
-All of an answer's tokens are known, so prompt and answer are computed as one run of tokens, many together, and what
-they begin with in common once. Nothing is chosen and no draft is checked.
+All of an answer's tokens are known, so prompt and answer are computed as one run of tokens, many runs together, with
+shared beginnings computed once. Nothing is chosen and no draft is checked.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Given:
     prompt: Sequence[int]
     answer: Sequence[int]
     probes: Ints
-    """(n, K). A token of no model's vocabulary is infinitely far behind."""
+    """(n, K). A token outside of the vocabulary is infinitely far behind."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,10 @@ def _looked(engine: Engine, given: Sequence[Given], tree: PrefixTree, slots: Int
 
 
 def _segments(tree: PrefixTree, needed_from: Sequence[int], slots: Ints) -> tuple[list[Segment], list[int]]:
-    """A segment a node, and the number of each node's first token among all output rows, had it one for each token.
+    """A segment for each node; and for each node the number that its first token would have among all output rows, if
+    all its tokens were output rows (only its last ones are, from where a prompt needs them).
 
-    needed_from: the first position of each prompt behind which a token is looked at.
+    needed_from: for each prompt, the first position whose next token is looked at.
     """
     contexts: list[Ints] = []
     wanted = [len(node.tokens) + node.start for node in tree.nodes]

@@ -1,10 +1,10 @@
 """How far behind the model's own choice an honest answer's tokens may be, from the model's own noise.
 
-Rounding and the order of sums move logits. Where the likeliest token leads by less than they move the difference of the
-two, an honest program may answer with the second, and is behind by that lead; elsewhere it cannot. So the noise of that
-difference, measured on the same answers, says what is allowed: of a single token, and, with every place's own lead, of
-the sum over all. The idea of comparing claimed tokens under teacher forcing is published as Token-DiFR (arXiv
-2511.20621), which compares with a sampling seed; here there is none, and the yardstick is the noise.
+Rounding and the order of sums move logits, and so the lead of the likeliest token over the second. Where noise is
+larger than the lead, an honest program may answer with the second token, and is then behind by the lead; elsewhere it
+cannot. So this noise, measured on the same answers, says how far a single token may be behind; with every place's own
+lead it also says how much all tokens together may be. The idea of comparing claimed tokens under teacher forcing is
+published as Token-DiFR (arXiv 2511.20621), which compares under a sampling seed; here the noise is the yardstick.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ WIDER = 1.25
 """Another program's noise may be so many times as wide: it has its own orders of sums."""
 
 RISK = 1e-3
-"""How many tokens of an honest submission may be expected beyond the limit; in every look (`looking.py`), fewer."""
+"""Tokens of an honest submission that may be expected beyond the limit at the first look; later ones excuse some."""
 
 SAFETY = 2.0
-"""For the sum, noise of so many times the size: another machine's kernels have their own orders of sums."""
+"""The sum is judged as if noise were so many times as large: another machine's kernels sum in other orders."""
 
 LEAST_LIMIT = 0.02
-"""Logits. In float32 the noise is thousandths, and a margin of hundredths changes no answer worth a lie."""
+"""Logits. In float32 noise is thousandths of a logit, and nobody gains by tokens that are hundredths behind."""
 
 DEVIATIONS = 6.0
-"""Of the sum of an honest submission's margins, above its expectation."""
+"""The sum of an honest submission's margins may be so many standard deviations above its expectation."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Allowance:
 def limit(noise: Floats, leads: Floats) -> float:
     """Logits that a single token may be behind; arguments as for `allowance`.
 
-    An honest token is behind by its place's lead, where noise turned that round. So the limit is the largest lead for
-    which that is not too rare: all places with a larger one together would bring `RISK` tokens.
+    An honest token is behind by its place's lead, where noise reversed that. So the limit is a lead that noise hardly
+    ever reverses: in all places with a larger one together it would reverse `RISK` tokens.
     """
     spread = _scale(noise) * WIDER
     largest_first = np.sort(leads.astype(np.float64))[::-1]
@@ -73,12 +73,12 @@ def limit(noise: Floats, leads: Floats) -> float:
 
 
 def allowance(noise: Floats, leads: Floats) -> Allowance:
-    """`noise`: changes of the lead of the likeliest token over the second, where it was computed two ways; of one place
-    at least. `leads`: that lead in every submitted place."""
+    """`leads`: by how much the likeliest token leads over the second, in every submitted place. `noise`: how much that
+    changed where it was computed in two ways; at least one place."""
     size = np.sort(np.abs(noise.astype(np.float64))) * SAFETY
     most = limit(noise, leads)
     near = leads[leads <= most].astype(np.float64)
-    # The chance that noise turns a lead round, never taken for nothing within the limit: few places were measured.
+    # The chance that noise reverses a lead. Within the limit never zero: noise was measured in few places.
     beyond = len(size) - np.searchsorted(size, near, side="left")
     chance = (beyond + 1) / (len(size) + 1) / 2  # noise of the other sign makes a lead larger
     expected, variance = float((near * chance).sum()), float((near**2 * chance).sum())

@@ -14,7 +14,7 @@ from pipeline.contest.audit.looking import Seen
 TOKENS, SUM = "audit-tokens", "audit-sum"
 
 BLUNT = 3.0
-"""Logits. With a limit beyond it the noise hides what the audit is for, and good answers say nothing."""
+"""Logits. With a larger limit the noise hides what the audit looks for, so answers within it show nothing."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""The organiser's model looks at submitted answers: at all in float32; at some, for the noise, in the submission's own
-dtype and in passes of another size; and so again at those that would be held against it.
+"""The organiser's model computes the scores of submitted answers: all in float32; some again in the submission's own
+dtype and in small passes, to measure the noise; and in the same way those that the first look would reject.
 
 Weights that do not fit into memory are read layer by layer from the disk, as in a run (`text_generation.load`).
 """
@@ -27,7 +27,7 @@ CALIBRATION_ROWS = 32
 SMALL_PASS_ROWS = 64
 
 HOPELESS = 4.0
-"""Times the limit: no look in another dtype brings back a token that is further behind."""
+"""Times the limit: an answer with a token further behind is not looked at again, since that would not help it."""
 
 DTYPES = ("float32", "bfloat16")
 
@@ -48,17 +48,17 @@ class Subject:
 @dataclass(frozen=True)
 class Seen:
     behind: Mapping[int, Floats]
-    """By row, for each token of the answer: by how many logits the model prefers another; where it was looked at again,
-    in the look that prefers it least: a token that one look has as its first choice is an honest one's, too."""
+    """By row, for each token of the answer: by how many logits the model prefers another. Where there were several
+    looks, the least of them: a token that is the first choice in one of them may be an honest program's."""
     leads: Floats
-    """Of the likeliest token over the second, in all places, in float32."""
+    """By how many logits the likeliest token is ahead of the second, in all places, in float32."""
     noise: Floats
     """Changes of that lead in other looks."""
 
 
 Take = Callable[..., dict[int, Look]]
-"""`take(dtype, probes, rows=None)`: looks at the probes of some answers, by row, with the model in that dtype, in
-passes of so many rows."""
+"""`take(dtype, probes, rows=None)`: the scores of some tokens (probes, by row) with the model in that dtype, in passes
+of so many rows."""
 
 
 def look(subject: Subject, device: str | None = None) -> Seen:

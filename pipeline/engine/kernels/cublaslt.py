@@ -1,7 +1,7 @@
 """cuBLASLt's products without split K, through the library that torch has loaded.
 
 Called by its C interface, whose structures and numbers have not changed from CUDA 12.2 to 13.0: nothing is compiled or
-linked for it. Of cuBLASLt's algorithms only those are asked for that do not cut K into parts and add these up
+linked for it. Only such algorithms are requested as do not cut K into parts and add these up
 (CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK = 0).
 """
 
