@@ -21,10 +21,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from pipeline.errors import end_plainly  # noqa: E402
+
+end_plainly()
+import torch  # noqa: E402
 
 from pipeline import reference, text_generation  # noqa: E402
 from pipeline.dataset import fetch, records  # noqa: E402
@@ -110,7 +113,9 @@ def compare(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
         print(f"… {name}", file=sys.stderr, flush=True)
         command = [sys.executable, __file__, "--contender", name, "--model", options.model]
         command += ["--rows", str(options.rows), "--max-new-tokens", str(options.max_new_tokens)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.returncode)  # it has said why
         results[name] = json.loads(done.stdout.splitlines()[-1])
     return results
 

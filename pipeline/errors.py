@@ -56,9 +56,25 @@ class PipelineError(Exception):
             if value is not None:
                 lines.append(f"  {label + ':':<10}{value}")
         lines.append(f"  {'do:':<10}{self.fix}")
-        return "\n".join(lines)
+        return "\n".join(lines).translate(_UNSEEN)
 
 
+_CONTROLS = (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_UNSEEN = {number: "�" for number in _CONTROLS if chr(number) not in "\n\t"}
+"""A file's name or its content may hold what moves the cursor or turns the direction of a line: it is shown as �."""
+
+
+def in_words(error: Exception) -> str:
+    """Why a file is not as expected, for a message's `actual`: without Python's own names for it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return f"its parts are of other kinds ({error})" if isinstance(error, TypeError | AttributeError) else str(error)
+
+
+INTERRUPTED = 130
+"""128 and SIGINT."""
 CLOSED_PIPE = 141
 """128 and SIGPIPE: the status of a program whose reader has gone."""
 
@@ -67,12 +83,20 @@ OF_THE_TESTS = ("pytest", "hypothesis", "ruff", "mypy")
 """Packages that `make run` does not install."""
 
 
+def take_any_text(*streams: TextIO) -> None:
+    """Let no character end a program: one that an output's encoding lacks (a terminal that is not UTF-8, a file's name
+    that is no text) is written as its number."""
+    for stream in streams:
+        if getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def let_go_of(*streams: TextIO) -> None:
-    """Whatever of their buffers nobody reads goes nowhere, so that Python does not complain of it at its own end."""
+    """Let what of their buffers nobody reads, or no disk takes, go nowhere, so that Python does not complain of it."""
     for stream in streams:
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -94,9 +118,12 @@ def missing_package(error: ModuleNotFoundError) -> PipelineError:
 
 def end_plainly() -> None:
     """For a script: what a user can meet ends with our message and its status, and not with a traceback; an output that
-    nobody reads on, as after `| head -1`, with a status and no word."""
+    nobody reads on, as after `| head -1`, and Ctrl-C, with a status and no word."""
+    take_any_text(sys.stdout)
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
         if isinstance(error, BrokenPipeError):
             let_go_of(sys.stdout, sys.stderr)
             sys.exit(CLOSED_PIPE)

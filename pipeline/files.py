@@ -40,13 +40,17 @@ def write_atomically(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """A binary file to write to that becomes `path` when the block ends, and vanishes when it does not end well.
 
     `path` is at every moment the old file, the new one, or absent as before; never a part. Its folder is made if it
-    is missing. `durable` waits for the disk, so that the file survives a power cut too. Raises ResourceError: R101 disk
-    full, R102 not allowed to write there.
+    is missing. `durable` waits for the disk, so that the file survives a power cut too. A device or a pipe is written
+    into. Raises ResourceError: R101 disk full, R102 not allowed to write there.
     """
     # Beside the target, since a rename is atomic only within one file system; not by `tempfile`, whose files
     # only their owner may read.
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
+        if _no_file(path):
+            with open(path, "wb") as file:
+                yield file
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "xb") as file:
             yield file
@@ -65,6 +69,13 @@ def write_atomically(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def _no_file(path: Path) -> bool:
+    """Whether something else has this name, or lies in /dev (where /dev/stdout may stand for a file): to rename a file
+    over it would take it away from the whole machine."""
+    other = os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+    return other or Path(os.path.abspath(path)).parent == Path("/dev")
 
 
 def json_bytes(value: object) -> bytes:
@@ -93,7 +104,7 @@ def remembered(path: Path) -> dict[str, Any]:
 
 def remember(path: Path, kept: dict[str, Any]) -> None:
     """Keep what `remembered` gives; nothing where it cannot be written: then the time is not saved."""
-    with contextlib.suppress(ResourceError):
+    with contextlib.suppress(ResourceError, OSError):
         write_json(path, kept, durable=False)
 
 
@@ -106,7 +117,7 @@ def resource_trouble(error: OSError, path: Path) -> ResourceError | None:
             "R102",
             "a file cannot be written",
             where=paths.shown(path),
-            actual=error.strerror,
+            actual="a link to nothing" if os.path.islink(path) and not os.path.exists(path) else error.strerror,
             fix="allow writing in that folder, or move it (PIPELINE_DATA, PIPELINE_MODELS, PIPELINE_RUNS name folders)",
         )
     return None
@@ -117,7 +128,7 @@ def refused(error: OSError) -> ResourceError:
     return ResourceError(
         "R104",
         "the system refused to work with a file",
-        where=error.filename,
+        where=error.filename or "what is printed, or a file that was open",
         actual=error.strerror or error,
         fix="look at that file or folder: does it exist, may you read it, is there room",
     )

@@ -50,7 +50,7 @@ def shown(path: Path) -> str:
     """A path as people read it: relative to the working folder where it lies below it."""
     try:
         return str(Path(path).resolve().relative_to(Path.cwd().resolve()))
-    except ValueError:
+    except (ValueError, OSError, RuntimeError):  # elsewhere; a circle of links, a RuntimeError before Python 3.13
         return str(path)
 
 

@@ -40,6 +40,7 @@ from pipeline.text.answers import Answered
 from pipeline.text.candidates import Candidates, end_of_answer
 from pipeline.text.chat_template import Prompts, prompts_of, token_ids
 from pipeline.text.detokenize import Form, probe
+from pipeline.text.readable import readable
 
 Chat = Sequence[dict[str, str]]
 
@@ -240,7 +241,8 @@ def load(
     shape = config.read_shape(folder)
     config.check_generation(folder)
     stop_tokens = config.stop_tokens(folder)
-    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    with readable(folder):
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
     if kind is torch.bfloat16 and config.own_dtype(folder) == "float32":
         logger.warning("the weights are stored in float32 and are rounded to bfloat16, as asked")
     before_bytes = free_bytes(place)

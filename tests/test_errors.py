@@ -135,3 +135,24 @@ def test_a_message_has_always_a_do(kind: type[PipelineError]) -> None:
     assert str(kind("X1", "what", fix="this")).splitlines() == ["X1 what", "  do:       this"]
     with pytest.raises(TypeError, match="fix"):
         kind("X1", "what")
+
+
+def test_a_message_shows_no_control_character_of_what_it_names() -> None:
+    odd = "\x1b[2Jred\r\x9b1A\u202egnp.\x7f"
+    shown = str(PipelineError("U000", odd, where=odd, expected=odd, actual="two\nlines\tü 👩‍👧", fix=odd))
+    assert not set(shown) & set("\x1b\r\x9b\u202e\x7f")
+    assert shown.count("�[2Jred�") == 4
+    assert "two\nlines\tü 👩‍👧" in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/manifest.json"), "No such file or directory"),
+        (KeyError("weight_map"), "it has no 'weight_map'"),
+        (ValueError("schema None"), "schema None"),
+        (TypeError("list indices"), "its parts are of other kinds (list indices)"),
+    ],
+)
+def test_python_s_own_names_for_what_is_wrong_with_a_file_are_not_shown(error: Exception, words: str) -> None:
+    assert errors.in_words(error) == words

@@ -49,3 +49,27 @@ def test_an_error_never_names_the_part_that_nobody_knows(tmp_path: Path) -> None
         shown = str(error) if isinstance(error, ResourceError) else str(files.refused(error))
         assert str(path) in shown
         assert ".part" not in shown
+
+
+def test_a_pipe_is_written_into_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "page.html"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    files.write_json(pipe, {"a": 1})
+    assert json.loads(os.read(reader, 100)) == {"a": 1}
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert [each.name for each in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_device_without_room_stays_a_device(tmp_path: Path) -> None:
+    before = os.stat("/dev/full").st_rdev
+    with pytest.raises(ResourceError) as caught:
+        files.write_json(Path("/dev/full"), {})
+    assert caught.value.code == "R101"
+    assert os.stat("/dev/full").st_rdev == before
+
+
+def test_what_only_saves_time_may_have_a_folder_in_its_place(tmp_path: Path) -> None:
+    files.remember(tmp_path, {"a": 1})
+    assert files.remembered(tmp_path) == {}

@@ -16,7 +16,7 @@ from pipeline.accuracy.scoring import verdicts
 from pipeline.accuracy.stats import ALLOWED_DROP, ALLOWED_PERCENT, Z95, coverage, interval, mcnemar
 from pipeline.dataset import fetch, records
 from pipeline.dataset.records import Record
-from pipeline.errors import IntegrityError, UsageError
+from pipeline.errors import IntegrityError, UsageError, in_words
 from pipeline.files import sha256_of
 from pipeline.record import promise, run_folder, speed
 from pipeline.record.outputs import read_outputs
@@ -147,7 +147,7 @@ def read(path: Path) -> Run:
             "this folder holds no run that can be compared",
             where=paths.shown(path),
             expected="manifest.json with the data set's name and hash, and outputs.jsonl",
-            actual=f"{type(error).__name__}: {error}",
+            actual=in_words(error),
             fix="name a run that got as far as answering",
         ) from error
     return Run(path, manifest, outputs)

@@ -256,9 +256,10 @@ def reproduce(_context: Context, run: str = "", image: str = "", show: bool = Fa
 @guarded
 def report(_context: Context, run: str, against: str = "", to: str = "", execute_code: bool = False) -> None:
     """Write a run as a web page in one file. Example: invoke report NAME --against BASELINE"""
-    from pipeline.report import report as reporting
+    with saying("drawing the page"):
+        from pipeline.report import report as reporting
 
-    made = reporting.make(run, against, to, execute_code)
+        made = reporting.make(run, against, to, execute_code)
     for line in made.missing:
         print(table.fitted(f"not on the page: {line}"))
     print(table.fitted(f"written: {paths.shown(made.path)}"))

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def guarded(body: Callable[..., Any]) -> Callable[..., Any]:
         from pipeline import errors, files
 
         signal.signal(signal.SIGTERM, _stop)
+        sys.unraisablehook = _not_ignored
         try:
             _quiet_log()
             return body(context, *args, **kwargs)
@@ -98,6 +100,18 @@ def _stop(*_: object) -> None:
     raise KeyboardInterrupt("stopped (SIGTERM)")
 
 
+def _not_ignored(unraisable: sys.UnraisableHookArgs) -> None:
+    """Python ignores an interrupt that comes while an object is being deleted, traceback and all: it comes again."""
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    stopped = unraisable.exc_value is not None and unraisable.exc_value.args
+    which = signal.SIGTERM if stopped else signal.SIGINT
+    again = threading.Timer(0.02, signal.pthread_kill, [threading.main_thread().ident, which])
+    again.daemon = True
+    again.start()
+
+
 def _quiet_log() -> None:
     """Only warnings on the terminal; a run's folder gets everything."""
     from loguru import logger
@@ -113,8 +127,8 @@ TRANSFORMERS = "starting transformers"
 
 @contextlib.contextmanager
 def saying(what: str) -> Iterator[None]:
-    """Says on a terminal what takes a moment, until it is over: `with saying(TORCH): from … import …`."""
-    shown = f"{what} …" if sys.stderr.isatty() else ""
+    """Says on a terminal what takes a moment, until it is over: `with saying(TORCH): from … import …`; "": nothing."""
+    shown = f"{what} …" if what and sys.stderr.isatty() else ""
     sys.stderr.write(shown and f"{shown}\r")  # what is printed meanwhile goes over it
     sys.stderr.flush()
     try:
@@ -151,7 +165,8 @@ def show(made: Any, as_json: Callable[[Any], Any], text: Callable[[Any], str], j
     """Print what a task made: as one JSON value for programs, else as text for people."""
     from json import dumps
 
-    print(dumps(as_json(made), ensure_ascii=False, indent=2, default=str) if json else table.fitted(text(made)))
+    ascii_only = not sys.stdout.encoding.lower().startswith("utf")  # JSON has its own escapes for what is not
+    print(dumps(as_json(made), ensure_ascii=ascii_only, indent=2, default=str) if json else table.fitted(text(made)))
 
 
 def call(command: list[str], folder: Path = paths.ROOT, **environment: str) -> None:

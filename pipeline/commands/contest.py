@@ -21,12 +21,13 @@ from pipeline.commands.next_step import then
 @on_checkout
 def rules(_context: Context, run: str = "", json: bool = False) -> None:
     """List the contest's rules, who decides each, and whether this checkout and a run meet them."""
-    from pipeline.contest.rules import evidence
-    from pipeline.contest.rules import rules as asking
-    from pipeline.record import run_folder
+    with saying("asking the rules"):
+        from pipeline.contest.rules import evidence
+        from pipeline.contest.rules import rules as asking
+        from pipeline.record import run_folder
 
-    folder = run_folder.find(run) if run else evidence.newest_run()
-    judged = asking.judge(evidence.here(folder))
+        folder = run_folder.find(run) if run else evidence.newest_run()
+        judged = asking.judge(evidence.here(folder))
     if not json:
         print(f"\nrun: {folder.name if folder else 'there is none yet'}\n")
     show(judged, asking.as_json, asking.table, json)
@@ -55,7 +56,8 @@ def submit(
     from pipeline.record import run_folder
 
     folder = run_folder.find(run) if run else submitting.newest()
-    submission = submitting.submit(submitting.Request(folder, rehearsal, save_image))
+    with saying("asking the rules, packing, and verifying what was packed"):
+        submission = submitting.submit(submitting.Request(folder, rehearsal, save_image))
     show(submission, submitting.as_json, submitting.text, json)
     submitting.conclude(submission)
     then("submit", json, file=paths.shown(submission.path or Path()))
@@ -115,7 +117,8 @@ def verify(
     tar = paths.given(file)
     folder = Path(out) if out else verifying.folder_of(tar)
     looking = audit_checks.asked(device or None) if audit else None
-    verdict = verifying.verify(tar, organiser, again, folder, looking)
+    with saying("" if again or looking else "checking the submission"):  # those tell what they do
+        verdict = verifying.verify(tar, organiser, again, folder, looking)
     signed_verdict.settle(tar, folder, key)
     show(verdict, lambda each: each.as_json(), lambda each: verifying.text(each, folder), json)
     verifying.conclude(verdict, folder)

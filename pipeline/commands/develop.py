@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -137,9 +138,14 @@ def bench(_context: Context, model: str = "standin", rows: str = "100", max_new_
     """Time ours and transformers' pipe() side by side on this CPU: a table, JSON, and a picture."""
     from pipeline.record import run_folder
 
+    counts = {"rows": whole("rows", rows), "max-new-tokens": whole("max-new-tokens", max_new_tokens)}
+    sizes = [each for option, count in counts.items() if count is not None for each in (f"--{option}", str(count))]
     folder = run_folder.make_stamped(paths.runs(), f"bench-{Path(model).name[:60]}")
-    sizes = ["--rows", str(whole("rows", rows)), "--max-new-tokens", str(whole("max-new-tokens", max_new_tokens))]
-    call([sys.executable, str(paths.ROOT / "benchmarks" / "cpu.py"), "--model", model, "--to", str(folder), *sizes])
+    try:
+        call([sys.executable, str(paths.ROOT / "benchmarks" / "cpu.py"), "--model", model, "--to", str(folder), *sizes])
+    finally:
+        with contextlib.suppress(OSError):  # there is something in it
+            folder.rmdir()
     then("bench", picture=paths.shown(folder / "bench.png"))
 
 

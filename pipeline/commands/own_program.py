@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from invoke import Exit, ParseError, Program, Task
 
 from pipeline import table
-from pipeline.errors import CLOSED_PIPE, UsageError, let_go_of
+from pipeline.errors import CLOSED_PIPE, ResourceError, UsageError, let_go_of, take_any_text
 
 TAKES_MANY = "similarity"
 """The task behind whose places any number of further names may stand."""
@@ -25,6 +26,7 @@ class OwnProgram(Program):
     """Reads tasks and their options; invoke's core options are read before, and keep its words."""
 
     def parse_tasks(self) -> None:
+        take_any_text(sys.stdout)
         with quiet_end(), self._our_words():
             self._help_behind_a_task()
             self._any_number_of_names()
@@ -42,8 +44,11 @@ class OwnProgram(Program):
             super().parse_cleanup()
 
     def execute(self) -> None:
-        with quiet_end():
-            super().execute()
+        try:
+            with quiet_end():
+                super().execute()
+        finally:  # all is done: Ctrl-C would only show where Python was in putting its things away
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _any_number_of_names(self) -> None:
         """Let a shell's `*.tar` stand where invoke takes two names: more go behind --, where the task reads them."""
@@ -96,14 +101,25 @@ class OwnProgram(Program):
                 expected=_some(near or flags) if flags else "a task before its options",
                 fix=f"{helps} has every option" if task else f"write the task first: {helps} has them all",
             )
+        if twice := self._given_twice(word[1]):
+            return UsageError(
+                "U408", f"{twice} is given twice", where=task, actual=_cut(word[1]), fix=f"give {twice} once"
+            )
         near = nearest(word[1], list(self.parser.contexts))
-        what = f"{task} takes no value {word[1]!r}, and no task is called so" if task else f"there is no task {word[1]}"
+        named = _cut(word[1])
+        what = f"{task} takes no value {named!r}, and no task is called so" if task else f"there is no task {named}"
         return UsageError(
             "U403",
             f"{what}{_meant(near)}",
             expected=_some(near) or "a task",
             fix=f"{self.binary} --list has every task" + f", {helps} its options" * bool(task),
         )
+
+    def _given_twice(self, word: str) -> str | None:
+        """The option before a word that nobody takes, if it is there a second time: invoke has its value already."""
+        words = self.core.unparsed
+        befores = [words[i - 1] for i in range(1, len(words)) if words[i] == word and words[i - 1].startswith("--")]
+        return next((before for before in befores if words.count(before) > 1), None)
 
     def _incomplete(self, text: str, task: str | None, helps: str) -> UsageError:
         """The error for a value that is missing, of an option or in a place; anything else in invoke's words."""
@@ -121,7 +137,7 @@ class OwnProgram(Program):
 @contextlib.contextmanager
 def quiet_end() -> Iterator[None]:
     """End with CLOSED_PIPE and no word where nobody reads what is printed, as after `| head -1`, be it an output or the
-    message of an error, which invoke would print with the status."""
+    message of an error, which invoke would print with the status; and with R105 where no disk takes it."""
     try:
         try:
             yield
@@ -134,6 +150,21 @@ def quiet_end() -> Iterator[None]:
     except BrokenPipeError:
         let_go_of(sys.stdout, sys.stderr)
         raise Exit(code=CLOSED_PIPE) from None
+    except OSError as error:
+        let_go_of(sys.stdout)
+        trouble = ResourceError(
+            "R105",
+            "what is printed cannot be written",
+            where="the output",
+            actual=error.strerror,
+            fix="make room where it goes, or let it go elsewhere; what the task itself has written is there",
+        )
+        print(f"\n{table.folded(trouble)}", file=sys.stderr)
+        raise Exit(code=trouble.exit_status) from None
+
+
+def _cut(word: str, longest: int = 80) -> str:
+    return word if len(word) <= longest else f"{word[: longest - 1]}…"
 
 
 def _meant(near: list[str]) -> str:

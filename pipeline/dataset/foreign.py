@@ -38,6 +38,9 @@ JSON_COLUMNS = Kind("one JSON object with a list for each column")
 CHAT_LINES = Kind("lines of JSON that are chats, and no objects with a `message`")
 CSV = Kind("a CSV table")
 UTF_16 = Kind("text in UTF-16")
+UNMARKED = Kind(
+    "text in UTF-16 or UTF-32", "save it as UTF-8 (for instance: iconv -f UTF-16LE -t UTF-8)", convertible=False
+)
 EXCEL = Kind("an Excel workbook", "save it as CSV (UTF-8) in the program that wrote it")
 ARROW = Kind("an Arrow file", "save it as Parquet")
 MAGIC = (
@@ -45,6 +48,8 @@ MAGIC = (
     (b"PAR1", PARQUET),
     (b"ARROW1", ARROW),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", EXCEL),
+    (b"\xff\xfe\0\0", UNMARKED),
+    (b"\0\0\xfe\xff", UNMARKED),
     (b"\xff\xfe", UTF_16),
     (b"\xfe\xff", UTF_16),
     (b"PK\x03\x04", Kind("a zip archive", "unpack it (unzip)", convertible=False)),
@@ -65,6 +70,8 @@ def kind_of(path: Path, content: bytes) -> Kind | None:
     for magic, kind in MAGIC:
         if content.startswith(magic):
             return EXCEL if magic.startswith(b"PK") and b"xl/workbook" in content else kind
+    if content[:4].count(0) in (2, 3) and content[:4].strip(b"\0").isascii():  # letters, without a mark before them
+        return UNMARKED
     text = content.decode("utf-8-sig", "replace").lstrip()
     first, _, more = text.partition("\n")
     if text.startswith(("[", "{")):

@@ -67,6 +67,8 @@ def _of_columns(whole: Row) -> list[Row] | None:
     chats = None if key is None else _column(whole[key])
     if key is None or not chats or not (all(map(is_chat, chats)) or all(isinstance(each, str) for each in chats)):
         return None
+    if any(isinstance(whole.get(name), str) for name in ANSWER_KEYS):
+        return None  # one answer, and so one row, if a wrong one
     columns = {name: column for name, value in whole.items() if (column := _column(value)) is not None}
     for name in (*KEYS, *ANSWER_KEYS):
         if name in whole and len(columns.get(name, ())) != len(chats):

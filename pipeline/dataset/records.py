@@ -84,10 +84,12 @@ def check_path(path: Path) -> None:
             fix="name the file",
         )
     if not os.path.exists(path):
-        names = _names(path.parent)
+        names = [name for name in _names(path.parent) if name != path.name]
         near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
         near = near or sorted(name for name in names if name.endswith(".jsonl"))[:3]
         at_hand = f"there are {', '.join(near)}" if near else "no set has a name like it"
+        if os.path.islink(path):
+            at_hand = f"a link to {os.readlink(path)}, where no file is; {at_hand}"
         raise UsageError(
             "U111",
             "there is no such data file",

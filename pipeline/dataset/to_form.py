@@ -16,6 +16,7 @@ import json
 import os
 import shlex
 import sys
+import textwrap
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -272,7 +273,7 @@ def _no_column(path: Path, row: Row, index: int | None = None) -> FormError:
         "there is no column with a chat or a prompt",
         where=paths.shown(path) + ("" if index is None else f" row {index + 1}"),
         expected=f"one named {', '.join(KEYS)}",
-        actual=", ".join(map(str, row)) or "(none)",
+        actual=textwrap.shorten(", ".join(map(str, row)), 300, placeholder=" …") or "(none)",
         fix="rename the column that has the prompts to `prompt`, then convert again",
     )
 

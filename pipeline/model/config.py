@@ -160,6 +160,8 @@ def own_dtype(folder: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():
+            raise FileNotFoundError(f"{path.name} is no file")  # noqa: TRY301 - a pipe would be waited for
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise IntegrityError(

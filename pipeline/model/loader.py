@@ -22,7 +22,7 @@ from pipeline.engine import memory
 from pipeline.engine.free_memory import free_bytes
 from pipeline.engine.shape import Shape
 from pipeline.engine.weights import LayerWeights, Weights
-from pipeline.errors import IntegrityError
+from pipeline.errors import IntegrityError, in_words
 from pipeline.model import layer_streaming, lock, read_tensors
 from pipeline.model.config import OTHER_MODEL, read_shape
 from pipeline.model.dtype import FLOATS, rewritten
@@ -219,7 +219,7 @@ def _weight_files(folder: Path) -> list[Path]:
             raise ValueError(f"shards named {shards}")  # noqa: TRY301 - one message for all ways to be wrong
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _wrong(
-            "M404", "the index of the weight files cannot be read", index, lock.fix(folder), actual=error
+            "M404", "the index of the weight files cannot be read", index, lock.fix(folder), actual=in_words(error)
         ) from error
     return [folder / shard for shard in shards]
 

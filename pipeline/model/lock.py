@@ -23,7 +23,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from pipeline import paths
-from pipeline.errors import IntegrityError, ResourceError
+from pipeline.errors import IntegrityError, ResourceError, in_words
 from pipeline.files import sha256_of, write_json
 from pipeline.table import Say
 
@@ -99,8 +99,8 @@ def read(folder: Path) -> Lock:
     except FileNotFoundError as error:
         raise IntegrityError("M204", "a checkpoint has no lock", where=paths.shown(path), fix=fix(folder)) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        unread = IntegrityError("M205", "a lock cannot be read", where=paths.shown(path), actual=error, fix=fix(folder))
-        raise unread from error
+        where, lacks = paths.shown(path), in_words(error)
+        raise IntegrityError("M205", "a lock cannot be read", where=where, actual=lacks, fix=fix(folder)) from error
     return lock
 
 
@@ -284,7 +284,7 @@ def _read_stamps(folder: Path) -> dict[str, dict]:
 
 
 def _write_stamps(folder: Path, stamps: dict[str, dict]) -> None:
-    with contextlib.suppress(ResourceError):  # read-only folder: hashed anew every time
+    with contextlib.suppress(ResourceError, OSError):  # read-only folder, or no file: hashed anew every time
         write_json(folder / STAMPS, stamps)
 
 

@@ -17,7 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from typing import Any
 from loguru import logger
 
 from pipeline import files, paths, settings
-from pipeline.errors import ResourceError, UsageError
+from pipeline.errors import ResourceError, UsageError, in_words
 from pipeline.record.outputs import whole_rows, write_answers
 
 SCHEMA = "phi3-offline-pipeline/run/1"
@@ -130,7 +130,7 @@ class RunFolder:
 
     def _open(self, name: str) -> Any:
         try:
-            return open(self.path / name, "a", encoding="utf-8")
+            return open(self.path / name, "a", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise _trouble(error, self.path / name) from error
 
@@ -161,7 +161,8 @@ def create(parent: Path, name: str) -> RunFolder:
 def make_stamped(parent: Path, name: str) -> Path:
     """An empty folder named by the time. Raises ResourceError (R101, R102) when it cannot be made."""
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
-    return _make_folder(parent, f"{stamp}-{name}")
+    named = "".join(letter if letter.isprintable() else "_" for letter in name)  # a file may be called anything
+    return _make_folder(parent, f"{stamp}-{named}")
 
 
 def find(name_or_path: str) -> Path:
@@ -206,19 +207,23 @@ def read_manifest(folder: Path, *, known_schema: bool = False) -> dict[str, Any]
     return manifest
 
 
-def finished_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a run that ended well. Raises UsageError (U501) where there is none."""
+def finished_manifest(folder: Path, needs: Sequence[str] = ()) -> dict[str, Any]:
+    """The manifest of a run that ended well, with objects under the keys that it needs. Raises UsageError (U501) where
+    there is none."""
     try:
         manifest = read_manifest(folder)
         if manifest.get("state") != FINISHED:
-            raise ValueError(f"state {manifest.get('state')!r}")  # noqa: TRY301
+            raise ValueError(f"its state is {manifest.get('state')!r}")  # noqa: TRY301
+        for key in needs:
+            if not isinstance(manifest.get(key), dict):
+                raise ValueError(f"it has no {key!r}")  # noqa: TRY301, TRY004 - of a file's content
     except (OSError, ValueError) as error:
         raise UsageError(
             "U501",
             "there is no finished run in this folder",
             where=paths.shown(folder),
             expected="a run's folder with its manifest and outputs",
-            actual=f"{type(error).__name__}: {error}",
+            actual=in_words(error),
             fix="name a finished run's folder, or its name under runs/, with --run",
         ) from error
     return manifest
@@ -230,10 +235,10 @@ def _make_folder(parent: Path, name: str) -> Path:
         path = parent / (name if number == 1 else f"{name}-{number}")
         try:
             path.mkdir(parents=True)
-        except FileExistsError:
-            number += 1  # another run of this second
         except OSError as error:
-            raise _trouble(error, path) from error
+            if not isinstance(error, FileExistsError) or not os.path.lexists(path):  # there is a link to nothing above
+                raise _trouble(error, Path(error.filename or path)) from error
+            number += 1  # another run of this second
         else:
             return path
 

@@ -16,7 +16,7 @@ from pipeline.accuracy import compare
 from pipeline.accuracy.scoring import Verdicts, verdicts
 from pipeline.dataset.records import Record
 from pipeline.device import telemetry
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import PipelineError, UsageError, in_words
 from pipeline.record import run_folder, timeline
 from pipeline.record.outputs import is_output, read_outputs
 from pipeline.record.timeline import Pass
@@ -132,7 +132,7 @@ def _manifest(folder: Path) -> Mapping[str, Any]:
             "there is no run in this folder that can be reported on",
             where=paths.shown(folder / "manifest.json"),
             expected="the manifest that a run writes when it begins",
-            actual=f"{type(error).__name__}: {error}",
+            actual=in_words(error),
             fix="name a run's folder, or its name under runs/",
         ) from error
 

@@ -19,7 +19,7 @@ from pipeline import paths, settings
 from pipeline.accuracy import sandbox
 from pipeline.accuracy.scoring import Verdicts, verdicts
 from pipeline.dataset import records
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, in_words
 from pipeline.files import sha256_of, write_json
 from pipeline.model import lock
 from pipeline.record import provenance, run_folder
@@ -175,7 +175,7 @@ def find(name_or_path: str, given: Evaluation) -> tuple[Path, Evaluation]:
             "this folder is not an evaluation's",
             where=paths.shown(folder),
             expected="the evaluation.json that invoke evaluate writes",
-            actual=f"{type(error).__name__}: {error}",
+            actual=in_words(error),
             fix="name an evaluation, or start a new one; a single run goes on by invoke run --resume",
         ) from error
     untouched = Evaluation(sets=())

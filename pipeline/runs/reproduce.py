@@ -6,14 +6,14 @@ place; then every answer with its token ids, and the time. The result is `reprod
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pipeline import files, paths, settings, table
 from pipeline.dataset import fetch, stream
 from pipeline.device.host import Host
-from pipeline.errors import AccuracyError, IntegrityError
+from pipeline.errors import AccuracyError, IntegrityError, UsageError
 from pipeline.files import sha256_of
 from pipeline.model import lock
 from pipeline.prepare import board_checks, doctor
@@ -50,6 +50,21 @@ class Reproduction:
         return not self.differing
 
 
+def _request_of(folder: Path, recorded: dict[str, Any]) -> Request:
+    """The options that the run had. Raises UsageError (U503) where another version has others."""
+    try:
+        return Request(**recorded["request"])
+    except TypeError as error:
+        raise UsageError(
+            "U503",
+            "this run was made by a version with other options",
+            where=paths.shown(folder),
+            expected=f"the options {', '.join(each.name for each in fields(Request))}",
+            actual=", ".join(recorded["request"]),
+            fix="check out the commit that its manifest names, and reproduce it there",
+        ) from error
+
+
 def reproduce(name_or_path: str, host: Host, say: Say = print) -> Reproduction:
     """Do a recorded run again and compare; writes reproduction.json.
 
@@ -57,13 +72,13 @@ def reproduce(name_or_path: str, host: Host, say: Say = print) -> Reproduction:
     IntegrityError (M601 the model, M602 the data here is not the run's, or is not here), and what a run raises.
     """
     folder = run_folder.find(name_or_path)
-    recorded = run_folder.finished_manifest(folder)
+    recorded = run_folder.finished_manifest(folder, needs=("request", "model", "dataset"))
     if stream.was_stream(recorded):
         fix = "run again on a file with the same data, then: invoke compare RUN NEW_RUN"
         what = "a run on data from a pipe cannot be reproduced"
         raise stream.refuse_again("U502", what, recorded["request"]["dataset"], fix)
     say(doctor.table(board_checks.board_results(host)))
-    request = Request(**recorded["request"])
+    request = _request_of(folder, recorded)
     _check_model(request.model, recorded["model"]["lock_sha256"], say)
     _check_data(request.dataset, recorded["dataset"]["sha256"])
     repeated = timed.run(request, say)

@@ -15,13 +15,14 @@ from loguru import logger
 from pipeline import paths, settings
 from pipeline.accuracy import sandbox
 from pipeline.dataset import fetch, records, stream
-from pipeline.errors import FormError, IntegrityError, UsageError
+from pipeline.errors import FormError, UsageError
 from pipeline.model import config
 from pipeline.model import fetch as model_setup
 from pipeline.table import Say
 from pipeline.text import arguments
 from pipeline.text.chat_template import Chats, Prompts, prompts_of
 from pipeline.text.quick_prompts import Doubt, QuickPrompts, is_templates_own
+from pipeline.text.readable import readable
 
 ENGINES = ("ours", "reference")
 
@@ -199,19 +200,8 @@ def by_transformers(model: Path) -> Prompts:
     """
     from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
 
-    try:
+    with readable(paths.shown(model)):
         return Prompts(AutoTokenizer.from_pretrained(str(model)))
-    except IntegrityError:
-        raise  # M313: it has no template
-    except Exception as error:  # transformers, tokenizers and Jinja raise what they like of a damaged file
-        raise IntegrityError(
-            "M311",
-            "the checkpoint's tokenizer or chat template cannot be read",
-            where=paths.shown(model),
-            expected="tokenizer.json, tokenizer_config.json and a template as transformers reads them",
-            actual=" ".join(f"{type(error).__name__}: {error}".split())[:200],
-            fix="fetch the checkpoint's files again, or mend the template",
-        ) from error
 
 
 def lines_of(data: Path, rows: Sequence[records.Record]) -> Callable[[int], str]:

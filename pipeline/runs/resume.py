@@ -16,7 +16,7 @@ from loguru import logger
 
 from pipeline import paths
 from pipeline.dataset import stream
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, in_words
 from pipeline.record import promise, run_folder
 from pipeline.runs.request import Request
 
@@ -51,7 +51,7 @@ def find(name_or_path: str, asked: Request) -> Unfinished:
             "this folder does not say how the run was started",
             where=paths.shown(path / "manifest.json"),
             expected="the manifest that a run writes when it begins",
-            actual=f"{type(error).__name__}: {error}",
+            actual=in_words(error),
             fix="start the run anew",
         ) from error
     if state == run_folder.FINISHED:
@@ -59,7 +59,7 @@ def find(name_or_path: str, asked: Request) -> Unfinished:
             "U312",
             "this run is finished",
             where=paths.shown(path),
-            actual="all rows are answered",
+            actual="its manifest says so",
             fix="read its outputs.jsonl, or start a new run",
         )
     if stream.was_stream(began):

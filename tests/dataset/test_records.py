@@ -223,3 +223,20 @@ def test_no_bytes_raise_anything_but_our_errors(file: Path, content: bytes) -> N
     if refused is not None:
         str(refused).encode()
         assert "line" in refused.where or refused.code == "F115"  # which is of the whole file
+
+
+def test_a_link_to_nothing_says_where_it_leads_and_does_not_advise_itself(file: Path) -> None:
+    file.symlink_to("nowhere.jsonl")
+    (file.parent / "rows2.jsonl").write_text(GOOD)
+    with pytest.raises(UsageError) as caught:
+        records.read(file)
+    assert caught.value.code == "U111"
+    assert caught.value.actual == "a link to nowhere.jsonl, where no file is; there are rows2.jsonl"
+    assert caught.value.fix.endswith("rows2.jsonl")
+
+
+def test_a_circle_of_links_is_no_data_file(file: Path) -> None:
+    file.symlink_to(file.name)
+    with pytest.raises(UsageError) as caught:
+        records.read(file)
+    assert caught.value.code == "U111"

@@ -213,6 +213,7 @@ DAMAGED: dict[str, tuple[str, bytes, str]] = {
     "gzip of gzip": ("x.gz", gzip.compress(gzip.compress(b'{"prompt": "a"}')), "F123"),
     "CSV with an open quote": ("x.csv", b'prompt,answer\n"a,b\n', "F122"),
     "CSV without a known column": ("x.csv", b"text,label\na,b\n", "F121"),
+    "a row of very many keys": ("x.jsonl", json.dumps({f"key{i}": i for i in range(5000)}).encode(), "F121"),
     "a row without a known key": ("x.jsonl", b'{"prompt": "a"}\n{"text": "b"}\n', "F121"),
     "a line that is no JSON": ("x.jsonl", b'{"prompt": "a"}\n{\n', "F104"),
     "a role that nobody knows": ("x.jsonl", b'{"messages": [{"role": "tool", "content": "a"}]}\n', "F110"),
@@ -234,6 +235,7 @@ def test_what_cannot_be_converted_is_named_and_leaves_nothing(tmp_path: Path, ca
         to_form.convert(path)
     assert caught.value.code == code
     assert str(path) in caught.value.where
+    assert len(str(caught.value)) < 1500
     assert [each.name for each in tmp_path.iterdir()] == [name]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -269,3 +270,10 @@ def test_a_key_that_no_list_has_counts_where_the_installed_transformers_knows_it
     monkeypatch.setattr(generation_keys, "HARMLESS", frozenset())
     assert generation_keys.changing(values) == {"temperature": 0.5}
     assert generation_keys.changing({"temperature": None}) == {}
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(IntegrityError) as caught:
+        read_shape(tmp_path)
+    assert caught.value.code == "M301"

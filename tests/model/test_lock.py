@@ -125,6 +125,15 @@ def test_a_damaged_stamp_file_costs_only_time(folder: Path, hashed: list[str]) -
     assert len(hashed) == 2
 
 
+def test_a_folder_in_the_place_of_the_stamps_costs_only_time(folder: Path, hashed: list[str]) -> None:
+    lock.write(folder, ["model.safetensors", "config.json"])
+    (folder / lock.STAMPS).unlink()
+    (folder / lock.STAMPS).mkdir()
+    hashed.clear()
+    lock.verify(folder)
+    assert len(hashed) == 2
+
+
 def test_a_folder_without_a_lock_gets_one_and_is_told(folder: Path) -> None:
     (folder / "notes.md").write_text("not of the model")
     said: list[str] = []

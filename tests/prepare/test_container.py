@@ -185,6 +185,8 @@ SPOILT = {
     "a file that is not here": (lambda m: m["request"].update(dataset="not/here.jsonl"), 4, "M602"),
     "unfinished": (lambda m: m.update(state="failed"), 2, "U501"),
     "no manifest of ours": (lambda m: m.clear(), 2, "U501"),
+    "no request": (lambda m: m.pop("request"), 2, "U501"),
+    "an option of another version": (lambda m: m["request"].update(colour="red"), 2, "U503"),
 }
 
 

@@ -314,3 +314,20 @@ def test_whoever_reads_a_manifest_refuses_the_same(case: str, tmp_path: Path) ->
         with pytest.raises(UsageError) as caught:
             read()
         assert (caught.value.code, says in str(caught.value.actual)) == (code, True), caught.value
+
+
+@pytest.mark.parametrize("name", ["new\nline", "bad\udcff", "\x1b[2Jred", "u\u202egnp.x"])
+def test_a_folder_s_name_can_be_shown_and_typed_whatever_the_data_are_called(tmp_path: Path, name: str) -> None:
+    folder = run_folder.make_stamped(tmp_path, name)
+    assert folder.name.isprintable()
+    folder.name.encode()
+
+
+@pytest.mark.parametrize("target", ["nothing", "runs"])
+def test_runs_that_is_a_link_to_nothing_is_a_message(tmp_path: Path, target: str) -> None:
+    (tmp_path / "runs").symlink_to(target)
+    with pytest.raises((ResourceError, OSError)) as caught:
+        run_folder.create(tmp_path / "runs", "a")
+    if target == "nothing":
+        assert isinstance(caught.value, ResourceError)
+        assert (caught.value.code, caught.value.actual) == ("R102", "a link to nothing")

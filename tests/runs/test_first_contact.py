@@ -181,6 +181,15 @@ def test_a_tokenizer_that_cannot_be_read_is_named_before_loading(
     assert not runs.exists()
 
 
+def test_settings_that_transformers_refuses_are_named_in_python_too(copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "bos_token_id": "x"}))
+    with pytest.raises(IntegrityError) as caught:
+        text_generation.load(copy)
+    assert caught.value.code == "M311"
+    assert "bos_token_id" in caught.value.actual
+
+
 @pytest.mark.parametrize("template", [None, [{"name": "tool_use", "template": "x"}]], ids=["none", "no default"])
 def test_a_checkpoint_without_a_chat_template_says_so_and_blames_no_row(
     copy: Path, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, template: Any

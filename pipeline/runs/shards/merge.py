@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import paths
-from pipeline.errors import IntegrityError
+from pipeline.errors import IntegrityError, in_words
 from pipeline.record import run_folder
 from pipeline.record.outputs import NAME, whole_rows
 from pipeline.record.run_folder import value_at
@@ -47,7 +47,7 @@ def read(folder: Path, number: int) -> Shard:
             "a shard's answers cannot be read",
             where=paths.shown(folder),
             expected="a finished run's folder",
-            actual=f"{type(error).__name__}: {error}",
+            actual=in_words(error),
             fix="remove the attempt's folder with its run, and go on",
         ) from error
     return Shard(number, folder, manifest, rows)

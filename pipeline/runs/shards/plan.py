@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline import files, paths
 from pipeline.dataset import records
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, in_words
 from pipeline.model import config
 from pipeline.queues import attempts
 from pipeline.queues.job import NODE
@@ -131,6 +131,6 @@ def _part(told: dict[str, Any]) -> Part:
 def _unreadable(place: Path, error: Exception) -> UsageError:
     return UsageError(
         "U346", "the plan of these shards cannot be read: it is of another version, or damaged",
-        where=paths.shown(place / NAME), expected=f"schema {SCHEMA}", actual=f"{type(error).__name__}: {error}",
+        where=paths.shown(place / NAME), expected=f"schema {SCHEMA}", actual=in_words(error),
         fix="go on with the version that made it, or start a new run",
     )  # fmt: skip
