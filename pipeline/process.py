@@ -1,14 +1,31 @@
-"""Other programs: git, docker or podman, each called in one place; the end of a process with all that it started."""
+"""Other programs: git, docker or podman, each called in one place; the end of a process with all that it started; and
+this process while it imports what is large."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Keep the garbage collector off while modules are imported, and let it never look at what they made, which stays:
+    of the import of torch and transformers it takes a tenth, walking through the same objects again and again."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if on:
+            gc.enable()
 
 
 def git(checkout: Path, *arguments: str) -> bytes | None:

@@ -34,6 +34,7 @@ from pipeline.engine.free_memory import free_bytes
 from pipeline.engine.pass_log import PassLog
 from pipeline.model import config, loader
 from pipeline.model.dtype import pick_dtype
+from pipeline.process import importing
 from pipeline.table import Say
 from pipeline.text import arguments
 from pipeline.text.answers import Answered
@@ -231,7 +232,8 @@ def load(
     ResourceError (R…) when memory is short, UsageError (U203, U204) for a dtype or a device that is none.
     """
     try:
-        from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
+        with importing():
+            from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds
     except ModuleNotFoundError as error:
         raise missing_package(error) from None
 

@@ -1,7 +1,8 @@
-"""git and docker answer or are None, and a process ends with all that it started."""
+"""git and docker answer or are None, a process ends with all that it started, and imports are not collected."""
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
@@ -73,3 +74,23 @@ def is_running(number: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_nothing_is_collected_during_imports_nor_walked_through_afterwards() -> None:
+    frozen = gc.get_freeze_count()
+    try:
+        with process.importing():
+            assert not gc.isenabled()
+            held = [[number] for number in range(1000)]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= frozen + len(held)
+        with pytest.raises(ImportError), process.importing():
+            raise ImportError
+        assert gc.isenabled()
+        gc.disable()
+        with process.importing():
+            pass
+        assert not gc.isenabled()  # as its caller has it
+    finally:
+        gc.enable()
+        gc.unfreeze()

@@ -55,6 +55,7 @@ def run(
     from pipeline.runs import resume as resuming
     from pipeline.runs.request import Request, begin
     from pipeline.runs.shards import sharded as sharding
+    from pipeline.text import tokenizers_only
 
     asked = Request(
         dataset=settings.dataset_name(dataset),
@@ -81,6 +82,8 @@ def run(
         print(sharding.text(request, sharding.run(request, looked, how, unfinished=unfinished)))
         return
     with saying(TORCH):
+        if request.engine == "ours":
+            tokenizers_only.import_without_torch(tokenizers_only.PIPES_TEXTS)
         from pipeline.runs import summary, timed, validity
 
     done = timed.run(request, unfinished=unfinished, looked=looked)

@@ -128,11 +128,14 @@ TRANSFORMERS = "starting transformers"
 @contextlib.contextmanager
 def saying(what: str) -> Iterator[None]:
     """Says on a terminal what takes a moment, until it is over: `with saying(TORCH): from … import …`; "": nothing."""
+    from pipeline.process import importing
+
     shown = f"{what} …" if what and sys.stderr.isatty() else ""
     sys.stderr.write(shown and f"{shown}\r")  # what is printed meanwhile goes over it
     sys.stderr.flush()
     try:
-        yield
+        with importing() if what in (TORCH, TRANSFORMERS) else contextlib.nullcontext():
+            yield
     finally:
         sys.stderr.write("\r" + " " * len(shown) + "\r" if shown else "")
         sys.stderr.flush()

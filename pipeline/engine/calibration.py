@@ -38,8 +38,9 @@ TOKENS_PER_ANSWER = 8
 begins that many."""
 
 
-FEW_SIZES, FEW_ROUNDS = (1, 16, 64, 256), 1
-"""What is timed on a CPU for a small set, where timing all sizes would take as long as the set."""
+FEW_SIZES, FEW_ROUNDS, FEW_BEFORE = (1, 16, 64, 256), 1, 2
+"""What is timed on a CPU for a small set, where timing all sizes would take as long as the set. Only so many of the
+smallest sizes run before what counts: a CPU's first pass of a size takes as long as its next."""
 
 HOLDS = 1.5
 """A kept curve still holds if the ratio of its two ends has changed by at most this factor."""
@@ -63,14 +64,19 @@ def measure(
     rounds = FEW_ROUNDS if few else cost.ROUNDS
     large = [n for n in sizes if n >= LARGE and weights.device.type == "cuda"]
     small = sizes[: len(sizes) - len(large)]
-    steps = cost.ROUNDS * len(large), (1 + rounds) * len(small)
+    before = small[:FEW_BEFORE] if few else small
+    steps = cost.ROUNDS * len(large), len(before) + rounds * len(small)
 
     ready = {n: _segments(computing, n) for n in large}
     times = cost.measure_in_a_row(
         lambda tokens: computing.run(ready[tokens]).tokens, large, HEAT_UP_S, lambda done, _: on_step(done, sum(steps))
     )
     curve = cost.measure(
-        lambda tokens: _run(computing, tokens), small, lambda done, _: on_step(steps[0] + done, sum(steps)), rounds
+        lambda tokens: _run(computing, tokens),
+        small,
+        lambda done, _: on_step(steps[0] + done, sum(steps)),
+        rounds,
+        before,
     )
     curve = cost.PassCost((*curve.rows, *times), (*curve.elapsed_s, *times.values()))
     if weights.streamed:
@@ -92,7 +98,7 @@ def held_again(
     if known.rows != tuple(n for n in SIZES if n <= largest) or len(known.rows) < 2:
         return None
     ends = known.rows[0], known.rows[-1]
-    now = cost.measure(lambda tokens: _run(passes, tokens), ends, on_step, rounds=1)
+    now = cost.measure(lambda tokens: _run(passes, tokens), ends, on_step, rounds=1, before=ends[:1])
     low, high = sorted(now.elapsed_s[i] / known.elapsed_s[i] for i in (0, -1))
     return known.scaled((low * high) ** 0.5) if high <= HOLDS * low else None
 

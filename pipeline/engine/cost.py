@@ -101,23 +101,25 @@ def measure(
     sizes: Sequence[int],
     on_step: Callable[[int, int], object] = lambda done, all: None,
     rounds: int = ROUNDS,
+    before: Sequence[int] | None = None,
 ) -> PassCost:
     """Time `run_pass(rows)` at each of the ascending sizes, in turn from the largest, `rounds` times after a round that
-    does not count; the median of each size counts.
+    does not count, of the sizes `before` or of all; the median of each size counts.
 
     In turn, since a device whose clock goes up and down with heat and power would favour whatever came at a good
     moment. `run_pass` must not return before the device has finished. `on_step` is told, between two sizes, how many
     of all are done.
     """
     times: dict[int, list[float]] = {size: [] for size in sizes}
-    for turn in range(1 + rounds):
-        for at, size in enumerate(reversed(sizes)):
-            on_step(turn * len(sizes) + at, (1 + rounds) * len(sizes))
-            begun = time.perf_counter()
-            while (start := time.perf_counter()) - begun < ROUND_S:
-                run_pass(size)
-                if turn:
-                    times[size].append(time.perf_counter() - start)
+    steps = [(size, False) for size in reversed(sizes if before is None else before)]
+    steps += [(size, True) for size in reversed(sizes)] * rounds
+    for done, (size, counts) in enumerate(steps):
+        on_step(done, len(steps))
+        begun = time.perf_counter()
+        while (start := time.perf_counter()) - begun < ROUND_S:
+            run_pass(size)
+            if counts:
+                times[size].append(time.perf_counter() - start)
     return PassCost(tuple(sizes), tuple(median(times[size]) for size in sizes))
 
 

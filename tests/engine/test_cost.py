@@ -90,6 +90,14 @@ def test_sizes_are_measured_in_turn_and_the_first_round_does_not_count(monkeypat
     assert [cost.seconds(n) for n in (1, 8, 64)] == [1.5, 1.5, 7.0]  # a pass of 1 row can be filled up to 8
 
 
+def test_what_runs_before_can_be_fewer_sizes_and_counts_as_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, steps = Clock(monkeypatch, {1: [9.0, 2.0], 8: [9.0, 3.0], 64: [4.0]}), []
+    cost = measure(clock.run_pass, [1, 8, 64], lambda *step: steps.append(step), rounds=1, before=[1, 8])
+    assert clock.asked == [8, 1, 64, 8, 1]
+    assert cost == PassCost((1, 8, 64), (2.0, 3.0, 4.0))
+    assert steps == [(done, 5) for done in range(5)]
+
+
 def test_a_quick_pass_is_run_more_often_in_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = 0.3 * ROUND_S
     clock = Clock(monkeypatch, {4: [9.0, *[quick, quick, 3 * quick, quick], *[2 * quick, 5 * quick], 9.0]})
