@@ -7,21 +7,23 @@ float64 is passed over, and the reason is kept for the log and the run's manifes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from pipeline.engine import projection
-from pipeline.engine.attention import Plan, buckets, flash, paged
+from pipeline.engine.attention import Plan, buckets, flash, paged, pool
 from pipeline.engine.invariance import NOT_TRIED, Invariance
-from pipeline.engine.kernels import build, library
+from pipeline.engine.kernels import build, cpu, library
 from pipeline.engine.ops import Ops, TorchOps
 from pipeline.engine.self_test import attention_error, ops_error, refusal
 from pipeline.engine.shape import Shape
 
 PLAIN = "torch"
+COMPILED = "C++"
+KERNELS = "kernels"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Backend:
 
     @property
     def fused(self) -> bool:
-        return self.ops_name != PLAIN
+        """The steps need no memory of their own."""
+        return self.ops_name == KERNELS
 
 
 def plain() -> Backend:
@@ -48,8 +51,8 @@ def plain() -> Backend:
 
 def choose(shape: Shape, dtype: torch.dtype, device: torch.device, without: frozenset[str] = frozenset()) -> Backend:
     """The best for a model of this shape. `without`: names of ways that are not to be tried, for comparisons."""
-    if device.type != "cuda":
-        return plain()
+    if device.type == "cpu":
+        return _on_cpu(shape, dtype, device, without)
     passed_over: dict[str, str] = {}
     kernels = None
     if "kernels" not in without:
@@ -57,10 +60,25 @@ def choose(shape: Shape, dtype: torch.dtype, device: torch.device, without: froz
     for name, plan in _ways(kernels, without):
         reason = refusal(partial(attention_error, plan, shape, dtype, device), dtype)
         if reason is None:
-            ops_name = PLAIN if kernels is None else "kernels"
+            ops_name = PLAIN if kernels is None else KERNELS
             return Backend(kernels or TorchOps(), plan, ops_name, name, passed_over)
         passed_over[name] = reason
     raise AssertionError(f"no way of attention works on {device}: {passed_over}")
+
+
+def _on_cpu(shape: Shape, dtype: torch.dtype, device: torch.device, without: frozenset[str]) -> Backend:
+    reason = cpu.can_run(shape, dtype) if "kernels" not in without else "left out"
+    if reason is None:
+        try:
+            kernels = cpu.load()
+            plan = pool.planner(kernels)
+            reason = refusal(partial(ops_error, kernels, shape, dtype, device), dtype)
+            reason = reason or refusal(partial(attention_error, plan, shape, dtype, device), dtype)
+        except (build.CannotBuild, OSError) as error:
+            reason = str(error)
+    if reason is None:
+        return Backend(kernels, plan, COMPILED, "pool", {})
+    return replace(plain(), passed_over={COMPILED: reason} if "kernels" not in without else {})
 
 
 def _ways(kernels: library.Kernels | None, without: frozenset[str]) -> Iterator[tuple[str, Plan]]:

@@ -2,7 +2,7 @@
 
 Rounded where transformers' Phi-3 rounds: the norm in float32, rounded, then times its weight; cos and sin
 rounded to the model's dtype before use; silu(gate) rounded, then times up; sums in the model's dtype.
-`kernels/library.py` has the same three as CUDA kernels.
+`kernels/library.py` has the same three as CUDA kernels, `kernels/cpu.py` in C++.
 """
 
 from __future__ import annotations

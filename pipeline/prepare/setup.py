@@ -16,7 +16,7 @@ from pipeline.dataset import fetch
 from pipeline.device import board as boards
 from pipeline.device import power
 from pipeline.device.host import Host
-from pipeline.engine.kernels import build
+from pipeline.engine.kernels import build, cpu_build
 from pipeline.errors import EnvironmentProblem, ResourceError
 from pipeline.model import fetch as model_setup
 from pipeline.prepare import board_checks
@@ -91,7 +91,7 @@ def _hub_bytes(config: HubModelConfig) -> int:
 def _board(host: Host, reboot: bool) -> list[Step]:
     board = boards.look(host)
     if not board.is_jetson:
-        return [Step("board", "not a Jetson: nothing to set")]
+        return [_cpu_kernels(), Step("board", "not a Jetson: nothing to set")]
     if board.in_container:
         by_hand = f"{power.mode_command(host)}; {power.CLOCKS_COMMAND}"
         return [_kernels(), Step("board", f"this container does not see its host; there: {by_hand}")]
@@ -114,6 +114,27 @@ def _kernels() -> Step:
             return f"not built, torch's own are used: {trouble}"
 
     return Step("kernels", "compiled for sm_87, a minute or two", compile_them)
+
+
+def _cpu_kernels() -> Step:
+    """A machine with a GPU may compute on its CPU too."""
+    if cpu_build.find_compiler() is None:
+        return Step("kernels", "for CPUs: no C++ compiler here, torch's own are used")
+    try:
+        if cpu_build.built() is not None:
+            return Step("kernels", "for CPUs: are built")
+    except build.CannotBuild as trouble:
+        return Step("kernels", f"for CPUs: torch's own are used: {trouble}")
+
+    def compile_them() -> str:
+        import torch  # noqa: F401, PLC0415 - takes seconds; brings the threads that the library is linked against
+
+        try:
+            return f"built {cpu_build.build().name}"
+        except build.CannotBuild as trouble:
+            return f"not built, torch's own are used: {trouble}"
+
+    return Step("kernels", "for CPUs: compiled for this processor, seconds", compile_them)
 
 
 def _mode(host: Host, reboot: bool) -> Step:

@@ -14,7 +14,7 @@ from pipeline.check import FAIL, OK, WARN, CheckResult, State
 from pipeline.dataset import fetch
 from pipeline.device.board import TARGET_CAPABILITY, Board
 from pipeline.engine import free_memory, memory
-from pipeline.engine.kernels import build
+from pipeline.engine.kernels import build, cpu_build
 from pipeline.engine.shape import Shape
 from pipeline.errors import PipelineError
 from pipeline.files import nearest, sha256_of
@@ -76,7 +76,7 @@ def _cuda(board: Board, facts: TorchFacts) -> CheckResult:
 
 def _kernels(board: Board, facts: TorchFacts) -> CheckResult:
     if facts.gpu is None and not board.is_jetson:
-        return CheckResult("kernels", OK, "not needed on CPUs", "none: torch's own are used")
+        return CheckResult("kernels", OK, "not needed on CPUs", _cpu_kernels())
     capability = facts.capability or TARGET_CAPABILITY
     name = build.library_name(capability)
     if (build.BUILT / name).exists():
@@ -92,10 +92,21 @@ def _kernels(board: Board, facts: TorchFacts) -> CheckResult:
     )
 
 
+def _cpu_kernels() -> str:
+    try:
+        found = cpu_build.built()
+    except build.CannotBuild as trouble:
+        return f"torch's own are used: {trouble}"
+    if found is not None:
+        return found.name
+    compiler = cpu_build.find_compiler()
+    return "built when a model is loaded" if compiler else "torch's own are used: no C++ compiler"
+
+
 def _attention(facts: TorchFacts) -> CheckResult:
     """The attention and ops that the engine chooses for the contest model's shape, by its own probing on a GPU."""
     if facts.gpu is None:
-        return CheckResult("attention", OK, "any", "torch's own on cpu")
+        return CheckResult("attention", OK, "any", "tried when a model is loaded on cpu")
     import torch  # noqa: PLC0415 - imported already where it sees a GPU
 
     from pipeline.engine import backend  # noqa: PLC0415

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.engine import backend, self_test
+from pipeline.engine import self_test
 from pipeline.engine.attention import Attend, buckets, paged
 from pipeline.engine.kernels import library
 from pipeline.engine.ops import TorchOps
@@ -32,11 +32,6 @@ def test_plain_torch_passes_every_trial(dtype: torch.dtype, window: int | None) 
     shape = replace(SHAPE, window=window)
     assert self_test.attention_error(buckets.plan, shape, dtype, CPU) <= self_test.NEAR[dtype]
     assert self_test.ops_error(TorchOps(), shape, dtype, CPU) <= self_test.NEAR[dtype]
-
-
-def test_on_a_cpu_plain_torch_is_chosen_without_a_trial() -> None:
-    chosen = backend.choose(SHAPE, torch.float32, CPU)
-    assert (chosen.ops_name, chosen.attention_name, chosen.passed_over) == ("torch", "buckets", {})
 
 
 def three_keys_only(packed: Packed, shape: Shape, dtype: torch.dtype) -> Attend:

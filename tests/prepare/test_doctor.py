@@ -235,7 +235,7 @@ def test_what_is_said_of_torch_without_importing_it_is_what_torch_says() -> None
     assert facts == torch_facts._imported()
     if not torch.cuda.is_available():
         chosen = backend.choose(settings.model("phi3-medium").shape, torch.bfloat16, torch.device("cpu"))
-        assert (chosen.attention_name, chosen.ops_name) == ("buckets", backend.PLAIN)  # the doctor's "torch's own"
+        assert (chosen.attention_name, chosen.ops_name) == ("buckets", backend.PLAIN)
 
 
 def test_a_torch_whose_libraries_do_not_load_is_a_failure(

@@ -5,6 +5,7 @@ layer of the pass calls. Causal, aligned at the end; each row sees `shape.window
 ways work on a device is probed (`backend.py`), never assumed.
 
 * `paged`: our CUDA kernel, which reads K/V where they lie in the pool;
+* `pool`: our C++ code for float32 on a CPU, which does too;
 * `flash`: the flash kernel that ships with torch, on K/V gathered for the pass;
 * `buckets`: scaled_dot_product_attention on padded buckets, on any device in any dtype.
 """

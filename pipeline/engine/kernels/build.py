@@ -1,4 +1,4 @@
-"""Compile the kernels with the nvcc that is there, once for each kind of device.
+"""Compile the CUDA kernels with the nvcc that is there, once for each kind of device.
 
     python -m pipeline.engine.kernels.build 8.7      # at image build: no GPU is needed
 
@@ -62,18 +62,24 @@ def build(capability: tuple[int, int]) -> Path:
     with tempfile.TemporaryDirectory() as temporary:
         fresh = Path(temporary, name)
         arch = f"arch=compute_{capability[0]}{capability[1]},code=sm_{capability[0]}{capability[1]}"
-        command = [nvcc, *FLAGS, "-gencode", arch, "-o", str(fresh), *SOURCES]
-        try:
-            done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-        except OSError as error:
-            raise CannotBuild(f"{nvcc} cannot be run: {error.strerror}") from error
-        if done.returncode != 0:
-            errors = [line for line in (done.stdout + done.stderr).splitlines() if "error" in line.lower()]
-            raise CannotBuild(f"{nvcc} failed with {done.returncode}: {errors[0] if errors else done.stderr[-200:]!r}")
-        return _keep(fresh)
+        run_compiler([nvcc, *FLAGS, "-gencode", arch, "-o", str(fresh), *SOURCES])
+        return keep(fresh)
 
 
-def _keep(fresh: Path) -> Path:
+def run_compiler(command: list[str]) -> None:
+    """In the folder of the sources. Raises CannotBuild with its first error."""
+    try:
+        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise CannotBuild(f"{command[0]} cannot be run: {error.strerror}") from error
+    if done.returncode != 0:
+        errors = [line for line in (done.stdout + done.stderr).splitlines() if "error" in line.lower()]
+        reason = errors[0] if errors else done.stderr[-200:]
+        raise CannotBuild(f"{command[0]} failed with {done.returncode}: {reason!r}")
+
+
+def keep(fresh: Path) -> Path:
+    """Where a library that was just built lies from now on."""
     for folder in (BUILT, user_cache()):
         with contextlib.suppress(OSError):  # not this user's to write to
             return _put(fresh, folder)
