@@ -159,7 +159,7 @@ def quiet_end() -> Iterator[None]:
             actual=error.strerror,
             fix="make room where it goes, or let it go elsewhere; what the task itself has written is there",
         )
-        print(f"\n{table.folded(trouble)}", file=sys.stderr)
+        print(f"\n{table.fitted(trouble, sys.stderr)}", file=sys.stderr)
         raise Exit(code=trouble.exit_status) from None
 
 
