@@ -279,7 +279,7 @@ def load(
 
 def load_dataset(path: Path | str) -> list[dict[str, Any]]:
     """A file in the organiser's form, as rows with `message` and `answer`. Raises FormError, UsageError."""
-    return [{"message": row.messages, "answer": row.answer} for row in records.read(Path(path))]
+    return [{"message": row.messages, "answer": row.answer} for row in records.read(Path(path), once=True)]
 
 
 class KeyDataset:

@@ -136,10 +136,17 @@ def lint(_context: Context) -> None:
 @on_checkout
 def bench(_context: Context, model: str = "standin", rows: str = "100", max_new_tokens: str = "48") -> None:
     """Time ours and transformers' pipe() side by side on this CPU: a table, JSON, and a picture."""
+    from pipeline import settings
+    from pipeline.errors import UsageError
     from pipeline.record import run_folder
 
     counts = {"rows": whole("rows", rows), "max-new-tokens": whole("max-new-tokens", max_new_tokens)}
     sizes = [each for option, count in counts.items() if count is not None for each in (f"--{option}", str(count))]
+    for option, count in counts.items():
+        if count is not None and count < 1:
+            raise UsageError("U409", f"--{option} must be at least 1", actual=count, fix="give 1 or more")
+    if not Path(model).is_dir():
+        settings.model(model)  # by name, before seconds of importing
     folder = run_folder.make_stamped(paths.runs(), f"bench-{Path(model).name[:60]}")
     try:
         call([sys.executable, str(paths.ROOT / "benchmarks" / "cpu.py"), "--model", model, "--to", str(folder), *sizes])

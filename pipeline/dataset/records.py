@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline import paths
-from pipeline.dataset import foreign, json_shapes
+from pipeline.dataset import foreign, json_shapes, stream
 from pipeline.errors import FormError, UsageError
 
 ROLES = ("user", "assistant", "system")
@@ -30,14 +30,14 @@ class Record:
     answer: str | None
 
 
-def read(path: Path) -> list[Record]:
+def read(path: Path, *, once: bool = False) -> list[Record]:
     """All records of a file, in file order.
 
     Allowed: no `answer` (or null), keys that the form does not know (they are ignored), a byte order mark at the
     start, no newline at the end or several. Raises FormError (F101 to F114) for the first line that is wrong, in file
-    order, F115 for a file of another kind, and UsageError (U111 to U113) when there is no such file.
+    order, F115 for a file of another kind, and UsageError as `read_bytes` does.
     """
-    return parse(path, read_bytes(path))
+    return parse(path, read_bytes(path, once=once))
 
 
 def parse(path: Path, data: bytes) -> list[Record]:
@@ -108,8 +108,12 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def read_bytes(path: Path) -> bytes:
-    """A whole data file. Raises UsageError: U111, U112 as `check_path` does, U113 it may not be read."""
+def read_bytes(path: Path, *, once: bool = False) -> bytes:
+    """A whole data file; a pipe only for who reads `once`: a second reader would wait for ever. Raises UsageError:
+    U111, U112 as `check_path` does, U113 it may not be read, U117 it is a pipe."""
+    if not once and stream.is_stream(path):
+        fix = "write the data into a file, and name that"
+        raise stream.refuse_again("U117", "these data are read more than once", path, fix)
     try:
         return path.read_bytes()
     except OSError as error:

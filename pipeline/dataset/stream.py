@@ -37,7 +37,8 @@ def was_stream(manifest: Mapping[str, Any]) -> bool:
 
 
 def refuse_again(code: str, what: str, path: Path | str, fix: str) -> UsageError:
-    """The error for reading a pipe's data a second time: U304 --repeat, U316 --resume, U502 reproduce."""
+    """The error for reading a pipe's data a second time: U117 what looks into a file twice, U304
+    --repeat, U316 --resume, U348 shards, U502 reproduce."""
     return UsageError(
         code,
         what,

@@ -127,3 +127,17 @@ def test_an_interrupted_rules_says_what_is_true_and_leaves_nothing(
     assert asking.returncode == status
     assert (printed, told) == ("", "\nInterrupted. Nothing is half-written.\n")
     assert not runs.exists()
+
+
+BENCH = {"no such model": ("--model", "nosuch", "U102"), "no rows": ("--rows", "0", "U409")}
+
+
+@pytest.mark.parametrize("case", BENCH)
+def test_a_bench_that_cannot_be_says_so_at_once_and_leaves_no_folder(tmp_path: Path, runs: Path, case: str) -> None:
+    option, value, code = BENCH[case]
+    done = subprocess.run(
+        invoke_command("bench", option, value), cwd=paths.ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"\n{code} ")
+    assert not runs.exists()

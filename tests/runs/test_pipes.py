@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from support.commands import invoke_command
 from support.rows import write_rows
 
 from pipeline import paths, text_generation
-from pipeline.dataset import stream
+from pipeline.contest.archive import unpack
+from pipeline.contest.similarity import source_tree
+from pipeline.dataset import records, stream
 from pipeline.device.host import Host
 from pipeline.errors import UsageError
 from pipeline.record.outputs import read_outputs
@@ -188,3 +190,19 @@ def test_the_organisers_script_reads_a_pipe(tiny: Path, file: Path, pipe: Path) 
 def test_a_data_set_of_the_script_is_read_once(file: Path, pipe: Path) -> None:
     Writer(pipe, file.read_bytes())
     assert text_generation.load_dataset(pipe) == text_generation.load_dataset(file)
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "U117": records.read,
+    "U601": unpack.check_is_meant,
+    "U721": source_tree.read,
+}
+
+
+@pytest.mark.parametrize("code", READERS)
+def test_what_reads_a_file_more_than_once_does_not_wait_for_a_pipe(tmp_path: Path, code: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError) as caught:
+        READERS[code](tmp_path / "pipe")
+    assert caught.value.code == code
+    assert "pipe" in str(caught.value.actual)

@@ -6,6 +6,7 @@ every entry of it must be there, and the folder's name must hold the hash of tha
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 import unicodedata
@@ -18,6 +19,7 @@ from pipeline import files, paths
 from pipeline.contest.archive import tarball
 from pipeline.contest.archive.tarball import Member
 from pipeline.contest.format import HASH_DIGITS, IMAGE, MANIFEST, SOURCE, SUBMISSION
+from pipeline.dataset.stream import is_stream
 from pipeline.errors import FormError, IntegrityError, UsageError
 
 REQUIRED = (SUBMISSION, "run/manifest.json", "run/outputs.jsonl", SOURCE)
@@ -146,6 +148,8 @@ def check_is_meant(tar: Path) -> None:
 
 def _open(tar: Path) -> BinaryIO:
     try:
+        if is_stream(tar):
+            raise OSError(errno.EINVAL, "a pipe or a device, and an archive is read more than once")  # noqa: TRY301
         return tar.open("rb")
     except OSError as error:
         raise UsageError(

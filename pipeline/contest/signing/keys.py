@@ -61,7 +61,7 @@ def read_private(path: Path) -> Ed25519PrivateKey:
             return key
         actual = "a key of another kind"
     except (OSError, ValueError, TypeError) as error:  # TypeError: it asks for a password
-        actual = str(error)
+        actual = (error.strerror if isinstance(error, OSError) else None) or "no such key can be read in it"
     except _unsupported() as error:
         actual = str(error)
     raise UsageError(
@@ -83,7 +83,7 @@ def read_public(path: Path) -> Ed25519PublicKey:
             return key
         actual = "a key of another kind"
     except (OSError, ValueError) as error:
-        actual = str(error)
+        actual = (error.strerror if isinstance(error, OSError) else None) or "no such key can be read in it"
     except _unsupported() as error:
         actual = str(error)
     raise UsageError(

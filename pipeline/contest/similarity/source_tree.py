@@ -5,6 +5,7 @@ Nothing is unpacked to a disk and nothing in it is run. Tar files are read as st
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pipeline.contest.archive import tarball, unpack
 from pipeline.contest.format import SOURCE
 from pipeline.contest.source import third_party
 from pipeline.contest.source.third_party import ThirdParty
+from pipeline.dataset.stream import is_stream
 from pipeline.errors import IntegrityError, UsageError
 
 NOT_SOURCE = ("venv", ".venv", "node_modules", "__pycache__", "models", "runs", "dist")
@@ -62,6 +64,8 @@ def read(path: Path) -> Tree:
             inner = path / SOURCE
             files = _from_tar(io.BytesIO(_bytes(inner)), str(inner)) if inner.is_file() else _from_folder(path)
         else:
+            if is_stream(path):
+                raise OSError(errno.EINVAL, "a pipe or a device, and a submission is a file")  # noqa: TRY301
             with path.open("rb") as file:
                 files = _from_tar(file, path.name)
     except OSError as error:

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import subprocess
 import sys
 import tarfile
 from dataclasses import dataclass
@@ -136,8 +137,13 @@ def contained(told: Submitted, image: Image, data: Path, model: Path, folder: Pa
     # Started in the run's own folder: podman's monitor leaves a file `oom` where it stands.
     return Launch(
         command, dict(os.environ), folder, handed / data.name, runs,
-        id_file=folder / "container-id", kill=lambda: docker_output("rm", "--force", name),
+        id_file=folder / "container-id", kill=lambda: _removed(command[0], name),
     )  # fmt: skip
+
+
+def _removed(program: str, name: str) -> None:
+    """End a container by the program that started it, whichever answers now."""
+    subprocess.run([program, "rm", "--force", name], capture_output=True, check=False)
 
 
 def memory_bytes(host: hosts.Host) -> int:
