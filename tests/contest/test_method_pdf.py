@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import pytest
 from reportlab.platypus import Flowable, Image, Indenter, KeepTogether, Paragraph, SimpleDocTemplate, Table
 
-from pipeline.contest.submit import method, method_pdf
+from pipeline.contest.archive import pdf_text
+from pipeline.contest.submit import method_pdf
+from pipeline.contest.verify import run_figures
 
 DOCUMENT = """\
 # Level *one* of `code`
@@ -123,6 +126,31 @@ def test_every_block_stands_there_in_order_and_no_mark_is_left() -> None:
     assert lines(method_pdf.flowables(DOCUMENT, {})) == LINES
 
 
+def test_the_organiser_reads_the_same_text_back() -> None:
+    from pipeline.contest.submit import pictures
+
+    png = pictures.cost({"rows": [1, 2], "elapsed_s": [0.1, 0.2]})
+    long = "\n\nIt took **12.34 s**, ﬁ é ß 한국어 \\\\ ( ) %." * 60
+    pdf = method_pdf.make(DOCUMENT + "![one](a.png)" + long, {"a.png": png}, "Blüe: method")
+    first, *others = pdf_text.pages(pdf)
+    assert first[:2] == ["1", "Blüe: method"]
+    cells = " ".join(LINES).replace(" / ", " ")
+    assert " ".join(first[2:]).replace("`", "").startswith(cells)
+    assert [page[:2] for page in others] == [[str(n), "Blüe: method"] for n in range(2, len(others) + 2)]
+    assert {*others[-1][2:]} == {"It took 12.34 s, ﬁ é ß 한국어 \\ ( ) %."}
+
+
+def test_a_changed_byte_of_a_paper_is_read_as_it_is_or_not_at_all() -> None:
+    """And ends in no error of ours."""
+    pdf = method_pdf.make("# Blue: how\n\nIt took 12.34 s.", {}, "Blue: method")
+    for at in [*range(0, 400), *range(len(pdf) - 1200, len(pdf))]:
+        with contextlib.suppress(pdf_text.Unreadable):
+            pdf_text.pages(pdf[:at] + bytes([pdf[at] ^ 1]) + pdf[at + 1 :])
+    for end in (0, 10, len(pdf) // 2, len(pdf) - 1):
+        with pytest.raises(pdf_text.Unreadable):
+            pdf_text.pages(pdf[:end])
+
+
 def test_a_table_is_as_wide_as_the_words_above_it() -> None:
     (table,) = [each for each in method_pdf.flowables(DOCUMENT, {}) if isinstance(each, Table)]
     page = SimpleDocTemplate("none", leftMargin=method_pdf.MARGIN, rightMargin=method_pdf.MARGIN)
@@ -186,5 +214,5 @@ def test_long_texts_become_several_pages_and_the_same_bytes_every_time() -> None
 
 @pytest.mark.parametrize("name", ["*Blue*", "a_b_c", "_under_", "[x](https://e.org)", "`code`", "a | b", "# <i>\\"])
 def test_a_teams_name_stays_as_it_is(name: str) -> None:
-    (title,) = method_pdf.flowables(f"# {method._plain(name)}: method", {})
+    (title,) = method_pdf.flowables(f"# {run_figures.plain(name)}: method", {})
     assert lines([title]) == [f"{name}: method"]

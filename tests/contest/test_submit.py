@@ -20,6 +20,7 @@ from pipeline.contest.rules import evidence, rules
 from pipeline.contest.source import sbom
 from pipeline.contest.submit import method, pictures, submit
 from pipeline.contest.team import Team
+from pipeline.contest.verify import run_figures
 from pipeline.device import verdict
 from pipeline.device.board import Board
 from pipeline.device.power import Mode
@@ -312,7 +313,7 @@ def test_accuracy_is_held_against_a_run_of_the_unmodified_pipeline(made: Clone, 
     assert accuracy() == "unknown"
 
 
-def about(made: Clone, manifest: dict[str, Any], **changes: Any) -> method.About:
+def about(made: Clone, manifest: dict[str, Any], **changes: Any) -> run_figures.About:
     known = {
         "team": Team(name="Blue <Team> & Co", members=("Kim",)),
         "run": made.run.name,
@@ -322,7 +323,7 @@ def about(made: Clone, manifest: dict[str, Any], **changes: Any) -> method.About
         "accuracy_words": None,
         "image": None,
     }
-    return method.About(**{**known, **changes})
+    return run_figures.About(**{**known, **changes})
 
 
 def sources(made: Clone) -> dict[str, bytes]:
@@ -359,7 +360,7 @@ def test_the_documents_have_the_runs_figures_and_are_the_same_every_time(origina
     ],
 )
 def test_the_document_says_whose_weights_they_are(model: str, said: str, unsaid: str) -> None:
-    words = method._origin(model)
+    words = run_figures.origin(model)
     assert said in words
     assert unsaid not in words
 
@@ -368,7 +369,7 @@ def test_figures_of_the_reference_are_not_made_up(original: Clone) -> None:
     manifest = json.loads((original.run / "manifest.json").read_text())
     manifest["engine"] = {"name": "reference"}
     made = method.make(manifest, sources(original), about(original, manifest))
-    assert method.UNSEEN in made["method.md"].decode()
+    assert run_figures.UNSEEN in made["method.md"].decode()
     assert "method-rows.png" not in made
     assert "method-rows.png" not in made["method.md"].decode()
 

@@ -34,7 +34,7 @@ def draft(ground: Ground) -> Draft:
 @pytest.fixture(autouse=True)
 def quick_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     """test_submit.py makes the real ones, which takes a second each."""
-    monkeypatch.setattr(method, "make", lambda manifest, *_: papers.drawn(manifest))
+    monkeypatch.setattr(method, "make", papers.drawn)
 
 
 def checkout_of(draft: Draft, ground: Ground, folder: Path) -> tuple[Path, Path]:
@@ -128,6 +128,7 @@ ONLY_OF_ARCHIVES = {
     *(forgeries.two_models, forgeries.two_data_sets, forgeries.listing_of_other_sizes, forgeries.no_paper),
     *(forgeries.an_empty_picture, forgeries.no_explanation, forgeries.another_teams_source),
     *(forgeries.source_with_another_mode, forgeries.no_source, forgeries.team_with_a_terminals_escape),
+    *(forgeries.paper_of_another_time, forgeries.paper_of_another_score, forgeries.paper_of_another_team),
     forgeries.image_that_is_an_option,
 }
 

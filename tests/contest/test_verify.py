@@ -86,6 +86,7 @@ def test_the_exit_status_is_that_of_the_reasons_class(kind: str, draft: Draft, g
     lie, status, code = STATUSES[kind]
     changed = draft.copy()
     lie(changed)
+    changed.make_papers()
     verdict = verified(changed.pack(tmp_path), ground)
     assert verdict.as_json()["class"] == (None if kind == "cannot tell" else kind)
     with pytest.raises(PipelineError) as caught:

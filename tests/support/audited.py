@@ -26,7 +26,7 @@ from pipeline.contest.rules.evidence import Evidence
 from pipeline.contest.source import sbom, third_party
 from pipeline.contest.submit import pack, redact
 from pipeline.contest.team import Team, TeamWords
-from pipeline.contest.verify import verify
+from pipeline.contest.verify import run_figures, verify
 from pipeline.contest.verify.verify import Verdict
 from pipeline.model import lock
 from pipeline.record import run_folder
@@ -44,6 +44,12 @@ NO_NETWORK = {"interfaces": [], "received_bytes": 0, "sent_bytes": 0}
 """As a run in our container sees it."""
 
 
+METHOD = """# {{ team }}: how {{ prompts }} prompts are answered in {{ time_s }} s
+
+Model {{ model }}, commit `{{ commit }}`: {{ right }} of {{ scored }}, {{ share }}, {{ peak_memory }}.
+
+"""
+METHOD += "Words of an explanation. " * 50
 LIGHT_SOURCE = {
     "THIRD_PARTY.yaml": "code: []\nideas: []\nmodels: []\ndata: []\npackages:\n"
     "  - {name: numpy, licence: BSD-3-Clause, source: https://numpy.org, use: arrays, imports: [numpy]}\n",
@@ -51,7 +57,7 @@ LIGHT_SOURCE = {
     "pipeline/inner.py": '"""Ours."""\n',
     "pipeline/check.sh": "#!/bin/sh\n",
     "test_script.py": (paths.ROOT / "test_script.py").read_text(encoding="utf-8"),
-    "docs/method.md": "Words of an explanation. " * 50,
+    "docs/method.md": METHOD,
 }
 """A source tree that is checked in no time, for the many that are no good."""
 
@@ -103,8 +109,10 @@ def build(tiny: Path, folder: Path) -> Ground:
         telemetry={**told["telemetry"], "others_share": 0.01},
     )
     source = {name: (checkout.path / name).read_bytes() for name in (third_party.NAME, *sbom.LOCKS)}
-    documents = papers.make(run_folder.read_manifest(checkout.run), source)
     team = Team(name="Blue", members=("Kim", "Lee"), image="blue/phi3:1", declarations=DECLARED)
+    told = run_folder.read_manifest(checkout.run)
+    about = run_figures.About(team, checkout.run.name, told["code"]["commit"], 0, False, None, team.image)
+    documents = papers.make(told, source, about)
     image = pack.Image("blue/phi3:1", DIGEST)
     packed = {"checkout": checkout.path, "image": image, "names": redact.Names(), "documents": documents}
     tar = pack.pack(checkout.run, team, folder / "dist", **packed)
@@ -115,7 +123,8 @@ def build(tiny: Path, folder: Path) -> Ground:
     archived = light_checkout.git("-c", "tar.umask=0022", "archive", "--format=tar", "--output=../light.tar", "HEAD")
     assert archived == ""
     draft.files["source.tar"] = (folder / "light.tar").read_bytes()
-    draft.files |= papers.make(draft.manifest, {name: content for name, (_, content) in source_of(draft).items()})
+    source = {name: content for name, (_, content) in source_of(draft).items()}
+    draft.files |= papers.make(draft.manifest, source, papers.about(draft.submission))
     return Ground(
         tar=tar,
         light=draft.pack(folder / "dist"),

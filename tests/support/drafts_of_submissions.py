@@ -7,6 +7,7 @@ import contextlib
 import copy
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -73,14 +74,13 @@ class Draft:
 
     def make_papers(self) -> None:
         """Paper and bill of materials, where the lie is not in them."""
-        outputs = self.manifest["sections"][0]["outputs_sha256"]
         for name, make in (
-            (documents.PAPER, lambda: papers.paper(outputs)),
-            (sbom.NAME, lambda: sbom.make(self.manifest, {n: c for n, (_, c) in source_of(self).items()}, 0)),
+            (documents.PAPER, lambda source: papers.paper_of(self.manifest, source, papers.about(self.submission))),
+            (sbom.NAME, lambda source: sbom.make(self.manifest, source, 0)),
         ):
             if name in self.made and self.files.get(name) == self.made[name]:
-                with contextlib.suppress(KeyError, ValueError, TypeError, tarfile.TarError):  # which is the lie
-                    self.made[name] = self.files[name] = make()
+                with contextlib.suppress(ArithmeticError, KeyError, ValueError, TypeError, tarfile.TarError):  # the lie
+                    self.made[name] = self.files[name] = make({n: c for n, (_, c) in source_of(self).items()})
 
     def log_times(self) -> None:
         told = self.manifest
@@ -112,6 +112,17 @@ class Draft:
         return pack.write(contents, "blue", 0, out)
 
     keep_listing: bool = False
+
+
+def retold(draft: Draft, old: str, new: str, keyword: str = "") -> None:
+    """A paper that tells `new` where it told what the regular expression `old` matches."""
+    source = {name: content for name, (_, content) in source_of(draft).items()}
+    about = papers.about(draft.submission)
+    text, count = re.subn(old, new, "\n".join([about.title, *papers.told(draft.manifest, source, about)]))
+    assert count, old
+    title, *lines = text.split("\n")
+    outputs = keyword or draft.manifest["sections"][0]["outputs_sha256"]
+    draft.files[documents.PAPER] = papers.paper(lines, title, outputs)
 
 
 def source_of(draft: Draft) -> dict[str, tuple[int, bytes]]:

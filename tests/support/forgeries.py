@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from support.audited import DECLARED, ROWS, WRONG
-from support.drafts_of_submissions import Draft, put_source, source_of
+from support.drafts_of_submissions import Draft, put_source, retold, source_of
 
 from pipeline.engine.memory import STREAMED
 
@@ -55,7 +55,7 @@ def swapped_rows(d: Draft, tokenizer: Any) -> None:
 
 def dropped_row(d: Draft, tokenizer: Any) -> None:
     d.rows.remove(d.row(ROWS - 1))
-    d.manifest["score"] = {"correct": ROWS - 2, "scored": ROWS - 1}
+    d.manifest["score"] |= {"correct": ROWS - 2, "scored": ROWS - 1}
 
 
 def dropped_row_said_to_be_all(d: Draft, tokenizer: Any) -> None:
@@ -449,6 +449,18 @@ def no_paper(d: Draft, tokenizer: Any) -> None:
     del d.files["method.pdf"]
 
 
+def paper_of_another_time(d: Draft, tokenizer: Any) -> None:
+    retold(d, r" in [\d.]+ s", " in 0.001 s")
+
+
+def paper_of_another_score(d: Draft, tokenizer: Any) -> None:
+    retold(d, r"\d+ of (\d+), [\d.]+%", r"\1 of \1, 100.0%")
+
+
+def paper_of_another_team(d: Draft, tokenizer: Any) -> None:
+    retold(d, "Blue: how", "Red: how")
+
+
 def an_empty_picture(d: Draft, tokenizer: Any) -> None:
     d.files["leaderboard.png"] = b""
 
@@ -566,6 +578,9 @@ LIES: dict[Callable[[Draft, Any], None], set[str]] = {
     team_of_four: {"rule-team"},
     team_with_a_terminals_escape: {"rule-team"},
     no_paper: {"documents"},
+    paper_of_another_time: {"documents"},
+    paper_of_another_score: {"documents"},
+    paper_of_another_team: {"documents"},
     an_empty_picture: {"documents"},
     nothing_declared: DECLARED_RULES,
     no_image: {"rule-image"},

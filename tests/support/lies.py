@@ -7,13 +7,15 @@ holds against single checks.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
 from support import papers
-from support.drafts_of_submissions import Draft, put_source, source_of
+from support.audited import METHOD
+from support.drafts_of_submissions import Draft, put_source, retold, source_of
 
 Edits = dict[str, Any]
 """Dotted path, beginning with `manifest` or `submission`, to the new value."""
@@ -276,6 +278,22 @@ def bill_of_another_lock(draft: Draft) -> None:
     draft.files["sbom.cdx.json"] = json.dumps(bill).encode()
 
 
+def paper(old: str, new: str, keyword: str = "") -> Callable[[Draft], None]:
+    return lambda draft: retold(draft, old, new, keyword)
+
+
+def paper_of_objects(change: Callable[[bytes], bytes]) -> Callable[[Draft], None]:
+    return lambda draft: draft.files.update({"method.pdf": change(draft.files["method.pdf"])})
+
+
+def bomb(content: bytes) -> bytes:
+    """The same paper with a page of a gigabyte, were it inflated."""
+    blown = zlib.compressobj(9)
+    page = b"".join(blown.compress(b"Q\n" * (1 << 19)) for _ in range(64)) + blown.flush()
+    head = f"<<\n/Filter [ /FlateDecode ] /Length {len(page)}\n>>\nstream\n".encode()
+    return papers.changed(content, 5, head + page + b"endstream\n")
+
+
 def throttled(draft: Draft) -> None:
     draft.telemetry[-1][draft.telemetry[0].index("oc3_events")] = "7"
 
@@ -345,7 +363,36 @@ CHANGES: dict[str, Callable[[Draft], None]] = {
     "a picture that is a script": file("leaderboard.png", b"<svg onload=alert(1)>"),
     "a picture cut short": file("leaderboard.png", papers.picture()[:-8]),
     "a picture with a page behind it": file("leaderboard.png", papers.picture() + b"<script>alert(1)</script>"),
-    "a paper of other figures": file("method.pdf", papers.paper("0" * 64)),
+    "a paper of other figures": paper("", "", keyword="0" * 64),
+    "a paper of another time": paper(r" in [\d.]+ s", " in 0.001 s"),
+    "a paper with another time beside": paper(r"( in [\d.]+ s)", r"\1, in truth 0.0001 s"),
+    "a paper of another score": paper(r"(\d+) of (\d+), [\d.]+%", r"\2 of \2, 100.0%"),
+    "a paper of less memory": paper(r"[\d.]+ GB", "0.01 GB"),
+    "a paper of more prompts": paper(r"\d+ prompts", "3,000 prompts"),
+    "a paper of another commit": paper(r"commit \w+", "commit " + "0123456789ab"),
+    "a paper of another model": paper(r"Model [^,]+,", "Model gpt-5,"),
+    "a paper of another team": paper(r"Blue: how", "Red: how"),
+    "a paper with another team's foot": paper(r"Blue: method", "Red: method"),
+    "a paper whose page cannot be read": paper_of_objects(
+        lambda content: papers.changed(content, 5, papers.stream(b"BI /W 1 ID x EI\n"))
+    ),
+    "a paper of another program": paper_of_objects(
+        lambda content: papers.changed(content, 6, b"<<\n/Lang (en) /Pages 7 0 R /Type /Catalog\n>>\n")
+    ),
+    "a paper with a later version behind it": paper_of_objects(
+        lambda content: content + content[content.index(b"xref\n") :].replace(b"<<\n", b"<<\n/Prev 9\n", 1)
+    ),
+    "a paper that is a bomb": paper_of_objects(bomb),
+    "a paper of too many objects": paper_of_objects(lambda content: papers.changed(content, 9, b"<<\n>>\n", 2000)),
+    "a method in Markdown of another time": file(
+        "method.md", b"# Blue: how 6 prompts are answered in 0.0001 s\n" + b"words " * 200
+    ),
+    "a time that the template itself tells": both(
+        another_teams_commit,
+        sourced("docs/method.md", (METHOD + " It took 0.0001 s.").encode()),
+        paper(r"( in [\d.]+ s)", r"\1, in truth 0.0001 s"),
+    ),
+    "a paper of the team's own beside": file("paper.pdf", b"%PDF-1.4\n"),
     "a bill of another lock": bill_of_another_lock,
     "a digest that is a word": lambda d: put(d, "submission.image.digest", "latest"),
     "a paper that is a page": file("method.pdf", b"<html><script>alert(1)</script>"),
@@ -379,6 +426,16 @@ CAUGHT_BY: dict[str, set[str]] = {
     "a picture cut short": {"documents"},
     "a picture with a page behind it": {"documents"},
     "a paper of other figures": {"documents"},
+    "a paper of another time": {"documents"},
+    "a paper with another time beside": {"documents"},
+    "a paper of another score": {"documents"},
+    "a paper of less memory": {"documents"},
+    "a paper of more prompts": {"documents"},
+    "a paper of another commit": {"documents"},
+    "a paper of another model": {"documents"},
+    "a paper of another team": {"documents"},
+    "a paper with another team's foot": {"documents"},
+    "a method in Markdown of another time": {"documents"},
     "a bill of another lock": {"documents"},
     "a digest that is a word": {"rule-image"},
     "one pass for all": {"passes"},

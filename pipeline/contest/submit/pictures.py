@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, findSystemFonts, fontManager, get_font
 
+from pipeline.contest.verify.run_figures import device
 from pipeline.report import plots
 
 INK, SOFT, LINE, BLUE, ORANGE, GREY, RED = "#1b2330", "#5c6675", "#d5dae1", "#2563a8", "#d9822b", "#c3cad4", "#b3261e"
@@ -101,12 +102,6 @@ def cost(measured: Mapping[str, Any]) -> bytes:
         axes.grid(axis="y", color=LINE, linewidth=0.7)
         axes.set_axisbelow(True)
         return _png(figure)
-
-
-def device(manifest: Mapping[str, Any]) -> str:
-    """The device of a run, in a few words."""
-    board, environment = manifest["board"]["before"]["board"], manifest["environment"]
-    return board["model"] or environment["gpu"] or environment["processor"] or environment["machine"]
 
 
 def without_letters(text: str) -> bool:

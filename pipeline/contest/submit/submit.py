@@ -25,7 +25,7 @@ from pipeline.contest.submit import pack
 from pipeline.contest.team import EXAMPLE as TEAM_EXAMPLE
 from pipeline.contest.team import NAME as TEAM_FILE
 from pipeline.contest.team import read_team
-from pipeline.contest.verify import verify
+from pipeline.contest.verify import run_figures, verify
 from pipeline.contest.verify.verify import Verdict
 from pipeline.errors import (
     AccuracyError,
@@ -110,7 +110,7 @@ def submit(
     judged = rules.judge(evidence.with_source(seen, texts))
     if rules.refused(judged, rehearsal=bool(why)):
         return Submission(request.run.name, judged, bool(why), why)
-    about = method.About(
+    about = run_figures.About(
         team=team,
         run=request.run.resolve().name,
         commit=made_by.commit,

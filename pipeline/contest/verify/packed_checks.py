@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.check import FORM, HUMAN, INTEGRITY, CheckResult, decided, listed
+from pipeline.check import FORM, HUMAN, INTEGRITY, INVALID_RUN, CheckResult, Kind, decided, listed, plain
 from pipeline.contest.archive import unpack
 from pipeline.contest.checks.organiser import Organiser
 from pipeline.contest.checks.provenance_checks import COMMIT
@@ -14,6 +14,7 @@ from pipeline.contest.checks.submitted import Submitted
 from pipeline.contest.format import IMAGE, MANIFEST, RUN, SOURCE, SUBMISSION
 from pipeline.contest.source import sbom, third_party
 from pipeline.contest.verify import documents as papers
+from pipeline.contest.verify import paper
 from pipeline.errors import PipelineError
 from pipeline.process import git
 
@@ -47,8 +48,14 @@ def _is_known(name: str) -> bool:
 
 
 def documents(submitted: Submitted, source: Mapping[str, bytes] | None) -> CheckResult:
-    wrong = list(papers.faults(submitted, source))
-    return decided("documents", FORM, not wrong, listed(wrong, 3) or f"{len(DOCUMENTS)} documents", listed(DOCUMENTS))
+    """Whether they are there and are what they are called, and tell of this run; some only people can read."""
+    expected, faults, held = listed(DOCUMENTS), list(papers.faults(submitted, source)), paper.held(submitted, source)
+    if faults or held.wrong:
+        kind: Kind = FORM if faults else INVALID_RUN
+        return decided("documents", kind, False, listed([*faults, *held.wrong], 3), expected)
+    if held.people:
+        return CheckResult("documents", HUMAN, expected, plain(listed(held.people, 3)), kind=FORM)
+    return decided("documents", FORM, True, f"{len(DOCUMENTS)} documents", expected)
 
 
 def source(submitted: Submitted, organiser: Organiser) -> tuple[CheckResult, dict[str, bytes] | None]:
