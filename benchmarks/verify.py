@@ -3,9 +3,10 @@
     python benchmarks/verify.py              # a minute
     python benchmarks/verify.py --whole TAR  # besides, the processor time of verifying this submission
 
-Each is read in a process of its own by the reader that `invoke verify` or `invoke similarity` uses, up to a size that
-the reader refuses or nearly so; contents are those that made readers slow (tests/contest/forgeries/test_bombs.py).
-Sizes double; the last column is how many times as long the largest took as the one before: 2 is linear, 4 is quadratic.
+Each is read in a process of its own by the reader that `invoke verify` or `invoke similarity` uses, up to the largest
+size that the reader does not refuse unread; contents are those that made readers slow
+(tests/contest/forgeries/test_bombs.py). Sizes double; growth is how many times as long the largest took as the one
+before: 2 is linear, 4 is quadratic. The last column is twice the largest size: its time, or that of refusing it.
 """
 
 from __future__ import annotations
@@ -40,10 +41,14 @@ from pipeline.table import Column  # noqa: E402
 
 MIB = 1 << 20
 STEPS = (8, 4, 2, 1)
+ENDS = 64
+"""Bytes that are left for a beginning and an end, so that the whole is no larger than it may be."""
+REFUSED = 0.25
+"""Twice the largest size was refused, and not read, if it took less than this share of the largest's time."""
 
 
 def _json(size: int) -> None:
-    keys = b"".join(b', "k%07d": 1' % i for i in range(size // 15))
+    keys = b"".join(b', "k%07d": 1' % i for i in range((size - ENDS) // 15))
     _refused(partial(strict_json.loads, b'{"a": 1' + keys + b', "k0000001": 2}'))
 
 
@@ -55,16 +60,16 @@ def _answers(size: int) -> None:
 
 
 def _citations(size: int) -> None:
-    _refused(partial(third_party.parse, b"code: []" + b"\n- {a: b}" * (size // 9)))
+    _refused(partial(third_party.parse, b"code: []" + b"\n- {a: b}" * ((size - ENDS) // 9)))
 
 
 def _imports(size: int) -> None:
     nothing = third_party.ThirdParty(code=(), ideas=(), models=(), data=(), packages=())
-    third_party.uncited({"x.py": b"x=[" + b"1," * (size // 2) + b"]"}, nothing)
+    third_party.uncited({"x.py": b"x=[" + b"1," * ((size - ENDS) // 2) + b"]"}, nothing)
 
 
 def _script(size: int) -> None:
-    source = {source_rules.SCRIPT: b"x=[" + b"1," * (size // 2) + b"]"}
+    source = {source_rules.SCRIPT: b"x=[" + b"1," * ((size - ENDS) // 2) + b"]"}
     source_rules.script(Evidence(source=source), None)  # type: ignore[arg-type]
 
 
@@ -109,14 +114,16 @@ def measured(read: Callable[[int], None], size: int) -> tuple[float, float]:
 def rows() -> list[tuple[str, ...]]:
     made = []
     for kind, (read, largest) in KINDS.items():
-        calls = [Call(kind, partial(measured, read, largest // step)) for step in STEPS]
+        sizes = [*(largest // step for step in STEPS), 2 * largest]
+        calls = [Call(kind, partial(measured, read, size)) for size in sizes]
         results = [next(iter(apart.each([call])))[1] for call in calls]
         if any(isinstance(result, Stopped) for result in results):
             raise SystemExit(f"{kind}: {results}")
-        seconds = [result[0] for result in results]
+        *seconds, twice_s = [result[0] for result in results]
         shown = [f"{each:.2f}" for each in seconds]
         growth = seconds[-1] / max(seconds[-2], 1e-9)
-        made.append((kind, f"{largest / MIB:.2f}", *shown, f"{results[-1][1]:,.0f}", f"{growth:.1f}"))
+        beyond = f"refused in {twice_s:.2f}" if twice_s < REFUSED * seconds[-1] else f"{twice_s:.2f}"
+        made.append((kind, f"{largest / MIB:.2f}", *shown, f"{results[-2][1]:,.0f}", f"{growth:.1f}", beyond))
     return made
 
 
@@ -124,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time and memory of readers by size.")
     parser.add_argument("--whole", type=Path, help="a submission's tar file, to be verified too")
     asked = parser.parse_args()
-    heads = ("MiB", "s, 1/8", "1/4", "1/2", "whole", "MiB used", "growth")
+    heads = ("MiB", "s, 1/8", "1/4", "1/2", "whole", "MiB used", "growth", "s, twice as large")
     columns = [Column("read"), *(Column(name, right=True) for name in heads)]
     print(table.text(columns, rows()))
     if asked.whole is not None:

@@ -159,6 +159,7 @@ def folder_of(ground: Ground, place: Path, behaviours: list[str]) -> Path:
         draft = Draft.of(ground.light)
         draft.submission["team"] = {"name": f"Team {behaviour}", "members": [f"{behaviour} one"]}
         draft.submission["image"] = {"reference": name, "digest": f"sha256:{digest}"}
+        draft.make_papers()
         packed = draft.pack(made_folder(place / f"packed-{behaviour}"))
         shutil.move(packed, place / "own.tar" if behaviour == "own" else received / f"{behaviour}.tar")
     return received

@@ -311,6 +311,7 @@ def test_an_image_that_cannot_be_named_is_not_run(
 ) -> None:
     draft = Draft.of(ground.light)
     draft.submission |= {"image": {"reference": image, "digest": None}, "rehearsal": True}
+    draft.make_papers()
     verdict = again(ground, tmp_path, tar=draft.pack(tmp_path / "dist"))
     assert "rerun-image" in in_state(verdict, state)
     assert verdict.state == CANNOT_TELL

@@ -91,6 +91,7 @@ def build(ground: Ground, path: Path, *behaviours: str) -> Folder:
         draft = Draft.of(ground.light)
         draft.submission["team"] = {"name": f"Team {behaviour}", "members": [f"{behaviour} one"]}
         draft.submission["image"]["reference"] = f"blue/phi3:{behaviour}"
+        draft.make_papers()
         packed = draft.pack(path / "packed" / behaviour)
         files[behaviour] = f"{behaviour}-{packed.name}"
         shutil.move(packed, received / files[behaviour])

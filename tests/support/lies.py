@@ -515,5 +515,5 @@ HARMLESS = {
     "weights that call themselves four bits",
     "five seconds more by the wall clock",
 }
-"""What makes no submission invalid: clocks may be slower, a team's own commit is for people, a rehearsal says that
-it is one, markup is shown as letters, nobody reads the rest."""
+"""What makes no submission invalid: no rule asks for locked clocks (the check `board` notes it), a team's own commit is
+for people, a rehearsal says that it is one, markup is shown as letters, nobody reads the rest."""

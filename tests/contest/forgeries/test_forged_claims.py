@@ -75,3 +75,6 @@ def test_what_harms_nobody_is_valid(name: str, draft: Draft, ground: Ground, tmp
     verdict = judged(name, draft, ground, tmp_path)
     assert verdict.state == VALID, verdict.reasons
     assert ("source" in in_state(verdict, HUMAN)) == (name == "a commit of nowhere")
+    if name == "clocks not locked":  # no rule asks for it, so it is a note
+        (board,) = (each.found for each in verdict.checks if each.id == "board")
+        assert "clocks were not locked" in board
