@@ -31,7 +31,7 @@ def find_compiler() -> str | None:
 
 
 def library_name() -> str:
-    """Raises CannotBuild where the processor's features cannot be read."""
+    """The file that these sources, flags and processor make. Raises CannotBuild where the processor is not known."""
     digest = hashlib.sha256(" ".join((*FLAGS, *_features())).encode())
     digest.update((HERE / SOURCE).read_bytes())
     return f"kernels-{platform.machine()}-{digest.hexdigest()[:12]}.so"
