@@ -108,12 +108,18 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
+def check_no_pipe(path: Path) -> None:
+    """Raise UsageError (U117) for a pipe, for who hashes or reads the file more than once."""
+    if stream.is_stream(path):
+        fix = "write the data into a file, and name that"
+        raise stream.refuse_again("U117", "these data are read more than once", path, fix)
+
+
 def read_bytes(path: Path, *, once: bool = False) -> bytes:
     """A whole data file; a pipe only for who reads `once`: a second reader would wait for ever. Raises UsageError:
     U111, U112 as `check_path` does, U113 it may not be read, U117 it is a pipe."""
-    if not once and stream.is_stream(path):
-        fix = "write the data into a file, and name that"
-        raise stream.refuse_again("U117", "these data are read more than once", path, fix)
+    if not once:
+        check_no_pipe(path)
     try:
         return path.read_bytes()
     except OSError as error:

@@ -206,3 +206,17 @@ def test_what_reads_a_file_more_than_once_does_not_wait_for_a_pipe(tmp_path: Pat
         READERS[code](tmp_path / "pipe")
     assert caught.value.code == code
     assert "pipe" in str(caught.value.actual)
+
+
+@pytest.mark.parametrize("command", [("plan", "--dataset"), ("stress", "--set")])
+def test_neither_does_a_command(tmp_path: Path, command: tuple[str, str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = subprocess.run(
+        invoke_command(*command, tmp_path / "pipe"),
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr.split()[0]) == (2, "U117")

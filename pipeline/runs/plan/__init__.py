@@ -102,6 +102,8 @@ def plan(device_name: str, model: str, dataset: str, say: Say = print) -> Plan:
     estimates = device.estimates(shape, planned.limits.budget_rows)
     main = next(iter(estimates.values()))
     data = _on_disk() if dataset == "all" else {Path(dataset).stem: fetch.resolve(dataset, say)}
+    for path in data.values():
+        records.check_no_pipe(path)
     counting = _Counting(tokenizer_folder, planned, main.likely)
     return Plan(
         device=device,
