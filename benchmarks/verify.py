@@ -43,8 +43,6 @@ MIB = 1 << 20
 STEPS = (8, 4, 2, 1)
 ENDS = 64
 """Bytes that are left for a beginning and an end, so that the whole is no larger than it may be."""
-REFUSED = 0.25
-"""Twice the largest size was refused, and not read, if it took less than this share of the largest's time."""
 
 
 def _json(size: int) -> None:
@@ -122,7 +120,7 @@ def rows() -> list[tuple[str, ...]]:
         *seconds, twice_s = [result[0] for result in results]
         shown = [f"{each:.2f}" for each in seconds]
         growth = seconds[-1] / max(seconds[-2], 1e-9)
-        beyond = f"refused in {twice_s:.2f}" if twice_s < REFUSED * seconds[-1] else f"{twice_s:.2f}"
+        beyond = f"refused in {twice_s:.2f}" if twice_s < seconds[-1] else f"{twice_s:.2f}"
         made.append((kind, f"{largest / MIB:.2f}", *shown, f"{results[-2][1]:,.0f}", f"{growth:.1f}", beyond))
     return made
 
