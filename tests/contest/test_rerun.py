@@ -407,8 +407,8 @@ def test_a_source_that_answers_otherwise_is_shown_by_running_it(ground: Ground, 
     ids = [token for token in row["token_ids"] if token % 8]
     tokenizer = ground.organiser.model("").tokenizer
     draft.say(2, tokenizer.decode(ids[:1], skip_special_tokens=True), [ids[0], 8])
-    draft.settle()
     draft.manifest["score"]["correct"] -= 1
+    draft.settle()
     without_reference = verify.Organiser(ground.data, None, str(ground.model), ground.clone.path)
     tar = draft.pack(tmp_path / "dist")
     verdict = verify.verify(tar, without_reference, Request(1, here=True), tmp_path / "verdict")

@@ -136,6 +136,7 @@ def test_it_is_caught_by_the_audit_and_by_nothing_else(
         for row in liar.rows
     )
     draft.manifest["score"]["correct"] = right
+    draft.make_papers()
     verdict = audited(draft, ground, tmp_path)
     assert in_state(verdict, FAIL) <= AUDIT, verdict.reasons
     assert judging.TOKENS in in_state(verdict, FAIL)
