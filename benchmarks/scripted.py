@@ -131,13 +131,13 @@ def timed(what: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def random_weights(shape: Shape, device: torch.device) -> Weights:
+def random_weights(shape: Shape, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> Weights:
     def random(*size: int, scale: float = 0.02) -> torch.Tensor:
         # In place: what a copy leaves behind in the allocator would be memory that a loaded model does not take.
-        return torch.empty(*size, device=device, dtype=torch.bfloat16).normal_(0, scale)
+        return torch.empty(*size, device=device, dtype=dtype).normal_(0, scale)
 
     def ones() -> torch.Tensor:
-        return torch.ones(shape.hidden, device=device, dtype=torch.bfloat16)
+        return torch.ones(shape.hidden, device=device, dtype=dtype)
 
     wide = shape.heads * shape.head_dim
     layers = [
