@@ -5,7 +5,7 @@ Only rows that one run gets right and the other does not carry information: `onl
 
 from __future__ import annotations
 
-from math import comb, sqrt
+from math import comb, exp, log, log1p, sqrt
 
 ALLOWED_DROP = 0.005
 """Largest allowed drop of accuracy, as a share, by the contest's rules."""
@@ -49,6 +49,18 @@ def interval(only_a: int, only_b: int, rows: int) -> tuple[float, float]:
 
     found = (only_b - only_a) / rows
     return end(found, -1.0), end(found, 1.0)
+
+
+def at_most(rows: int, share: float, chance: float) -> int:
+    """The smallest number that a count of rows exceeds with at most this chance, where each counts with probability
+    `share`, whatever the others do."""
+    number, below = 0, rows * log1p(-share)
+    reached = exp(below)
+    while 1 - reached > chance and number < rows:
+        # By logarithms: the first terms of thousands of rows are smaller than any float.
+        below += log((rows - number) / (number + 1)) + log(share) - log1p(-share)
+        number, reached = number + 1, reached + exp(below)
+    return number
 
 
 def wilson(right: int, rows: int) -> tuple[float, float]:

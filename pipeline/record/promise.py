@@ -41,7 +41,8 @@ def between(a: Mapping[str, Any], b: Mapping[str, Any]) -> Promise:
             why = invariant.get("why") if isinstance(invariant, Mapping) else None
             return Promise(
                 False,
-                f"{name} run does not promise that answers depend on prompts alone ({why or 'the manifest is silent'})",
+                f"{name} run does not promise that answers depend on prompts alone "
+                f"({why or 'its manifest does not say'})",
             )
     for key, name in SAME:
         if value_at(a, key) != value_at(b, key):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from math import comb
+from math import comb, lgamma, log, log1p
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipeline.accuracy.stats import Z95, interval, mcnemar, wilson
+from pipeline.accuracy.stats import Z95, at_most, interval, mcnemar, wilson
 
 COUNTS = st.integers(0, 300)
 
@@ -99,3 +100,16 @@ def test_wilson_s_interval_on_published_values(right: int, rows: int, expected: 
     assert wilson(right, rows) == pytest.approx(expected, abs=5e-5)
     low, high = wilson(rows - right, rows)
     assert (1 - high, 1 - low) == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 30, 100, 1000, 5000, 40_000])
+@pytest.mark.parametrize("share", [0.005, 0.05, 0.4])
+def test_a_count_exceeds_its_bound_as_seldom_as_asked(rows: int, share: float) -> None:
+    """By the whole distribution, added up from its other end; the next lower bound is exceeded more often."""
+    weights = np.array([lgamma(rows + 1) - lgamma(k + 1) - lgamma(rows - k + 1) for k in range(rows + 1)])
+    counts = np.arange(rows + 1)
+    chances = np.exp(weights + counts * log(share) + (rows - counts) * log1p(-share))
+    beyond = np.cumsum(chances[::-1])[::-1]  # P(count >= k)
+    bound = at_most(rows, share, 1e-3)
+    assert bound == rows or beyond[bound + 1] <= 1e-3 * (1 + 1e-6)
+    assert beyond[bound] > 1e-3 * (1 - 1e-6)
