@@ -22,6 +22,8 @@ from invoke import Collection, task
 from pipeline.commands.common import guarded, show
 from pipeline.commands.own_program import OwnProgram
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts behind its back ignores Ctrl-C
+
 @task
 @guarded
 def work(context, limit=""):
