@@ -115,7 +115,7 @@ BOMBS = {
     "different pieces by the million": Bomb(
         "similarity",
         400,
-        100_000,
+        60_000,
         "'m.py' from ''.join('x=(a%s(b%s1))' % ('+-*/%'[i % 5], '+-*/%'[i // 5 % 5]) for i in range(n))",
     ),
     "quotes in Python": Bomb("similarity", 200, 300_000, "'m.py' from '\"' * n"),

@@ -100,10 +100,13 @@ def test_good_and_bad_ones_on_two_boards(
     results = {key: attempts.result(place / "runs" / key) for key in made.order}
     kinds = {behaviour: sorted(results[key]["kind"] for key in made.order if made.entry(key).file == name)
              for behaviour, name in folder.files.items()}  # fmt: skip
+    # No run of a hang is begun after one has timed out; on a slow machine both may have begun before, one a board.
+    timeouts = kinds["hang"].count("timeout")
+    assert timeouts >= 1
     assert kinds == {
         "good": ["ok", "ok"],
         "crash": ["did not start", "did not start"],
-        "hang": ["not run", "timeout"],
+        "hang": ["not run"] * (2 - timeouts) + ["timeout"] * timeouts,
         "answers": ["ok", "ok"],
         "replay": ["wrong answers", "wrong answers"],
     }
@@ -115,7 +118,7 @@ def test_good_and_bad_ones_on_two_boards(
     assert len(verdicts) == 5
     assert json.loads((folder.path / "broken.verdict/verdict.json").read_text())["verdict"] == "INVALID"
     # Each board has had its reference runs; a crash was tried twice, a hang was not.
-    assert Counter(folder.called)["hang"] == 1
+    assert Counter(folder.called)["hang"] == timeouts
     assert Counter(folder.called)["crash"] >= 3
     assert {path.name for path in (place / "runs").glob("ref-*")} >= {"ref-b1-1", "ref-b2-1", "ref-b1-last"}
     told = folder.verdict("good")["rerun"]["judged"]
