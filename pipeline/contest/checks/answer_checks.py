@@ -27,8 +27,8 @@ docs/exactness.md counted none in float32; in bfloat16 1.8 % on one set, up to 4
 
 
 BY_CHANCE = 0.001
-"""How often honest runs in bfloat16 may differ in more rows than allowed. (Of 30 rows that each differ in 5 % of runs,
-two or more do in every second pair of runs.)"""
+"""How often honest runs in bfloat16 differ in more rows than chance is taken to explain. Of 30 rows that each differ in
+5 % of runs, two or more do in almost every second pair: that is no lie, and no proof that there is none."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,19 @@ class Allowance:
     share: float
     why: str
 
-    def rows(self, of: int) -> int:
-        """The share of them; in bfloat16 what chance makes of it once in `1 / BY_CHANCE` pairs of honest runs."""
-        if self.share <= SAME_SHARE["float32"]:
-            return int(self.share * of)
-        return stats.at_most(of, self.share, BY_CHANCE)
+    def fine(self, differing: int, of: int) -> bool | None:
+        """Whether so many of `of` rows are within the share; None where chance may have made them more than that."""
+        return True if differing <= self.share * of else None if differing <= self._by_chance(of) else False
+
+    def _by_chance(self, of: int) -> int:
+        """In float32, where none was counted in thousands of rows, chance explains no more than the share."""
+        exact = self.share <= SAME_SHARE["float32"]
+        return int(self.share * of) if exact else stats.at_most(of, self.share, BY_CHANCE)
 
     def words(self, of: int) -> str:
-        return f"at most {self.rows(of)} of {of} rows may differ: {self.why}"
+        rows, most = int(self.share * of), self._by_chance(of)
+        more = f", and up to {most} by chance, which --audit decides" if most > rows else ""
+        return f"at most {rows} of {of} rows may differ{more}: {self.why}"
 
 
 def allowance(a: Mapping[str, Any], b: Mapping[str, Any]) -> Allowance:
@@ -243,7 +248,8 @@ def _reference(facts: Facts) -> CheckResult:
     less = stats.coverage(compared.rows, compared.rows_of_data)
     differing = f"{less}{differ} of {compared.rows} rows differ{where}"
     certain = compared.promise.equal or facts.manifest.dtype == reference.get("dtype") == "float32"
-    fine = (None if less else True) if differ <= allowed.rows(compared.rows) else False if certain else None
+    fine = allowed.fine(differ, compared.rows)
+    fine = (None if less else True) if fine else False if fine is False and certain else None
     return decided("reference", ACCURACY, fine, differing, allowed.words(compared.rows))
 
 

@@ -121,8 +121,9 @@ def _outputs(
         return unknown("rerun-outputs", ACCURACY, "no run answered", f"{whose} answers, but for rounding")
     allowed = min((allowance(measure.model_dump(), each.model_dump()) for each in records), key=lambda each: each.share)
     found = f"{len(differing)} of {rows} rows differ" + f": {listed(differing)}" * bool(differing)
-    fine = len(differing) <= allowed.rows(rows)
-    return decided("rerun-outputs", ACCURACY, fine, found, f"{whose} answers; {allowed.words(rows)}")
+    return decided(
+        "rerun-outputs", ACCURACY, allowed.fine(len(differing), rows), found, f"{whose} answers; {allowed.words(rows)}"
+    )
 
 
 def _clock(runs: Sequence[One]) -> CheckResult:
