@@ -106,6 +106,7 @@ def test_a_word_of_any_length_is_cut() -> None:
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_an_interrupted_rules_says_what_is_true_and_leaves_nothing(
     tmp_path: Path, runs: Path, sent: int, status: int
 ) -> None:

@@ -191,6 +191,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("case", SPOILT)
+@pytest.mark.slow
 def test_what_cannot_be_reproduced_says_why_and_is_not_run(
     recorded: Path, invoke: Invoke, runs: Path, case: str
 ) -> None:

@@ -60,6 +60,7 @@ CHOICES = [
 ]
 
 
+@pytest.mark.slow
 def test_whatever_the_choices_are_every_row_is_answered_as_by_pipe(tiny: Path, tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", [user(f"Which face is glad?\n{line}") for line in CHOICES])
     ours, theirs = (texts(run(tiny, file, engine=engine)) for engine in ENGINES)
