@@ -51,8 +51,8 @@ def plain() -> Backend:
 
 def choose(shape: Shape, dtype: torch.dtype, device: torch.device, without: frozenset[str] = frozenset()) -> Backend:
     """The best for a model of this shape. `without`: names of ways that are not to be tried, for comparisons."""
-    if device.type == "cpu":
-        return _on_cpu(shape, dtype, device, without)
+    if device.type != "cuda":
+        return plain() if "kernels" in without or device.type != "cpu" else _on_cpu(shape, dtype, device)
     passed_over: dict[str, str] = {}
     kernels = None
     if "kernels" not in without:
@@ -66,19 +66,20 @@ def choose(shape: Shape, dtype: torch.dtype, device: torch.device, without: froz
     raise AssertionError(f"no way of attention works on {device}: {passed_over}")
 
 
-def _on_cpu(shape: Shape, dtype: torch.dtype, device: torch.device, without: frozenset[str]) -> Backend:
-    reason = cpu.can_run(shape, dtype) if "kernels" not in without else "left out"
+def _on_cpu(shape: Shape, dtype: torch.dtype, device: torch.device) -> Backend:
+    reason = cpu.can_run(shape, dtype)
     if reason is None:
         try:
             kernels = cpu.load()
+        except (build.CannotBuild, OSError) as error:
+            reason = str(error)
+        else:
             plan = pool.planner(kernels)
             reason = refusal(partial(ops_error, kernels, shape, dtype, device), dtype)
             reason = reason or refusal(partial(attention_error, plan, shape, dtype, device), dtype)
-        except (build.CannotBuild, OSError) as error:
-            reason = str(error)
-    if reason is None:
-        return Backend(kernels, plan, COMPILED, "pool", {})
-    return replace(plain(), passed_over={COMPILED: reason} if "kernels" not in without else {})
+            if reason is None:
+                return Backend(kernels, plan, COMPILED, "pool", {})
+    return replace(plain(), passed_over={COMPILED: reason})
 
 
 def _ways(kernels: library.Kernels | None, without: frozenset[str]) -> Iterator[tuple[str, Plan]]:

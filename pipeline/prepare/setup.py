@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline import files, paths, settings
 from pipeline.check import FAIL
@@ -107,13 +108,18 @@ def _kernels() -> Step:
     if build.find_nvcc() is None:
         return Step("kernels", "no nvcc here: torch's own are used")
 
-    def compile_them() -> str:
-        try:
-            return f"built {build.build(boards.TARGET_CAPABILITY).name}"
-        except build.CannotBuild as trouble:
-            return f"not built, torch's own are used: {trouble}"
+    return Step(
+        "kernels",
+        "compiled for sm_87, a minute or two",
+        lambda: _compiled(lambda: build.build(boards.TARGET_CAPABILITY)),
+    )
 
-    return Step("kernels", "compiled for sm_87, a minute or two", compile_them)
+
+def _compiled(compile_them: Callable[[], Path]) -> str:
+    try:
+        return f"built {compile_them().name}"
+    except build.CannotBuild as trouble:
+        return f"not built, torch's own are used: {trouble}"
 
 
 def _cpu_kernels() -> Step:
@@ -129,10 +135,7 @@ def _cpu_kernels() -> Step:
     def compile_them() -> str:
         import torch  # noqa: F401, PLC0415 - takes seconds; brings the threads that the library is linked against
 
-        try:
-            return f"built {cpu_build.build().name}"
-        except build.CannotBuild as trouble:
-            return f"not built, torch's own are used: {trouble}"
+        return _compiled(cpu_build.build)
 
     return Step("kernels", "for CPUs: compiled for this processor, seconds", compile_them)
 
