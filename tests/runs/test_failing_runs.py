@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from support.checkpoints import flip_a_bit
 from support.commands import heeding_interrupts, invoke_command
 from support.rows import write_rows
+from support.tiny_runs import manifest, refused, run
 
 from pipeline import paths, reference, text_generation
-from pipeline.errors import FormError, IntegrityError, PipelineError, ResourceError, UsageError
+from pipeline.errors import FormError, IntegrityError, ResourceError, UsageError
 from pipeline.model import lock
 from pipeline.record.outputs import read_outputs
 from pipeline.runs import timed as running
@@ -36,23 +37,6 @@ ROWS = 7
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return write_rows(tmp_path / "rows.jsonl", ROWS)
-
-
-def run(tiny: Path, file: Path | str, **request: Any) -> running.Summary:
-    request = {"max_new_tokens": 8, **request}
-    return running.run(Request(dataset=str(file), model=str(tiny), **request), lambda line: None)
-
-
-def refused(kind: type[PipelineError], tiny: Path | str, file: Path | str, **request: Any) -> PipelineError:
-    """The error of a run that must fail; its message has all its parts."""
-    with pytest.raises(kind) as caught:
-        run(tiny, file, **request)
-    assert re.search(r"^  do:       \S", str(caught.value), re.MULTILINE)
-    return caught.value
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
 
 
 # Failures in the middle

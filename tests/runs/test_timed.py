@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 from support.rows import write_rows
+from support.tiny_runs import manifest, refused, run
 
 from pipeline import paths, reference, text_generation
 from pipeline.accuracy import sandbox
-from pipeline.errors import EnvironmentProblem, PipelineError
+from pipeline.errors import EnvironmentProblem
 from pipeline.files import sha256_of
 from pipeline.model import lock
 from pipeline.model.attest import Attestation
@@ -35,23 +36,6 @@ ROWS = 7
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return write_rows(tmp_path / "rows.jsonl", ROWS)
-
-
-def run(tiny: Path, file: Path | str, **request: Any) -> running.Summary:
-    request = {"max_new_tokens": 8, **request}
-    return running.run(Request(dataset=str(file), model=str(tiny), **request), lambda line: None)
-
-
-def refused(kind: type[PipelineError], tiny: Path | str, file: Path | str, **request: Any) -> PipelineError:
-    """The error of a run that must fail; its message has all its parts."""
-    with pytest.raises(kind) as caught:
-        run(tiny, file, **request)
-    assert re.search(r"^  do:       \S", str(caught.value), re.MULTILINE)
-    return caught.value
-
-
-def manifest(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
